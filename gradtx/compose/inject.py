@@ -1,0 +1,146 @@
+"""Hyperparameters in the state, where they can be read, scheduled and changed without a recompile."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core import checks
+from gradtx.core.base import GradientTransformation, with_extra_args_support
+from gradtx.core.numerics import default_float, safe_increment, zero_count
+from gradtx.core.values import call_with, factory, same, show
+
+
+class InjectHyperparamsState(NamedTuple):
+    """Steps taken, the hyperparameters in use, and the wrapped transformation's state."""
+
+    count: jax.Array
+    hyperparams: dict[str, jax.Array]
+    inner_state: Any
+
+    def metrics(self) -> dict[str, Any]:
+        """What `gradtx.metrics` reports. The rate is left to the transformation that applies it."""
+        return {name: value for name, value in self.hyperparams.items() if name != "learning_rate"}
+
+
+def inject_hyperparams(
+    inner_factory: Callable[..., Any], static_args: str | Iterable[str] = (), hyperparam_dtype: Any = None
+) -> Callable[..., GradientTransformation]:
+    """Wraps a factory so that its numeric hyperparameters live in the state, in float32 whatever the parameters' dtype.
+
+    `inject_hyperparams(adam)(learning_rate=1e-3)` is `adam(1e-3)` with `state.hyperparams["learning_rate"]` and the others to be
+    read, or replaced between steps: a compiled step goes on with the new value, without a recompile.
+
+    Args:
+      inner_factory: function that makes a transformation.
+      static_args: names of arguments to leave as they are (those that choose shapes, dtypes or branches). Booleans, text,
+        None, dtypes and other non-numbers are left as they are in any case.
+      hyperparam_dtype: dtype of the hyperparameters; None is float32 (float64 under `jax_enable_x64`).
+
+    Returns:
+      A function with the arguments of `inner_factory`. Numbers and arrays given to it, or its defaults, are injected; schedules of
+      the step count are evaluated at each step, their value at step 0 in the state from `init` on. State:
+      `InjectHyperparamsState(count int32, hyperparams, inner_state)`, 4 bytes a hyperparameter.
+
+    Raises:
+      TypeError: `inner_factory` is no function, or `static_args` names no argument of it.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.inject_hyperparams(gradtx.sgd)(learning_rate=0.5)
+      >>> state = tx.init(jnp.zeros(()))
+      >>> state.hyperparams["learning_rate"] = jnp.float32(0.25)
+      >>> float(tx.update(jnp.array(1.0), state)[0])
+      -0.25
+
+    **Differs:** Optax casts hyperparameters to the parameters' dtype, so that in bfloat16 `b2` = 0.999 becomes 1. A value set in
+    the state of a scheduled hyperparameter is replaced by the schedule at the next step, as there.
+    """
+    if not callable(inner_factory) or checks.is_transformation(inner_factory):
+        raise TypeError(
+            f"inject_hyperparams: inner_factory is {checks.kind(inner_factory)}, expected a factory that was not called, "
+            "as in inject_hyperparams(adam)(learning_rate=1e-3)."
+        )
+    signature = inspect.signature(inner_factory)
+    static = (static_args,) if isinstance(static_args, str) else tuple(static_args)
+    for name in static:
+        if name not in signature.parameters:
+            raise TypeError(
+                f"inject_hyperparams: static_args has {name!r}, expected an argument of {show(inner_factory)}."
+                f"{checks.did_you_mean(name, signature.parameters)}"
+            )
+
+    def make(*args: Any, **kwargs: Any) -> GradientTransformation:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"inject_hyperparams({show(inner_factory)}): {error}.") from None
+        bound.apply_defaults()
+        return injected(inner_factory, dict(bound.arguments), static, hyperparam_dtype)
+
+    return make
+
+
+def _show(arguments: dict[str, Any]) -> str:
+    inner, given = arguments["inner_factory"], arguments["arguments"]
+    defaults = {name: p.default for name, p in inspect.signature(inner).parameters.items()}
+    options = [f"{key}={show(arguments[key])}" for key in ("static_args", "hyperparam_dtype") if arguments[key]]
+    changed = ", ".join(f"{key}={show(value)}" for key, value in given.items() if not same(value, defaults[key]))
+    return f"inject_hyperparams({', '.join([show(inner), *options])})({changed})"
+
+
+@factory(composite=True, show=_show)
+def injected(
+    inner_factory: Callable[..., Any], arguments: dict[str, Any], static_args: tuple[str, ...], hyperparam_dtype: Any
+) -> GradientTransformation:
+    """What `inject_hyperparams(inner_factory, ...)(**arguments)` makes."""
+    dynamic = [name for name in arguments if name not in static_args]
+    numbers = {name: arguments[name] for name in dynamic if _is_numeric(arguments[name])}
+    schedules = {name: arguments[name] for name in dynamic if _is_schedule(inner_factory, name, arguments[name])}
+    others = {name: value for name, value in arguments.items() if name not in numbers and name not in schedules}
+
+    def as_array(value: Any) -> jax.Array:
+        return jnp.asarray(value).astype(hyperparam_dtype or default_float())
+
+    def scheduled(count: jax.Array) -> dict[str, jax.Array]:
+        return {name: as_array(schedule(count)) for name, schedule in schedules.items()}
+
+    def inner(hyperparams: dict[str, Any]) -> GradientTransformation:
+        return with_extra_args_support(call_with(inner_factory, {**others, **hyperparams}))
+
+    with_extra_args_support(call_with(inner_factory, arguments))  # bad hyperparameters fail here, not at the first step
+
+    def init(params: Any) -> InjectHyperparamsState:
+        count = zero_count()
+        hyperparams = {name: as_array(value) for name, value in numbers.items()} | scheduled(count)
+        return InjectHyperparamsState(count, hyperparams, inner(hyperparams).init(params))
+
+    def update(
+        updates: Any, state: InjectHyperparamsState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, InjectHyperparamsState]:
+        set_by_user = {name: as_array(value) for name, value in state.hyperparams.items()}
+        hyperparams = set_by_user | scheduled(state.count)
+        updates, inner_state = inner(hyperparams).update(updates, state.inner_state, params, **extra_args)
+        return updates, InjectHyperparamsState(safe_increment(state.count), hyperparams, inner_state)
+
+    return GradientTransformation(init, update)
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, (bool, np.bool_)):
+        return False
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return jnp.issubdtype(value.dtype, jnp.floating)
+    return isinstance(value, (int, float, np.floating))
+
+
+def _is_schedule(inner_factory: Callable[..., Any], name: str, value: Any) -> bool:
+    """Whether a function argument is a schedule and not a mask, say: by the argument's annotation where there is one."""
+    if not checks.is_schedule(value):
+        return False
+    hints = inspect.get_annotations(inner_factory)
+    domain = checks.domain_of(hints[name]) if name in hints else None
+    return domain is None or "schedule" in domain.text

@@ -1,0 +1,108 @@
+"""Labels for parameters: by path, and trees of labels spread over a parameters' tree."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from gradtx.core import checks
+from gradtx.core.leaves import is_masked_or_none
+from gradtx.core.paths import ROOT, leaves_by_path, path_str
+from gradtx.core.values import factory
+
+
+@factory()
+def by_path(rules: Mapping[str, Any], default: Any = None) -> Callable[[Any], Any]:
+    """A rule that labels parameters by their paths, for `partition` (labels) and for masks (booleans).
+
+    Paths read `layers/0/kernel`, the same for dicts, Linen, NNX and Equinox. The first pattern that matches the
+    *whole* path decides.
+
+    Args:
+      rules: regular expressions (as in `re.fullmatch`) and their labels, in order of precedence.
+      default: label where no pattern matches; None makes that an error.
+
+    Returns:
+      A function from the parameters to a tree of labels.
+
+    Raises:
+      ValueError: a pattern is no regular expression, matches no parameter, or a parameter matches none and there is no default.
+      TypeError: `rules` is no mapping from strings.
+
+    Example:
+      >>> import gradtx
+      >>> rule = gradtx.by_path({r".*/bias": "no_decay"}, default="decay")
+      >>> rule({"dense": {"kernel": 1.0, "bias": 0.0}})
+      {'dense': {'bias': 'no_decay', 'kernel': 'decay'}}
+    """
+    if not isinstance(rules, Mapping) or not all(isinstance(pattern, str) for pattern in rules):
+        raise TypeError(f"by_path: rules is {checks.kind(rules)}, expected a dict from regular expressions to labels.")
+    compiled = []
+    for pattern, label in rules.items():
+        try:
+            compiled.append((re.compile(pattern), label))
+        except re.error as error:
+            raise ValueError(f"by_path: rules has the pattern {pattern!r}, expected a regular expression ({error}).") from None
+
+    def label_tree(params: Any) -> Any:
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_masked_or_none)
+        paths = [path_str(path) for path, _ in leaves]
+        unused = [p for p, _ in compiled if leaves and not any(p.fullmatch(path) for path in paths)]
+        if unused:
+            raise ValueError(
+                f"by_path: the pattern {unused[0].pattern!r} matches no parameter (the whole path must match); "
+                f"paths are {_some(paths)}.{checks.did_you_mean(unused[0].pattern, paths)}"
+            )
+        labelled = zip(paths, leaves, strict=True)
+        return treedef.unflatten([leaf if is_masked_or_none(leaf) else _label(path) for path, (_, leaf) in labelled])
+
+    def _label(path: str) -> Any:
+        for pattern, label in compiled:
+            if pattern.fullmatch(path):
+                return label
+        if default is None:
+            raise ValueError(f"by_path: no pattern matches the parameter `{path}`, and there is no default.")
+        return default
+
+    return label_tree
+
+
+def spread(what: str, labels: Any, params: Any) -> list[Any]:
+    """One label for each leaf of `params`, in order, from a tree of labels or a function from `params` to one.
+
+    Trees are compared by path, so that labels in a dict fit a FrozenDict or an NNX State. A label stands for all below it.
+
+    Raises:
+      ValueError: a leaf has no label, or a label is at a path where the parameters have nothing.
+    """
+    found = leaves_by_path(resolve(labels, params))
+    chosen, used = [], set()
+    for parts, leaf in leaves_by_path(params, is_leaf=is_masked_or_none).items():
+        owner = next((parts[:i] for i in range(len(parts) + 1) if parts[:i] in found), None)
+        if owner is not None:
+            used.add(owner)
+        if is_masked_or_none(leaf):
+            continue
+        if owner is None:
+            raise ValueError(
+                f"{checks.where()}: {what} has nothing for the parameter `{'/'.join(parts) or ROOT}`; "
+                f"its paths are {_some(['/'.join(p) or ROOT for p in found])}."
+            )
+        chosen.append(found[owner])
+    for parts in found:
+        if parts not in used:
+            raise ValueError(f"{checks.where()}: {what} has the path `{'/'.join(parts) or ROOT}`, which no parameter has.")
+    return chosen
+
+
+def resolve(labels: Any, params: Any) -> Any:
+    """`labels(params)` for a function. A tree is taken as it is, also where its nodes can be called (an Equinox module)."""
+    leaves = jax.tree.leaves(labels)
+    is_function = len(leaves) == 1 and leaves[0] is labels and callable(labels)
+    return labels(params) if is_function else labels
+
+
+def _some(paths: list[str]) -> str:
+    shown = ", ".join(f"`{p}`" for p in paths[:6])
+    return shown + (", ..." if len(paths) > 6 else "") if paths else "none"

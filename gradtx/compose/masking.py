@@ -1,0 +1,109 @@
+"""Transformations for some of the parameters."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx.compose.labels import spread
+from gradtx.core.base import GradientTransformation, set_to_zero, with_extra_args_support
+from gradtx.core.checks import Flag, Mask, Transformation
+from gradtx.core.leaves import MaskedNode
+from gradtx.core.values import factory
+
+
+class MaskedState(NamedTuple):
+    """The wrapped transformation's state, with `MaskedNode` for the leaves that it does not see."""
+
+    inner_state: Any
+
+
+@factory(composite=True)
+def masked(inner: Transformation, mask: Mask, *, mask_compatible_extra_args: Flag = False) -> GradientTransformation:
+    """Applies a transformation where the mask is True; the other updates pass unchanged and have no state.
+
+    Args:
+      inner: the transformation.
+      mask: tree of booleans with the parameters' paths (a boolean stands for all below it), or a function from parameters to one.
+      mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
+
+    State: `MaskedState(inner_state)`, with nothing for masked leaves.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      TypeError: `mask` holds something else than booleans (text, say).
+      ValueError: a parameter has no entry in `mask`, or the mask has one that is not in the parameters; the message names the path.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.masked(gradtx.scale(10.0), {"w": True, "b": False})
+      >>> params = {"w": jnp.zeros(()), "b": jnp.zeros(())}
+      >>> updates, _ = tx.update({"w": jnp.ones(()), "b": jnp.ones(())}, tx.init(params))
+      >>> float(updates["w"]), float(updates["b"])
+      (10.0, 1.0)
+    """
+    inner = with_extra_args_support(inner)
+
+    def init(params: Any) -> MaskedState:
+        return MaskedState(inner.init(select(params, spread("mask", mask, params))))
+
+    def update(updates: Any, state: MaskedState, params: Any = None, **extra_args: Any) -> tuple[Any, MaskedState]:
+        keep = spread("mask", mask, updates)
+        return update_selected(inner, keep, updates, state, params, extra_args, mask_compatible_extra_args)
+
+    return GradientTransformation(init, update)
+
+
+def update_selected(
+    inner: GradientTransformation,
+    keep: list[bool],
+    updates: Any,
+    state: MaskedState,
+    params: Any,
+    extra_args: dict,
+    mask_extra_args: bool,
+) -> tuple[Any, MaskedState]:
+    """Updates the leaves that are kept, and leaves the others as they are."""
+    if mask_extra_args:
+        like = jax.tree.structure(updates)
+        extra_args = {k: select(v, keep) if jax.tree.structure(v) == like else v for k, v in extra_args.items()}
+    some_params = None if params is None else select(params, keep)
+    changed, inner_state = inner.update(select(updates, keep), state.inner_state, some_params, **extra_args)
+    leaves, treedef = jax.tree.flatten(updates)
+    new = iter(jax.tree.leaves(changed))
+    merged = treedef.unflatten([next(new) if kept else leaf for leaf, kept in zip(leaves, keep, strict=True)])
+    return merged, MaskedState(inner_state)
+
+
+def select(tree: Any, keep: list[bool]) -> Any:
+    """`tree` with `MaskedNode()` for the leaves that are not kept."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef.unflatten([leaf if kept else MaskedNode() for leaf, kept in zip(leaves, keep, strict=True)])
+
+
+@factory(composite=True)
+def freeze(mask: Mask) -> GradientTransformation:
+    """Sets updates to zero where the mask is True: those parameters stay. Put it last in a chain.
+
+    To keep frozen parameters without any optimizer state, use `selective_transform`.
+
+    Args:
+      mask: True for the parameters to freeze; as in `masked`.
+
+    State: `MaskedState(EmptyState())`, 0 bytes.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError, TypeError: as `masked`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.freeze(gradtx.by_path({"w": True}, default=False)))
+      >>> params = {"w": jnp.ones(()), "b": jnp.ones(())}
+      >>> {k: float(u) for k, u in tx.update(params, tx.init(params))[0].items()}
+      {'b': -1.0, 'w': 0.0}
+    """
+    return masked(set_to_zero(), mask)

@@ -1,0 +1,104 @@
+"""From updates to parameters."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core import checks
+from gradtx.core.leaves import map_leaves, raise_other_shape, raise_unlike
+
+
+def apply_updates(params: Any, updates: Any) -> Any:
+    """Adds updates to parameters: `p + u`, added in at least float32 and stored in the dtype of `p`.
+
+    Args:
+      params: tree of arrays. Leaves that are None stay None.
+      updates: tree of the same structure and shapes; where a leaf is None its parameter stays.
+
+    Returns:
+      The new parameters, each with the shape and dtype it had.
+
+    Raises:
+      ValueError: structures or shapes differ; nothing is broadcast.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.apply_updates({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([0.5, -0.5])})
+      {'w': Array([1.5, 1.5], dtype=float32)}
+    """
+    with checks.calling("apply_updates"):
+        return _map_pairs(_add, params, updates)
+
+
+def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
+    """Moves old values towards new ones (Polyak averaging): `s * new + (1 - s) * old`.
+
+    Args:
+      new_tensors: tree of arrays.
+      old_tensors: tree of the same structure and shapes.
+      step_size: `s`, in [0, 1]: 1 gives the new values, 0 the old ones.
+
+    Returns:
+      The averaged tree, in the dtypes of `new_tensors`.
+
+    Raises:
+      ValueError: structures or shapes differ.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.incremental_update(jnp.array(4.0), jnp.array(0.0), step_size=0.25)
+      Array(1., dtype=float32)
+    """
+    with checks.calling("incremental_update"):
+        return _map_pairs(_mix, new_tensors, old_tensors, s=step_size)
+
+
+def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_period: Any) -> Any:
+    """New values every `update_period` steps, old ones in between: new where `steps % update_period == 0`.
+
+    Args:
+      new_tensors: tree of arrays.
+      old_tensors: tree of the same structure, shapes and dtypes.
+      steps: step count, an integer.
+      update_period: steps from one update to the next, at least 1.
+
+    Returns:
+      One of the two trees.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> new, old = jnp.array(1.0), jnp.array(0.0)
+      >>> [float(gradtx.periodic_update(new, old, step, 3)) for step in range(4)]
+      [1.0, 0.0, 0.0, 1.0]
+    """
+    due = jnp.mod(steps, update_period) == 0
+    return jax.lax.cond(due, lambda: new_tensors, lambda: old_tensors)
+
+
+def _add(p: jax.Array, u: jax.Array) -> jax.Array:
+    return p + u
+
+
+def _mix(new: jax.Array, old: jax.Array, *, s: Any) -> jax.Array:
+    return s * new + (1 - s) * old
+
+
+def _map_pairs(rule: Any, first: Any, second: Any, **scalars: Any) -> Any:
+    """`map_leaves` of two trees, where None in the second keeps the leaf of the first."""
+
+    def is_none(x: Any) -> bool:
+        return x is None
+
+    lefts, treedef = jax.tree.flatten(first, is_leaf=is_none)
+    rights, other = jax.tree.flatten(second, is_leaf=is_none)
+    if treedef != other:
+        raise_unlike(second, first, "the tree that they go with")
+    if any(x is not None and y is not None and np.shape(x) != np.shape(y) for x, y in zip(lefts, rights, strict=True)):
+        raise_other_shape(second, first, "the tree that they go with", scalars=False)
+    pairs = [i for i, right in enumerate(rights) if right is not None and lefts[i] is not None]
+    moved = map_leaves(rule, [lefts[i] for i in pairs], [rights[i] for i in pairs], **scalars)
+    for i, leaf in zip(pairs, moved, strict=True):
+        lefts[i] = leaf
+    return treedef.unflatten(lefts)

@@ -1,0 +1,230 @@
+"""What an argument may be, and the errors that say so.
+
+A factory writes the domain of an argument in its annotation (`b1: Decay`), and the `factory` decorator
+checks it at construction. Python and NumPy numbers and concrete arrays are checked; tracers pass.
+"""
+
+import contextlib
+import difflib
+import inspect
+import threading
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+from gradtx.core.numerics import is_tracer
+
+
+class Domain(NamedTuple):
+    """Allowed values of an argument: in words, as a test, with the likely cause of a miss, and in one canonical form."""
+
+    text: str
+    contains: Callable[[Any], bool]
+    hint: Callable[[Any], str] = lambda value: ""
+    numeric: bool = False
+    canonical: Callable[[Any], Any] = lambda value: value
+
+
+class _Calling(threading.local):
+    names: tuple[str, ...] = ()
+
+
+_calling = _Calling()
+
+
+@contextlib.contextmanager
+def calling(name: str) -> Iterator[None]:
+    """Names the transformation at work, so that errors raised below can say where they come from."""
+    before = _calling.names
+    _calling.names = (*before, name)
+    try:
+        yield
+    finally:
+        _calling.names = before
+
+
+def where() -> str:
+    """The transformations at work, outermost first: `adamw > scale_by_adam`."""
+    return " > ".join(_calling.names) or "gradtx"
+
+
+def depth() -> int:
+    """How many transformations are at work."""
+    return len(_calling.names)
+
+
+def kind(value: Any) -> str:
+    """A short description of a wrong value: what it is, with shape and dtype or the first keys."""
+    if isinstance(value, (bool, int, float, complex, str, type(None))):
+        return f"{value!r}" if value is None else f"{value!r} ({type(value).__name__})"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
+    if inspect.isroutine(value):
+        return f"the function {getattr(value, '__qualname__', repr(value))}"
+    if isinstance(value, Mapping):
+        keys = ", ".join(repr(k) for k in list(value)[:4]) + (", ..." if len(value) > 4 else "")
+        return f"a {type(value).__name__} with keys {keys}" if value else f"an empty {type(value).__name__}"
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"a {type(value).__name__}"
+
+
+def did_you_mean(word: str, known: Any) -> str:
+    """` Did you mean 'x'?` where a known word is close, else nothing."""
+    close = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.7)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+# Domains of arguments -------------------------------------------------------------------------------------
+
+
+def is_factory(value: Any) -> bool:
+    """Whether `value` is a declared factory itself, not something made by it."""
+    return getattr(value, "__gradtx_factory__", False) is True
+
+
+def is_schedule(value: Any) -> bool:
+    """Whether `value` can be called with a step count: a schedule, or a plain function of one."""
+    return callable(value) and not is_factory(value) and not isinstance(value, type) and not is_transformation(value)
+
+
+def is_transformation(value: Any) -> bool:
+    """Whether `value` has an `init` and an `update`, as gradtx's, Optax's or a user's own do."""
+    return not isinstance(value, type) and callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, (bool, np.bool_)):
+        return False
+    if isinstance(value, (int, float, np.number)):
+        return True
+    return isinstance(value, (jax.Array, np.ndarray)) and bool(jnp.issubdtype(value.dtype, jnp.number))
+
+
+def _number(text: str, test: Callable[[Any], Any]) -> Domain:
+    def contains(value: Any) -> bool:
+        if not _is_number(value):
+            return False
+        return is_tracer(value) or bool(np.all(test(np.asarray(value))))
+
+    return Domain(text, contains, _hint, numeric=True)
+
+
+def _number_or_schedule(number: Domain) -> Domain:
+    return Domain(
+        number.text + ", or a schedule (a function of the step count)",
+        lambda value: is_schedule(value) or number.contains(value),
+        _hint,
+        numeric=True,
+    )
+
+
+def _hint(value: Any) -> str:
+    if is_factory(value):
+        return f" This is the factory itself: call it, {value.__name__}(...)."
+    if isinstance(value, str):
+        return " A number is wanted, not text."
+    return ""
+
+
+def _transformation_hint(value: Any) -> str:
+    if is_factory(value):
+        return f" This is the factory itself: call it, {value.__name__}(...)."
+    if inspect.isroutine(value):
+        return " Call it, if it makes a transformation; a schedule becomes one with scale_by_learning_rate(schedule)."
+    if isinstance(value, (list, tuple)):
+        return " Unpack a list of transformations with a star: chain(*transformations)."
+    if isinstance(value, (int, float)):
+        return " A learning rate becomes a transformation with scale_by_learning_rate(rate)."
+    if callable(value):
+        return " A schedule becomes a transformation with scale_by_learning_rate(schedule)."
+    return ""
+
+
+def _is_integer(value: Any, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
+
+
+def _is_float_dtype(value: Any) -> bool:
+    try:
+        return bool(jnp.issubdtype(np.dtype(value), jnp.floating))
+    except TypeError:
+        return False
+
+
+def _is_mask(value: Any) -> bool:
+    leaves = jax.tree.leaves(value)
+    if len(leaves) == 1 and leaves[0] is value and callable(value):
+        return not is_factory(value) and not isinstance(value, type)
+    return all(isinstance(leaf, (bool, np.bool_)) for leaf in leaves)
+
+
+_finite = _number("a finite number", np.isfinite)
+_non_negative = _number("a number >= 0", lambda x: (x >= 0) & np.isfinite(x))
+_positive = _number("a number > 0", lambda x: x > 0)
+_decay = _number("a number in [0, 1)", lambda x: (x >= 0) & (x < 1))
+
+
+def one_of(*choices: str) -> Domain:
+    """The domain of a choice among names."""
+    text = "one of " + ", ".join(map(repr, choices))
+    return Domain(text, lambda value: isinstance(value, str) and value in choices, lambda value: did_you_mean(str(value), choices))
+
+
+Schedule = Callable[[Any], Any]
+"""A function from the step count (int32 scalar or Python int) to a number."""
+
+Number = Annotated[ArrayLike, _finite]
+NonNegative = Annotated[ArrayLike, _non_negative]
+Positive = Annotated[ArrayLike, _positive]
+Decay = Annotated[ArrayLike, _decay]
+Fraction = Annotated[ArrayLike, _number("a number in [0, 1]", lambda x: (x >= 0) & (x <= 1))]
+Rate = Annotated[ArrayLike | Schedule, _number_or_schedule(_non_negative)]
+DecayOrSchedule = Annotated[ArrayLike | Schedule, _number_or_schedule(_decay)]
+PositiveInt = Annotated[int, Domain("a whole number >= 1", lambda value: _is_integer(value, 1), _hint, numeric=True)]
+NonNegativeInt = Annotated[int, Domain("a whole number >= 0", lambda value: _is_integer(value, 0), _hint, numeric=True)]
+Flag = Annotated[bool, Domain("True or False", lambda value: isinstance(value, (bool, np.bool_)))]
+FloatDType = Annotated[
+    DTypeLike, Domain("a floating dtype, such as 'float32' or jnp.bfloat16", _is_float_dtype, canonical=np.dtype)
+]
+ScheduleArg = Annotated[Schedule, Domain("a schedule (a function of the step count)", is_schedule, _hint)]
+TRANSFORMATION = Domain("a gradient transformation (a pair of init and update)", is_transformation, _transformation_hint)
+Transformation = Annotated[Any, TRANSFORMATION]
+Mask = Annotated[
+    Any, Domain("a tree of booleans shaped like the parameters (or a prefix of it), or a function from parameters to one", _is_mask)
+]
+Function = Annotated[Callable[..., Any], Domain("a function", lambda value: callable(value) and not is_factory(value), _hint)]
+
+
+def domain_of(annotation: Any) -> Domain | None:
+    """The domain written in an annotation: `Annotated[..., Domain]`, or that `| None`."""
+    if get_origin(annotation) is Annotated:
+        return next((m for m in annotation.__metadata__ if isinstance(m, Domain)), None)
+    if get_origin(annotation) in (Union, types.UnionType):
+        parts = get_args(annotation)
+        inner = next((d for d in map(domain_of, parts) if d is not None), None)
+        if inner is not None and type(None) in parts:
+            return Domain(
+                f"{inner.text}, or None",
+                lambda value: value is None or inner.contains(value),
+                inner.hint,
+                inner.numeric,
+                lambda value: None if value is None else inner.canonical(value),
+            )
+        return inner
+    return None
+
+
+def check_argument(name: str, argument: str, value: Any, domain: Domain) -> None:
+    """Raises if `value` is outside `domain`: a `ValueError` for a number out of range, else a `TypeError`."""
+    if domain.contains(value):
+        return
+    error = ValueError if domain.numeric and _is_number(value) else TypeError
+    raise error(f"{name}: {argument} is {kind(value)}, expected {domain.text}.{domain.hint(value)}")

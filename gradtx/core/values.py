@@ -1,0 +1,245 @@
+"""Values that remember the call that made them: `repr`, `==`, `hash`, `pickle` and, with `config.py`, JSON."""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+
+from gradtx.core import checks
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+factories: dict[str, Callable[..., Any]] = {}
+"""Every declared factory by its name: `adam` for gradtx's own, `package.module:name` for a user's."""
+
+
+class Call:
+    """A factory and the arguments it was called with, defaults filled in."""
+
+    __slots__ = ("_hash", "_key", "arguments", "factory", "show")
+
+    def __init__(self, factory: Callable[..., Any], arguments: dict[str, Any], show: Callable[[dict[str, Any]], str] | None = None):
+        self.factory = factory
+        self.arguments = arguments
+        self.show = show
+        try:
+            self._key: Any = _freeze(arguments)
+            self._hash = hash((factory, self._key))
+        except TypeError:  # an argument without a hash (an array, a tracer): equal to itself alone
+            self._key = None
+            self._hash = id(self)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Call) or self._key is None:
+            return False
+        return self.factory is other.factory and self._key == other._key
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        if self.show is not None:
+            return self.show(self.arguments)
+        parts = []
+        for parameter in inspect.signature(self.factory).parameters.values():
+            value = self.arguments[parameter.name]
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                parts += [show(item) for item in value]
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                parts += [f"{key}={show(item)}" for key, item in value.items()]
+            elif not same(value, parameter.default):
+                parts.append(f"{parameter.name}={show(value)}")
+        return f"{self.factory.__name__}({', '.join(parts)})"
+
+    def make(self) -> Any:
+        """Calls the factory again."""
+        return call_with(self.factory, self.arguments)
+
+
+class Declared:
+    """Mixin: compares, hashes, prints and pickles by `self.call`."""
+
+    call: Call
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.call == typing.cast(Declared, other).call
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, self.call))
+
+    def __repr__(self) -> str:
+        return repr(self.call)
+
+    def __reduce__(self) -> Any:
+        return call_with, (self.call.factory, self.call.arguments)
+
+
+class Function(Declared):
+    """A function made by a factory, such as a schedule: prints and compares as the call that made it."""
+
+    def __init__(self, function: Callable[..., Any], call: Call):
+        self.call = call
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function."""
+        return self._function(*args, **kwargs)
+
+
+def factory(
+    *, composite: bool = False, show: Callable[[dict[str, Any]], str] | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Declares a function that makes a transformation, a schedule or another function as a *factory*.
+
+    What it makes is then a value: it prints as the call that made it, equal calls give equal and equally
+    hashed values (so that two equal optimizers share one compiled step), it pickles, and `to_config` turns it
+    into a dict. Arguments annotated with a domain of `gradtx.core.checks` (`Decay`, `Rate`, ...) are checked.
+    A transformation's `init` and `update` also get gradtx's checks of the trees that they are called with.
+    Where an argument cannot be hashed (an array, a tracer), a value is equal to itself alone.
+
+    Args:
+      composite: for factories whose transformation only hands leaves on to others (`chain`, `masked`): its
+        own leaves are not checked.
+      show: makes the text for `repr` from the arguments, if it is not `name(argument=value, ...)`.
+
+    Returns:
+      A decorator.
+
+    Raises:
+      TypeError, ValueError: when the factory is called with arguments it does not take, or out of domain.
+
+    Example:
+      >>> import gradtx
+      >>> @gradtx.factory()
+      ... def twice():
+      ...     return gradtx.stateless_with_tree_map(lambda u, p: 2 * u)
+      >>> twice(), twice() == twice()
+      (twice(), True)
+    """
+
+    def declare(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        hints = typing.get_type_hints(function, include_extras=True)
+        domains = {name: d for name, hint in hints.items() if (d := checks.domain_of(hint)) is not None}
+
+        @functools.wraps(function)
+        def make(*args: P.args, **kwargs: P.kwargs) -> R:
+            arguments = _bind(function.__name__, signature, args, kwargs)
+            for name, domain in domains.items():
+                if name in arguments:
+                    _check(function.__name__, signature.parameters[name], arguments[name], domain)
+                    arguments[name] = domain.canonical(arguments[name])
+            value = function(*args, **kwargs)
+            call = Call(make, arguments, show)
+            declared = getattr(value, "_declared", None)
+            return declared(call, composite) if declared else typing.cast(R, Function(typing.cast(Any, value), call))
+
+        make.__gradtx_factory__ = True  # type: ignore[attr-defined]
+        factories[factory_name(make)] = make
+        return make
+
+    return declare
+
+
+def factory_name(made: Callable[..., Any]) -> str:
+    """The name under which a factory is known: bare for gradtx's own, `module:name` for others."""
+    if made.__module__.partition(".")[0] == "gradtx":
+        return made.__name__
+    return f"{made.__module__}:{made.__qualname__}"
+
+
+def call_with(made: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Calls a factory with arguments by name, those of `*args` and `**kwargs` parameters unpacked."""
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    parameters = inspect.signature(made).parameters
+    for name, value in arguments.items():
+        kind = parameters[name].kind if name in parameters else None
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            positional += value
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            keywords.update(value)
+        else:
+            keywords[name] = value
+    return made(*positional, **keywords)
+
+
+def show(value: Any) -> str:
+    """`repr`, with dtypes as their names and functions as theirs, without addresses."""
+    if is_dtype(value):
+        return repr(np.dtype(value).name)
+    if checks.is_factory(value) or inspect.isroutine(value):
+        return getattr(value, "__qualname__", repr(value))
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{show(k)}: {show(v)}" for k, v in value.items()) + "}"
+    if type(value) in (list, tuple):
+        items = ", ".join(show(v) for v in value)
+        return f"[{items}]" if type(value) is list else f"({items}{',' if len(value) == 1 else ''})"
+    return repr(value)
+
+
+def is_dtype(value: Any) -> bool:
+    """Whether `value` is a dtype object (`jnp.bfloat16`, `np.float32`, `np.dtype('float32')`), not a name of one."""
+    if isinstance(value, np.dtype):
+        return True
+    return (isinstance(getattr(value, "dtype", None), np.dtype) and not hasattr(value, "shape")) or (
+        isinstance(value, type) and issubclass(value, np.generic)
+    )
+
+
+def _bind(name: str, signature: inspect.Signature, args: Any, kwargs: Any) -> dict[str, Any]:
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        unknown = [k for k in kwargs if k not in signature.parameters]
+        hint = checks.did_you_mean(unknown[0], signature.parameters) if unknown else ""
+        raise TypeError(f"{name}: {error}; the call is {name}{_plain(signature)}.{hint}") from None
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def _plain(signature: inspect.Signature) -> str:
+    """The signature without annotations."""
+    parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=parameters, return_annotation=signature.empty))
+
+
+def _check(name: str, parameter: inspect.Parameter, value: Any, domain: checks.Domain) -> None:
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        for i, item in enumerate(value):
+            checks.check_argument(name, f"argument {i}", item, domain)
+    elif value is not parameter.default:
+        checks.check_argument(name, parameter.name, value, domain)
+
+
+def same(value: Any, default: Any) -> bool:
+    """Whether an argument has its default value."""
+    if value is default:
+        return True
+    try:
+        return _freeze(value) == _freeze(default)
+    except TypeError:
+        return False
+
+
+def _freeze(value: Any) -> Any:
+    """A hashable stand-in that is equal for equal values of one type; TypeError where there is none."""
+    if is_dtype(value):
+        return "dtype", np.dtype(value)
+    if isinstance(value, np.generic):
+        return value.dtype, value.item()
+    if isinstance(value, (jax.Array, np.ndarray)):
+        raise TypeError("arrays have no hash")
+    if isinstance(value, Mapping):
+        return type(value), frozenset((_freeze(k), _freeze(v)) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return type(value), tuple(_freeze(v) for v in value)
+    hash(value)
+    return type(value), value

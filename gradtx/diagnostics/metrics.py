@@ -1,0 +1,124 @@
+"""Numbers to log: `metrics` collects them from any state, `monitor` measures more."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core import checks
+from gradtx.core.base import GradientTransformation, stateless, with_extra_args_support
+from gradtx.core.values import factory
+
+
+def metrics(state: Any) -> dict[str, jax.Array]:
+    """The scalars that transformations keep in their states for logging, as a flat dict of fixed structure.
+
+    `learning_rate` (in use at the last step), `grad_norm` and `clip_fraction` (from `clip_by_global_norm`), `update_norm`
+    (from `normalize_by_update_norm`), hyperparameters under `inject_hyperparams`, and what `monitor` measures. A name that
+    occurs more than once (two learning rates under `partition`) is preceded by its path in the state. Works inside
+    `jit` and `lax.scan`; reading costs nothing until a value is brought to the host.
+
+    Args:
+      state: state of any transformation, or one that holds such states. For `nnx.Optimizer` pass `optimizer.opt_state`.
+
+    Returns:
+      A dict from names to scalar arrays, empty where nothing is measured. A transformation takes part if its
+      state is a NamedTuple with a method `metrics() -> dict`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.5))
+      >>> _, state = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))
+      >>> {name: float(value) for name, value in gradtx.metrics(state).items()}
+      {'grad_norm': 5.0, 'clip_fraction': 1.0, 'learning_rate': 0.5}
+    """
+    found = list(_walk((), state))
+    names = [name for _, name, _ in found]
+    return {name if names.count(name) == 1 else "/".join((*path, name)): jnp.asarray(value) for path, name, value in found}
+
+
+def _walk(path: tuple[str, ...], node: Any) -> Iterator[tuple[tuple[str, ...], str, Any]]:
+    """Names and values below a node of the state, with the keys and positions that lead there."""
+    if hasattr(node, "_fields"):
+        own: Any = getattr(node, "metrics", None)
+        if own is not None:
+            for name, value in own().items():
+                yield path, name, value
+        for child in node:
+            yield from _walk(path, child)
+    elif isinstance(node, Mapping):
+        for key, child in node.items():
+            yield from _walk((*path, str(key)), child)
+    elif isinstance(node, (list, tuple)):
+        for i, child in enumerate(node):
+            yield from _walk((*path, str(i)), child)
+
+
+class MonitorState(NamedTuple):
+    """The last measurements by name, and the measuring transformations' states."""
+
+    measurements: dict[str, Any]
+    measure_states: tuple[Any, ...]
+
+    def metrics(self) -> dict[str, Any]:
+        """What `gradtx.metrics` reports: the measurements that are scalars."""
+        return {name: value for name, value in self.measurements.items() if jnp.ndim(value) == 0 and hasattr(value, "dtype")}
+
+
+@factory(composite=True)
+def monitor(measures: Mapping[str, Any]) -> GradientTransformation:
+    """Leaves updates as they are and records measurements of them in its state: `state.measurements[name] = f(u)`.
+
+    Args:
+      measures: by name, functions of the updates' tree, or transformations whose output is the measurement.
+
+    State: `MonitorState(measurements, measure_states)`, with its final structure from `init` on (zeros until the first
+      update), so that it runs under `lax.scan`. `gradtx.metrics` reports the scalars among them.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      TypeError: `measures` is no mapping from names to functions or transformations.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.chain(gradtx.monitor({"largest": lambda u: jnp.max(jnp.abs(u))}), gradtx.sgd(0.1))
+      >>> _, state = tx.update(jnp.array([1.0, -3.0]), tx.init(jnp.zeros(2)))
+      >>> float(gradtx.metrics(state)["largest"])
+      3.0
+
+    **Differs:** Optax's state has no measurements before the first update.
+    """
+    if not isinstance(measures, Mapping):
+        raise TypeError(f"monitor: measures is {checks.kind(measures)}, expected a dict from names to functions.")
+    members = {name: _measuring(name, measure) for name, measure in measures.items()}
+
+    def run(updates: Any, states: Any, params: Any, extra_args: Any) -> MonitorState:
+        results = {
+            name: tx.update(updates, inner, params, **extra_args) for (name, tx), inner in zip(members.items(), states, strict=True)
+        }
+        values = {name: jax.tree.map(jnp.asarray, value) for name, (value, _) in results.items()}
+        return MonitorState(values, tuple(inner for _, inner in results.values()))
+
+    def init(params: Any) -> MonitorState:
+        states = tuple(tx.init(params) for tx in members.values())
+        measured = jax.eval_shape(lambda: run(params, states, params, {}).measurements)
+        return MonitorState(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), measured), states)
+
+    def update(updates: Any, state: MonitorState, params: Any = None, **extra_args: Any) -> tuple[Any, MonitorState]:
+        new = run(updates, state.measure_states, params, extra_args)
+        stored = jax.tree.map(lambda value, old: value.astype(old.dtype), new.measurements, state.measurements)
+        return updates, MonitorState(stored, new.measure_states)
+
+    return GradientTransformation(init, update)
+
+
+def _measuring(name: str, measure: Any) -> GradientTransformation:
+    if checks.is_transformation(measure):
+        return with_extra_args_support(measure)
+    if not callable(measure) or checks.is_factory(measure):
+        raise TypeError(f"monitor: measures[{name!r}] is {checks.kind(measure)}, expected a function or a transformation.")
+    function: Callable[..., Any] = measure
+    return stateless(lambda updates, params: function(updates))

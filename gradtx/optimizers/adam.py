@@ -1,0 +1,268 @@
+"""Adam and its presets: `scale_by_adam`, `adam`, `adamw`, `nadam`, `nadamw`."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.compose.chain import chain
+from gradtx.core.base import GradientTransformation
+from gradtx.core.checks import Decay, Flag, FloatDType, Mask, NonNegative, Rate
+from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
+from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.values import factory
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+class ScaleByAdamState(NamedTuple):
+    """Steps taken, first moment, second moment."""
+
+    count: jax.Array
+    mu: Any
+    nu: Any
+
+
+def _adam(
+    g: jax.Array, m: jax.Array, v: jax.Array, *, b1: Any, b2: Any, eps: Any, eps_root: Any, c1: Any, c2: Any
+) -> tuple[jax.Array, ...]:
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * abs_sq(g)
+    return guarded_ratio(m / c1, jnp.sqrt(v / c2 + eps_root) + eps, eps), m, v
+
+
+def _nadam(
+    g: jax.Array, m: jax.Array, v: jax.Array, *, b1: Any, b2: Any, eps: Any, eps_root: Any, c1: Any, c1_next: Any, c2: Any
+) -> tuple[jax.Array, ...]:
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * abs_sq(g)
+    m_hat = b1 * m / c1_next + (1 - b1) * g / c1
+    return guarded_ratio(m_hat, jnp.sqrt(v / c2 + eps_root) + eps, eps), m, v
+
+
+@factory()
+def scale_by_adam(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: FloatDType | None = None,
+    *,
+    nu_dtype: FloatDType | None = None,
+    nesterov: Flag = False,
+) -> GradientTransformation:
+    """Adam's direction: `m_hat / (sqrt(v_hat + eps_root) + eps)`.
+
+    With `m = b1*m + (1-b1)*g`, `v = b2*v + (1-b2)*|g|^2`, `m_hat = m/(1-b1^t)`, `v_hat = v/(1-b2^t)`, `t = 1, 2, ...`;
+    with `nesterov`, `m_hat = b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`.
+
+    Args:
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: added outside the root, >= 0; in units of the gradient.
+      eps_root: added inside the root, >= 0; in units of the gradient squared. Above zero where derivatives
+        through the update are wanted.
+      mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider parameters.
+      nu_dtype: the same for the second moment. In bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
+      nesterov: whether to look one step of momentum ahead (Nadam).
+
+    State: `ScaleByAdamState(count int32, mu, nu)`; 8 bytes a parameter by default.
+
+    Returns:
+      The transformation. One unit of a learning rate after it moves each parameter by about 1 a step.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale_by_adam()
+      >>> updates, state = tx.update(jnp.array([0.5, -2.0]), tx.init(jnp.zeros(2)))
+      >>> updates.round(4), int(state.count)
+      (Array([ 1., -1.], dtype=float32), 1)
+
+    Source: Kingma and Ba 2014, arXiv:1412.6980, algorithm 1; Dozat 2016, "Incorporating Nesterov Momentum into Adam".
+
+    **Differs:** Optax has no `nu_dtype` and keeps half-precision parameters' moments in half precision; for complex
+    parameters its second moment is complex.
+    """
+
+    def init(params: Any) -> ScaleByAdamState:
+        return ScaleByAdamState(zero_count(), zeros_like(params, mu_dtype), real_full_like(params, 0, nu_dtype))
+
+    def update(updates: Any, state: ScaleByAdamState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByAdamState]:
+        count = safe_increment(state.count)
+        hypers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+        hypers |= {"c1": one_minus_power(b1, count), "c2": one_minus_power(b2, count)}
+        rule = _adam
+        if nesterov:
+            rule, hypers["c1_next"] = _nadam, one_minus_power(b1, safe_increment(count))
+        updates, mu, nu = map_leaves(rule, updates, state.mu, state.nu, **hypers)
+        return updates, ScaleByAdamState(count, mu, nu)
+
+    return GradientTransformation(init, update)
+
+
+@factory()
+def adam(
+    learning_rate: Rate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: FloatDType | None = None,
+    *,
+    nu_dtype: FloatDType | None = None,
+    nesterov: Flag = False,
+) -> GradientTransformation:
+    """Adam: `-learning_rate * m_hat / (sqrt(v_hat + eps_root) + eps)`; see `scale_by_adam`.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step. Often 1e-3.
+      b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov: as in `scale_by_adam`.
+
+    State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> tx, params = gradtx.adam(0.1), jnp.array([3.0])
+      >>> state = tx.init(params)
+      >>> for _ in range(100):
+      ...     updates, state = tx.update(jax.grad(lambda x: (x**2).sum())(params), state, params)
+      ...     params = gradtx.apply_updates(params, updates)
+      >>> bool(abs(params[0]) < 0.1)
+      True
+
+    Source: Kingma and Ba 2014, arXiv:1412.6980.
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype, nesterov=nesterov), scale_by_learning_rate(learning_rate)
+    )
+
+
+@factory()
+def adamw(
+    learning_rate: Rate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: FloatDType | None = None,
+    weight_decay: Rate = 1e-4,
+    mask: Mask | None = None,
+    *,
+    nu_dtype: FloatDType | None = None,
+    nesterov: Flag = False,
+) -> GradientTransformation:
+    """Adam with decoupled weight decay: `-learning_rate * (adam(g) + weight_decay * p)`.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step. Often 1e-3.
+      b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov: as in `scale_by_adam`.
+      weight_decay: number >= 0 or schedule; each step shrinks parameters by the factor `1 - learning_rate * weight_decay`.
+      mask: which parameters decay, as in `add_decayed_weights`; None is all.
+
+    State: `(ScaleByAdamState, decay state, ScaleByLearningRateState)`; 8 bytes a parameter.
+
+    Returns:
+      The transformation; its update needs `params`.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.adamw(1e-2, weight_decay=0.1, mask=gradtx.by_path({r".*bias": False}, default=True))
+      >>> params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
+      >>> grads = {"kernel": jnp.zeros(2), "bias": jnp.zeros(2)}
+      >>> updates, _ = tx.update(grads, tx.init(params), params)
+      >>> updates["kernel"].round(4), updates["bias"].round(4)
+      (Array([-0.001, -0.001], dtype=float32), Array([-0., -0.], dtype=float32))
+
+    Source: Loshchilov and Hutter 2017, arXiv:1711.05101, algorithm 2.
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype, nesterov=nesterov),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@factory()
+def nadam(
+    learning_rate: Rate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: FloatDType | None = None,
+    *,
+    nu_dtype: FloatDType | None = None,
+    nesterov: Flag = True,
+) -> GradientTransformation:
+    """Adam with Nesterov momentum: `adam(..., nesterov=True)`.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step.
+      b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov: as in `scale_by_adam`.
+
+    State: as `adam`; 8 bytes a parameter.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.nadam(1e-3)
+      nadam(learning_rate=0.001)
+
+    Source: Dozat 2016, "Incorporating Nesterov Momentum into Adam", without the paper's momentum schedule.
+    """
+    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype, nesterov=nesterov)
+
+
+@factory()
+def nadamw(
+    learning_rate: Rate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: FloatDType | None = None,
+    weight_decay: Rate = 1e-4,
+    mask: Mask | None = None,
+    *,
+    nu_dtype: FloatDType | None = None,
+    nesterov: Flag = True,
+) -> GradientTransformation:
+    """Nadam with decoupled weight decay: `adamw(..., nesterov=True)`.
+
+    Args:
+      learning_rate, weight_decay, mask: as in `adamw`.
+      b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov: as in `scale_by_adam`.
+
+    State: as `adamw`; 8 bytes a parameter.
+
+    Returns:
+      The transformation; its update needs `params`.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.nadamw(1e-3, weight_decay=0.1)
+      nadamw(learning_rate=0.001, weight_decay=0.1)
+
+    Source: Dozat 2016; Loshchilov and Hutter 2017, arXiv:1711.05101.
+    """
+    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nu_dtype=nu_dtype, nesterov=nesterov)

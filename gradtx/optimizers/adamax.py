@@ -1,0 +1,121 @@
+"""AdaMax: Adam with the infinity norm."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.compose.chain import chain
+from gradtx.core.base import GradientTransformation
+from gradtx.core.checks import Decay, Mask, NonNegative, Rate
+from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
+from gradtx.core.numerics import guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.values import factory
+from gradtx.optimizers.adam import ScaleByAdamState
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+def _adamax(g: jax.Array, m: jax.Array, v: jax.Array, *, b1: Any, b2: Any, eps: Any, c1: Any) -> tuple[jax.Array, ...]:
+    m = b1 * m + (1 - b1) * g
+    v = jnp.maximum(b2 * v, jnp.abs(g) + eps)
+    return guarded_ratio(m / c1, v, eps), m, v
+
+
+@factory()
+def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8) -> GradientTransformation:
+    """AdaMax's direction: `m / (1 - b1^t) / v`, with `m = b1*m + (1-b1)*g` and `v = max(b2*v, |g| + eps)`.
+
+    Args:
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the running maximum, in [0, 1).
+      eps: added to the gradient's magnitude, >= 0.
+
+    State: `ScaleByAdamState(count int32, mu, nu)`; 8 bytes a parameter.
+
+    Returns:
+      The transformation. One unit of a learning rate after it moves each parameter by about 1 a step.
+
+    Raises:
+      ValueError: an argument outside its domain.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale_by_adamax()
+      >>> tx.update(jnp.array([0.5, -2.0]), tx.init(jnp.zeros(2)))[0].round(4)
+      Array([ 1., -1.], dtype=float32)
+
+    Source: Kingma and Ba 2014, arXiv:1412.6980, algorithm 2; eps as in PyTorch.
+    """
+
+    def init(params: Any) -> ScaleByAdamState:
+        return ScaleByAdamState(zero_count(), zeros_like(params), real_full_like(params, 0))
+
+    def update(updates: Any, state: ScaleByAdamState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByAdamState]:
+        count = safe_increment(state.count)
+        hypers = {"b1": b1, "b2": b2, "eps": eps, "c1": one_minus_power(b1, count)}
+        updates, mu, nu = map_leaves(_adamax, updates, state.mu, state.nu, **hypers)
+        return updates, ScaleByAdamState(count, mu, nu)
+
+    return GradientTransformation(init, update)
+
+
+@factory()
+def adamax(learning_rate: Rate, b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8) -> GradientTransformation:
+    """AdaMax: `-learning_rate * m / (1 - b1^t) / v`; see `scale_by_adamax`.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step. The paper's is 2e-3.
+      b1, b2, eps: as in `scale_by_adamax`.
+
+    State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.adamax(2e-3)
+      adamax(learning_rate=0.002)
+
+    Source: Kingma and Ba 2014, arXiv:1412.6980, algorithm 2.
+    """
+    return chain(scale_by_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
+
+
+@factory()
+def adamaxw(
+    learning_rate: Rate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    weight_decay: Rate = 1e-4,
+    mask: Mask | None = None,
+) -> GradientTransformation:
+    """AdaMax with decoupled weight decay: `-learning_rate * (adamax(g) + weight_decay * p)`.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step.
+      b1, b2, eps: as in `scale_by_adamax`.
+      weight_decay: number >= 0 or schedule.
+      mask: which parameters decay, as in `add_decayed_weights`; None is all.
+
+    State: `(ScaleByAdamState, decay state, ScaleByLearningRateState)`; 8 bytes a parameter.
+
+    Returns:
+      The transformation; its update needs `params`.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.adamaxw(2e-3, weight_decay=0.01)
+      adamaxw(learning_rate=0.002, weight_decay=0.01)
+
+    Source: Kingma and Ba 2014, arXiv:1412.6980, algorithm 2; Loshchilov and Hutter 2017, arXiv:1711.05101.
+    """
+    return chain(scale_by_adamax(b1, b2, eps), add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate))

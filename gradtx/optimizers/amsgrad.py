@@ -1,0 +1,131 @@
+"""AMSGrad: Adam with a second moment that never falls."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.compose.chain import chain
+from gradtx.core.base import GradientTransformation
+from gradtx.core.checks import Decay, Flag, FloatDType, NonNegative, Rate
+from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
+from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.values import factory
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+class ScaleByAmsgradState(NamedTuple):
+    """Steps taken, first moment, second moment, and the largest second moment so far."""
+
+    count: jax.Array
+    mu: Any
+    nu: Any
+    nu_max: Any
+
+
+def _amsgrad(
+    g: jax.Array, m: jax.Array, v: jax.Array, v_max: jax.Array, *, b1: Any, b2: Any, eps: Any, eps_root: Any, c1: Any, c2: Any
+) -> tuple[jax.Array, ...]:
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * abs_sq(g)
+    v_max = jnp.maximum(v_max, v / c2)
+    return guarded_ratio(m / c1, jnp.sqrt(v_max + eps_root) + eps, eps), m, v, v_max
+
+
+@factory()
+def scale_by_amsgrad(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: FloatDType | None = None,
+    bias_correction_mu: Flag = True,
+    bias_correction_nu: Flag = True,
+    *,
+    nu_dtype: FloatDType | None = None,
+) -> GradientTransformation:
+    """AMSGrad's direction: `m_hat / (sqrt(v_max + eps_root) + eps)`, with `v_max = max(v_max, v_hat)`.
+
+    `m` and `v` as in `scale_by_adam`; `m_hat = m/(1-b1^t)` or `m`, `v_hat = v/(1-b2^t)` or `v`, as the flags say.
+    The paper and the notes correct neither.
+
+    Args:
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: added outside the root, >= 0.
+      eps_root: added inside the root, >= 0.
+      mu_dtype: dtype of the first moment; None is float32, or wider for wider parameters.
+      bias_correction_mu: whether `m` is corrected.
+      bias_correction_nu: whether `v` is corrected, before the maximum.
+      nu_dtype: dtype of the second moment and its maximum.
+
+    State: `ScaleByAmsgradState(count int32, mu, nu, nu_max)`; 12 bytes a parameter.
+
+    Returns:
+      The transformation. One unit of a learning rate after it moves each parameter by about 1 a step.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale_by_amsgrad()
+      >>> tx.update(jnp.array([0.5, -2.0]), tx.init(jnp.zeros(2)))[0].round(4)
+      Array([ 1., -1.], dtype=float32)
+
+    Source: Reddi et al. 2018, "On the Convergence of Adam and Beyond", algorithm 2.
+
+    **Differs:** Optax has no `nu_dtype`. PyTorch takes the maximum before the bias correction, Optax and this after it.
+    """
+
+    def init(params: Any) -> ScaleByAmsgradState:
+        nu = real_full_like(params, 0, nu_dtype)
+        return ScaleByAmsgradState(zero_count(), zeros_like(params, mu_dtype), nu, real_full_like(params, 0, nu_dtype))
+
+    def update(updates: Any, state: ScaleByAmsgradState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByAmsgradState]:
+        count = safe_increment(state.count)
+        hypers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+        hypers["c1"] = one_minus_power(b1, count) if bias_correction_mu else 1.0
+        hypers["c2"] = one_minus_power(b2, count) if bias_correction_nu else 1.0
+        updates, mu, nu, nu_max = map_leaves(_amsgrad, updates, state.mu, state.nu, state.nu_max, **hypers)
+        return updates, ScaleByAmsgradState(count, mu, nu, nu_max)
+
+    return GradientTransformation(init, update)
+
+
+@factory()
+def amsgrad(
+    learning_rate: Rate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: FloatDType | None = None,
+    bias_correction_mu: Flag = True,
+    bias_correction_nu: Flag = True,
+    *,
+    nu_dtype: FloatDType | None = None,
+) -> GradientTransformation:
+    """AMSGrad: `-learning_rate * m_hat / (sqrt(v_max + eps_root) + eps)`; see `scale_by_amsgrad`.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step.
+      b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu, nu_dtype: as in `scale_by_amsgrad`.
+
+    State: `(ScaleByAmsgradState, ScaleByLearningRateState)`; 12 bytes a parameter.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.amsgrad(1e-3)
+      amsgrad(learning_rate=0.001)
+
+    Source: Reddi et al. 2018, "On the Convergence of Adam and Beyond", algorithm 2.
+    """
+    kernel = scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu, nu_dtype=nu_dtype)
+    return chain(kernel, scale_by_learning_rate(learning_rate))

@@ -1,0 +1,298 @@
+"""Bounds on updates: by element, by norm, by block."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core import checks
+from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
+from gradtx.core.checks import NonNegative, Positive
+from gradtx.core.leaves import map_leaves, require_params
+from gradtx.core.numerics import abs_sq, default_float, promote, real_dtype, root_sum_squares, safe_increment, zero_count
+from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.values import factory
+
+
+class ClipByGlobalNormState(NamedTuple):
+    """Steps taken, steps that clipped, and the last norm before clipping."""
+
+    count: jax.Array
+    clipped: jax.Array
+    norm: jax.Array
+
+    def metrics(self) -> dict[str, Any]:
+        """What `gradtx.metrics` reports."""
+        return {"grad_norm": self.norm, "clip_fraction": self.clipped / jnp.maximum(self.count, 1)}
+
+
+def _clip(u: jax.Array, *, max_delta: Any) -> jax.Array:
+    if jnp.iscomplexobj(u):
+        return jax.lax.complex(jnp.clip(u.real, -max_delta, max_delta), jnp.clip(u.imag, -max_delta, max_delta))
+    return jnp.clip(u, -max_delta, max_delta)
+
+
+@factory()
+def clip(max_delta: NonNegative) -> GradientTransformation:
+    """Clips each element: `min(max(u, -max_delta), max_delta)`; real and imaginary parts each.
+
+    Args:
+      max_delta: largest magnitude, >= 0.
+
+    State: `EmptyState()`, 0 bytes.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: `max_delta` is negative.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.clip(1.0)
+      >>> tx.update(jnp.array([-3.0, 0.5]), tx.init(jnp.zeros(2)))[0]
+      Array([-1. ,  0.5], dtype=float32)
+    """
+
+    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+        return map_leaves(_clip, updates, max_delta=max_delta), state
+
+    return GradientTransformation(init_empty_state, update)
+
+
+def _shrink(u: jax.Array, *, ratio: Any) -> jax.Array:
+    return u * ratio
+
+
+@factory()
+def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformation:
+    """Scales all updates down together where their norm is too large: `u * min(1, max_norm / |u|)`.
+
+    `|u|` is the Euclidean norm over the whole tree, taken in at least float32 and safe from overflow. Where it is inf or NaN,
+    updates pass unchanged, so that a wrapper that skips non-finite steps sees them.
+
+    Args:
+      max_norm: largest norm, >= 0.
+
+    State: `ClipByGlobalNormState(count int32, clipped int32, norm float32)`, 12 bytes. `gradtx.metrics` reports `grad_norm`
+      (the last norm before clipping) and `clip_fraction` (the share of steps that clipped).
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: `max_norm` is negative.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.clip_by_global_norm(5.0)
+      >>> updates, state = tx.update(jnp.array([6.0, 8.0]), tx.init(jnp.zeros(2)))
+      >>> updates, float(state.norm)
+      (Array([3., 4.], dtype=float32), 10.0)
+
+    Source: Pascanu et al. 2012, arXiv:1211.5063.
+
+    **Differs:** in Optax the state is empty, one inf gives NaN there and 0 elsewhere, and a norm beyond the range of the dtype
+    sets the update to zero.
+    """
+
+    def init(params: Any) -> ClipByGlobalNormState:
+        return ClipByGlobalNormState(zero_count(), zero_count(), jnp.zeros((), default_float()))
+
+    def update(
+        updates: Any, state: ClipByGlobalNormState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, ClipByGlobalNormState]:
+        norm = root_sum_squares(jax.tree.leaves(updates))
+        too_large = (norm > max_norm) & jnp.isfinite(norm)
+        ratio = jnp.where(too_large, max_norm / jnp.where(too_large, norm, 1), 1)
+        clipped = jnp.where(too_large, safe_increment(state.clipped), state.clipped)
+        state = ClipByGlobalNormState(safe_increment(state.count), clipped, norm.astype(state.norm.dtype))
+        return map_leaves(_shrink, updates, ratio=ratio), state
+
+    return GradientTransformation(init, update)
+
+
+def _clip_rms(u: jax.Array, *, threshold: Any) -> jax.Array:
+    if not u.size:
+        return u
+    return u / jnp.maximum(1.0, jnp.sqrt(jnp.mean(abs_sq(u))) / threshold)
+
+
+@factory()
+def clip_by_block_rms(threshold: Positive) -> GradientTransformation:
+    """Scales each leaf down where its root mean square is too large: `u / max(1, rms(u) / threshold)`, per leaf.
+
+    Args:
+      threshold: largest root mean square, > 0.
+
+    State: `EmptyState()`, 0 bytes.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: `threshold` is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.clip_by_block_rms(1.0)
+      >>> tx.update(jnp.array([2.0, -2.0]), tx.init(jnp.zeros(2)))[0]
+      Array([ 1., -1.], dtype=float32)
+
+    Source: Adafactor, Shazeer and Stern 2018, arXiv:1804.04235, section 6.
+    """
+
+    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+        return map_leaves(_clip_rms, updates, threshold=threshold), state
+
+    return GradientTransformation(init_empty_state, update)
+
+
+def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """Norms over the inputs of each unit, in the shape of `x`: the whole of a vector or scalar, else all axes but the last.
+
+    Args:
+      x: array of up to 5 axes; more with `axis`. Three axes reduce over the first alone (fused projections).
+      axis: axes to reduce over instead.
+
+    Returns:
+      Norms, broadcast to the shape of `x`.
+
+    Raises:
+      ValueError: `x` has more than 5 axes and `axis` is None.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.transforms.clipping import unitwise_norm
+      >>> unitwise_norm(jnp.array([[3.0, 0.0], [4.0, 1.0]]))
+      Array([[5., 1.],
+             [5., 1.]], dtype=float32)
+    """
+    if axis is None:
+        if jnp.squeeze(x).ndim <= 1:
+            axis = tuple(range(x.ndim))
+        elif x.ndim <= 5:
+            axis = (0,) if x.ndim == 3 else tuple(range(x.ndim - 1))
+        else:
+            raise ValueError(
+                f"{checks.where()}: a leaf has shape {x.shape}, expected at most 5 axes; say with `axis` which to reduce."
+            )
+    return jnp.broadcast_to(jnp.sqrt(jnp.sum(abs_sq(x), axis=axis, keepdims=True)), x.shape)
+
+
+def _clip_unitwise(u: jax.Array, p: jax.Array, *, clipping: Any, eps: Any, axis: Any) -> jax.Array:
+    u_norm = unitwise_norm(u, axis)
+    largest = clipping * jnp.maximum(unitwise_norm(p, axis), eps)
+    return jnp.where(u_norm < largest, u, u * (largest / jnp.maximum(u_norm, 1e-6)))
+
+
+@factory()
+def adaptive_grad_clip(
+    clipping: Positive, eps: Positive = 1e-3, axis: int | tuple[int, ...] | None = None
+) -> GradientTransformation:
+    """Clips each unit's gradient by its weights: `u * min(1, clipping * max(|w|, eps) / |u|)`, norms as in `unitwise_norm`.
+
+    Args:
+      clipping: largest ratio of gradient norm to weight norm, > 0.
+      eps: floor of the weight norm, > 0, so that zero weights can move.
+      axis: axes over which norms are taken; None chooses by the number of axes.
+
+    State: `EmptyState()`, 0 bytes.
+
+    Returns:
+      The transformation; its update needs `params`.
+
+    Raises:
+      ValueError: an argument is not positive, a leaf has more than 5 axes, or `params` was not passed to `update`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx, params = gradtx.adaptive_grad_clip(0.1), jnp.array([3.0, 4.0])
+      >>> tx.update(jnp.array([0.0, 9.0]), tx.init(params), params)[0].round(4)
+      Array([0. , 0.5], dtype=float32)
+
+    Source: Brock et al. 2021, arXiv:2102.06171, equation 3.
+    """
+
+    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+        hypers = {"clipping": clipping, "eps": eps, "axis": axis}
+        return map_leaves(_clip_unitwise, updates, require_params(params), **hypers), state
+
+    return GradientTransformation(init_empty_state, update)
+
+
+def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, jax.Array]:
+    """Clips each example's gradient by its norm over the whole tree and sums over the batch (DP-SGD).
+
+    Args:
+      grads: tree of arrays with the examples on axis 0, as `jax.vmap(jax.grad(loss), (None, 0))` gives.
+      l2_norm_clip: largest norm of one example's gradient, >= 0.
+
+    Returns:
+      The sum of the clipped gradients, in the dtypes of `grads`, and how many were clipped (int32).
+
+    Raises:
+      ValueError: a leaf has no batch axis, or sizes of axis 0 differ; the message names the leaf.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.per_example_global_norm_clip(jnp.array([[3.0, 4.0], [0.0, 0.5]]), 2.5)
+      (Array([1.5, 2.5], dtype=float32), Array(1, dtype=int32))
+
+    Source: Abadi et al. 2016, arXiv:1607.00133, algorithm 1.
+    """
+    return _clip_examples("per_example_global_norm_clip", grads, l2_norm_clip)
+
+
+def per_example_layer_norm_clip(grads: Any, global_l2_norm_clip: Any, uniform: bool = True) -> tuple[Any, Any]:
+    """Clips each example's gradient leaf by leaf and sums over the batch; the bounds together make `global_l2_norm_clip`.
+
+    Args:
+      grads: tree of arrays with the examples on axis 0.
+      global_l2_norm_clip: `C`, >= 0. Of `n` leaves each has the bound `C / sqrt(n)`, or `C * sqrt(size / total size)`.
+      uniform: whether all leaves have the same bound.
+
+    Returns:
+      The sum of the clipped gradients, and a tree of how many examples were clipped in each leaf (int32).
+
+    Raises:
+      ValueError: a leaf has no batch axis, or sizes of axis 0 differ; the message names the leaf.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> grads = {"a": jnp.array([[2.0], [0.5]]), "b": jnp.array([[1.0], [1.0]])}
+      >>> clipped, counts = gradtx.per_example_layer_norm_clip(grads, 2.0**0.5)
+      >>> float(clipped["a"][0]), int(counts["a"]), int(counts["b"])
+      (1.5, 1, 0)
+
+    Source: McMahan et al. 2018, arXiv:1812.06210.
+    """
+    leaves, treedef = jax.tree.flatten(grads)
+    _check_batch("per_example_layer_norm_clip", grads)
+    sizes = [1 if uniform else leaf[0].size for leaf in leaves]
+    bounds = [global_l2_norm_clip * (size / max(sum(sizes), 1)) ** 0.5 for size in sizes]
+    pairs = [_clip_examples("per_example_layer_norm_clip", leaf, bound) for leaf, bound in zip(leaves, bounds, strict=True)]
+    return treedef.unflatten([total for total, _ in pairs]), treedef.unflatten([count for _, count in pairs])
+
+
+def _clip_examples(name: str, grads: Any, bound: Any) -> tuple[Any, jax.Array]:
+    _check_batch(name, grads)
+    norms = jax.vmap(lambda g: root_sum_squares(jax.tree.leaves(g)))(grads)
+    ratios = jnp.where(norms > bound, bound / jnp.where(norms > bound, norms, 1), 1)
+
+    def total(g: jax.Array) -> jax.Array:
+        wide = promote(g)
+        return jnp.tensordot(ratios.astype(real_dtype(wide.dtype)), wide, axes=1, precision="highest").astype(g.dtype)
+
+    return jax.tree.map(total, grads), jnp.sum(norms > bound).astype(jnp.int32)
+
+
+def _check_batch(name: str, grads: Any) -> None:
+    sizes = {parts: leaf.shape[:1] for parts, leaf in leaves_by_path(grads).items()}
+    first = next(iter(sizes.values()), ())
+    for parts, size in sizes.items():
+        if not size or size != first:
+            raise ValueError(
+                f"{name}: grads leaf `{'/'.join(parts) or ROOT}` has axis 0 of size {size[0] if size else 'none'}, "
+                f"expected one gradient an example on axis 0 of every leaf{f' ({first[0]} of them)' if first else ''}."
+            )

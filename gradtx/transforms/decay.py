@@ -1,0 +1,70 @@
+"""Weight decay."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx.compose.masking import masked
+from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
+from gradtx.core.checks import Mask, Rate
+from gradtx.core.leaves import map_leaves, require_params
+from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.values import factory
+
+
+class WeightDecayScheduleState(NamedTuple):
+    """Steps taken."""
+
+    count: jax.Array
+
+
+def _add_decay(u: jax.Array, p: jax.Array, *, weight_decay: Any) -> jax.Array:
+    return u + weight_decay * p
+
+
+@factory()
+def add_decayed_weights(weight_decay: Rate = 0.0, mask: Mask | None = None) -> GradientTransformation:
+    """Adds a multiple of the parameters to the updates: `u + weight_decay * p`.
+
+    Before an optimizer this is an L2 penalty `weight_decay/2 * |p|^2`; after it, and before the learning rate, it is
+    decoupled weight decay. The two agree for plain SGD only.
+
+    Args:
+      weight_decay: number >= 0, or a schedule of the steps taken so far.
+      mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the parameters to one, such as
+        `by_path({...: False}, default=True)`. None is all.
+
+    State: `EmptyState()`; 4 bytes with a schedule; `MaskedState` with a mask.
+
+    Returns:
+      The transformation; its update needs `params`.
+
+    Raises:
+      ValueError: `weight_decay` is negative, or `params` was not passed to `update`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> l2_sgd = gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.sgd(1.0))
+      >>> params = jnp.array([10.0])
+      >>> l2_sgd.update(jnp.array([0.5]), l2_sgd.init(params), params)[0]
+      Array([-1.5], dtype=float32)
+
+    Source: Loshchilov and Hutter 2017, arXiv:1711.05101.
+    """
+
+    def init(params: Any) -> EmptyState | WeightDecayScheduleState:
+        return WeightDecayScheduleState(zero_count()) if callable(weight_decay) else init_empty_state(params)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        require_params(params)
+        if callable(weight_decay):
+            decay = weight_decay(state.count)
+            state = WeightDecayScheduleState(safe_increment(state.count))
+        else:
+            decay = weight_decay
+        if isinstance(decay, (int, float)) and decay == 0:
+            return updates, state
+        return map_leaves(_add_decay, updates, params, weight_decay=decay), state
+
+    tx = GradientTransformation(init, update)
+    return tx if mask is None else masked(tx, mask)

@@ -1,0 +1,93 @@
+"""Updates without their mean, or with a given norm."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
+from gradtx.core.checks import NonNegative, Positive
+from gradtx.core.leaves import map_leaves
+from gradtx.core.numerics import default_float, root_sum_squares
+from gradtx.core.values import factory
+from gradtx.transforms.scaling import multiply
+
+
+class NormalizeByUpdateNormState(NamedTuple):
+    """The last norm before normalization."""
+
+    norm: jax.Array
+
+    def metrics(self) -> dict[str, Any]:
+        """What `gradtx.metrics` reports."""
+        return {"update_norm": self.norm}
+
+
+def _subtract_mean(u: jax.Array) -> jax.Array:
+    if u.ndim < 2 or not u.size:
+        return u
+    return u - jnp.mean(u, axis=tuple(range(1, u.ndim)), keepdims=True)
+
+
+@factory()
+def centralize() -> GradientTransformation:
+    """Subtracts from each leaf of two or more axes its mean over all axes but the first; vectors and scalars pass.
+
+    State: `EmptyState()`, 0 bytes.
+
+    Returns:
+      The transformation.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.centralize()
+      >>> tx.update(jnp.array([[1.0, 3.0], [5.0, 5.0]]), tx.init(jnp.zeros((2, 2))))[0]
+      Array([[-1.,  1.],
+             [ 0.,  0.]], dtype=float32)
+
+    Source: Yong et al. 2020, arXiv:2004.01461.
+    """
+
+    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+        return map_leaves(_subtract_mean, updates), state
+
+    return GradientTransformation(init_empty_state, update)
+
+
+@factory()
+def normalize_by_update_norm(scale_factor: Positive = 1.0, eps: NonNegative = 1e-6) -> GradientTransformation:
+    """Gives all updates together the norm `scale_factor`: `scale_factor * u / (|u| + eps)`, 0 at 0.
+
+    Args:
+      scale_factor: the norm that results, > 0.
+      eps: added to the norm, >= 0.
+
+    State: `NormalizeByUpdateNormState(norm float32)`, 4 bytes. `gradtx.metrics` reports `update_norm`, the last norm before.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: an argument outside its domain.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.normalize_by_update_norm(5.0, eps=0.0)
+      >>> tx.update(jnp.array([6.0, 8.0]), tx.init(jnp.zeros(2)))[0]
+      Array([3., 4.], dtype=float32)
+
+    **Differs:** Optax's state is empty.
+    """
+
+    def init(params: Any) -> NormalizeByUpdateNormState:
+        return NormalizeByUpdateNormState(jnp.zeros((), default_float()))
+
+    def update(
+        updates: Any, state: NormalizeByUpdateNormState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, NormalizeByUpdateNormState]:
+        norm = root_sum_squares(jax.tree.leaves(updates))
+        denominator = norm + eps
+        factor = jnp.where(denominator > 0, scale_factor / jnp.where(denominator > 0, denominator, 1), 0)
+        return map_leaves(multiply, updates, factor=factor), NormalizeByUpdateNormState(norm.astype(state.norm.dtype))
+
+    return GradientTransformation(init, update)

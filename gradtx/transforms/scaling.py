@@ -1,0 +1,294 @@
+"""Multiplying updates: by a constant, a schedule, the learning rate, a norm."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.base import EmptyState, GradientTransformation, identity, init_empty_state
+from gradtx.core.checks import Flag, NonNegative, Number, Positive, Rate, ScheduleArg
+from gradtx.core.leaves import map_leaves, require_params
+from gradtx.core.numerics import abs_sq, default_float, root_sum_squares, safe_increment, zero_count
+from gradtx.core.values import factory
+
+
+class ScaleByScheduleState(NamedTuple):
+    """Steps taken, and the factor that the last of them used (the first step's before any)."""
+
+    count: jax.Array
+    step_size: jax.Array
+
+
+class ScaleByLearningRateState(NamedTuple):
+    """Steps taken, and the learning rate that the last of them used (the first step's before any)."""
+
+    count: jax.Array
+    learning_rate: jax.Array
+
+    def metrics(self) -> dict[str, Any]:
+        """What `gradtx.metrics` reports."""
+        return {"learning_rate": self.learning_rate}
+
+
+def multiply(u: jax.Array, *, factor: Any) -> jax.Array:
+    """The rule `factor * u`."""
+    return factor * u
+
+
+@factory()
+def scale(step_size: Number) -> GradientTransformation:
+    """Multiplies updates by a constant: `step_size * u`.
+
+    Args:
+      step_size: the factor, any finite number; negative to descend.
+
+    State: `EmptyState()`, 0 bytes.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: `step_size` is not finite.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale(-0.5)
+      >>> tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))[0]
+      Array([-1.], dtype=float32)
+    """
+
+    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+        return map_leaves(multiply, updates, factor=step_size), state
+
+    return GradientTransformation(init_empty_state, update)
+
+
+@factory()
+def scale_by_schedule(step_size_fn: ScheduleArg) -> GradientTransformation:
+    """Multiplies updates by a schedule of the steps taken so far: `s(t) * u`, with `t = 0` at the first step.
+
+    Args:
+      step_size_fn: function from the step count (int32) to a factor.
+
+    State: `ScaleByScheduleState(count int32, step_size float32)`, 8 bytes.
+
+    Returns:
+      The transformation.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale_by_schedule(gradtx.linear_schedule(1.0, 0.0, 4))
+      >>> state = tx.init(jnp.zeros(()))
+      >>> for _ in range(3):
+      ...     u, state = tx.update(jnp.array(1.0), state)
+      >>> float(u)
+      0.5
+    """
+
+    def step_size(count: Any) -> jax.Array:
+        return jnp.asarray(step_size_fn(count), default_float())
+
+    def init(params: Any) -> ScaleByScheduleState:
+        return ScaleByScheduleState(zero_count(), step_size(zero_count()))
+
+    def update(
+        updates: Any, state: ScaleByScheduleState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, ScaleByScheduleState]:
+        s = step_size(state.count)
+        return map_leaves(multiply, updates, factor=s), ScaleByScheduleState(safe_increment(state.count), s)
+
+    return GradientTransformation(init, update)
+
+
+@factory()
+def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: Flag = True) -> GradientTransformation:
+    """The last link of most chains: `-learning_rate * u`, with the rate in the state, so that it can be read.
+
+    Args:
+      learning_rate: a number >= 0 or a schedule of the steps taken so far; None leaves updates as they are.
+      flip_sign: False multiplies by `+learning_rate`.
+
+    State: `ScaleByLearningRateState(count int32, learning_rate float32)`, 8 bytes; `EmptyState()` for None.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: `learning_rate` is negative or not finite.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale_by_learning_rate(0.5)
+      >>> updates, state = tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))
+      >>> updates, float(state.learning_rate)
+      (Array([-1.], dtype=float32), 0.5)
+
+    **Differs:** Optax keeps no state for a constant rate.
+    """
+    if learning_rate is None:
+        return identity()
+    sign = -1 if flip_sign else 1
+
+    def rate(count: Any) -> jax.Array:
+        return jnp.asarray(learning_rate(count) if callable(learning_rate) else learning_rate, default_float())
+
+    def init(params: Any) -> ScaleByLearningRateState:
+        return ScaleByLearningRateState(zero_count(), rate(zero_count()))
+
+    def update(
+        updates: Any, state: ScaleByLearningRateState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, ScaleByLearningRateState]:
+        eta = rate(state.count)
+        return map_leaves(multiply, updates, factor=sign * eta), ScaleByLearningRateState(safe_increment(state.count), eta)
+
+    return GradientTransformation(init, update)
+
+
+def sign(u: jax.Array) -> jax.Array:
+    """The rule `sign(u)`; `u/|u|` for complex numbers, 0 at 0."""
+    return jnp.sign(u)
+
+
+@factory()
+def scale_by_sign() -> GradientTransformation:
+    """Keeps the sign of each element: `sign(u)`, 0 at 0 (`u/|u|` for complex numbers).
+
+    State: `EmptyState()`, 0 bytes.
+
+    Returns:
+      The transformation.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale_by_sign()
+      >>> tx.update(jnp.array([-3.0, 0.0, 2.0]), tx.init(jnp.zeros(3)))[0]
+      Array([-1.,  0.,  1.], dtype=float32)
+
+    Source: signSGD, Bernstein et al. 2018, arXiv:1802.04434.
+    """
+
+    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+        return map_leaves(sign, updates), state
+
+    return GradientTransformation(init_empty_state, update)
+
+
+def _norm(x: jax.Array) -> jax.Array:
+    return root_sum_squares([x])
+
+
+def _rms(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.mean(abs_sq(x))) if x.size else jnp.zeros((), jnp.float32)
+
+
+def _trust_ratio(u: jax.Array, p: jax.Array, *, min_norm: Any, trust_coefficient: Any, eps: Any) -> jax.Array:
+    p_norm, u_norm = jnp.maximum(_norm(p), min_norm), jnp.maximum(_norm(u), min_norm)
+    either_zero = (p_norm == 0) | (u_norm == 0)
+    ratio = trust_coefficient * p_norm / jnp.where(either_zero, 1, u_norm + eps)
+    return u * jnp.where(either_zero, 1, ratio)
+
+
+@factory()
+def scale_by_trust_ratio(
+    min_norm: NonNegative = 0.0, trust_coefficient: Number = 1.0, eps: NonNegative = 0.0
+) -> GradientTransformation:
+    """Gives each leaf's update the norm of its parameters: `u * c * |p| / (|u| + eps)`, per leaf.
+
+    Where one of the norms is zero the update stays as it is.
+
+    Args:
+      min_norm: floor of both norms, >= 0.
+      trust_coefficient: `c`.
+      eps: added to the update's norm, >= 0.
+
+    State: `EmptyState()`, 0 bytes.
+
+    Returns:
+      The transformation; its update needs `params`.
+
+    Raises:
+      ValueError: `params` was not passed to `update`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale_by_trust_ratio()
+      >>> params, grads = jnp.array([3.0, 4.0]), jnp.array([0.0, 0.1])
+      >>> tx.update(grads, tx.init(params), params)[0].round(4)
+      Array([0., 5.], dtype=float32)
+
+    Source: LARS, You et al. 2017, arXiv:1708.03888; LAMB, You et al. 2019, arXiv:1904.00962.
+    """
+
+    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+        hypers = {"min_norm": min_norm, "trust_coefficient": trust_coefficient, "eps": eps}
+        return map_leaves(_trust_ratio, updates, require_params(params), **hypers), state
+
+    return GradientTransformation(init_empty_state, update)
+
+
+def _times_norm(u: jax.Array, p: jax.Array, *, min_scale: Any) -> jax.Array:
+    return u * jnp.maximum(_norm(p), min_scale)
+
+
+@factory()
+def scale_by_param_block_norm(min_scale: Positive = 1e-3) -> GradientTransformation:
+    """Multiplies each leaf's update by the norm of its parameters: `u * max(|p|, min_scale)`.
+
+    Args:
+      min_scale: smallest factor, > 0.
+
+    State: `EmptyState()`, 0 bytes.
+
+    Returns:
+      The transformation; its update needs `params`.
+
+    Raises:
+      ValueError: `params` was not passed to `update`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx, params = gradtx.scale_by_param_block_norm(), jnp.array([3.0, 4.0])
+      >>> tx.update(jnp.array([1.0, 0.0]), tx.init(params), params)[0]
+      Array([5., 0.], dtype=float32)
+
+    Source: Optax, `scale_by_param_block_norm`.
+    """
+
+    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+        return map_leaves(_times_norm, updates, require_params(params), min_scale=min_scale), state
+
+    return GradientTransformation(init_empty_state, update)
+
+
+def _times_rms(u: jax.Array, p: jax.Array, *, min_scale: Any) -> jax.Array:
+    return u * jnp.maximum(_rms(p), min_scale)
+
+
+@factory()
+def scale_by_param_block_rms(min_scale: Positive = 1e-3) -> GradientTransformation:
+    """Multiplies each leaf's update by the root mean square of its parameters: `u * max(rms(p), min_scale)`.
+
+    Args:
+      min_scale: smallest factor, > 0.
+
+    State: `EmptyState()`, 0 bytes.
+
+    Returns:
+      The transformation; its update needs `params`.
+
+    Raises:
+      ValueError: `params` was not passed to `update`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx, params = gradtx.scale_by_param_block_rms(), jnp.array([2.0, -2.0])
+      >>> tx.update(jnp.array([1.0, 0.0]), tx.init(params), params)[0]
+      Array([2., 0.], dtype=float32)
+
+    Source: Adafactor, Shazeer and Stern 2018, arXiv:1804.04235, section 8.
+    """
+
+    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+        return map_leaves(_times_rms, updates, require_params(params), min_scale=min_scale), state
+
+    return GradientTransformation(init_empty_state, update)

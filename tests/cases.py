@@ -1,0 +1,161 @@
+"""One row for each factory that makes a transformation; `tests/test_contract.py` holds every row to every promise."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+import gradtx
+
+
+class Case(NamedTuple):
+    """A factory's row.
+
+    Attributes:
+      make: makes a typical transformation.
+      bad: (keyword arguments, text of the error) pairs, each outside the factory's domain.
+      extra: extra arguments that its update needs.
+      exceptions: promises that it does not keep, with the reason.
+    """
+
+    make: Callable[[], Any]
+    bad: tuple[tuple[dict[str, Any], str], ...] = ()
+    extra: dict[str, Any] = {}  # noqa: RUF012
+    exceptions: dict[str, str] = {}  # noqa: RUF012
+
+
+RATE = ({"learning_rate": -1.0}, r"learning_rate is -1.0 \(float\), expected a number >= 0, or a schedule")
+B1 = ({"b1": 1.5}, r"b1 is 1.5 \(float\), expected a number in \[0, 1\)")
+B2 = ({"b2": 1.0}, r"b2 is 1.0 \(float\), expected a number in \[0, 1\)")
+EPS = ({"eps": -1e-8}, r"eps is -1e-08 \(float\), expected a number >= 0")
+MU = ({"mu_dtype": "int32"}, r"mu_dtype is 'int32' \(str\), expected a floating dtype")
+DECAY = ({"weight_decay": -0.1}, r"weight_decay is -0.1 \(float\), expected a number >= 0, or a schedule")
+MASK = ({"mask": "kernel"}, r"mask is 'kernel' \(str\), expected a tree of booleans")
+
+
+def with_rate(*bad: tuple[dict[str, Any], str]) -> tuple[tuple[dict[str, Any], str], ...]:
+    """The rate's row, and others with a valid rate beside them."""
+    return (RATE, *(({"learning_rate": 0.1, **arguments}, text) for arguments, text in bad))
+
+
+def even(step: Any) -> Any:
+    return step % 2 == 0
+
+
+def same(updates: Any, params: Any) -> Any:
+    return updates
+
+
+CASES: dict[str, Case] = {
+    "adagrad": Case(
+        lambda: gradtx.adagrad(0.1),
+        with_rate(EPS, ({"initial_accumulator_value": -1}, r"initial_accumulator_value is -1 \(int\), expected a number >= 0")),
+    ),
+    "adam": Case(lambda: gradtx.adam(0.1, mu_dtype=jnp.float32), with_rate(B1, B2, EPS, MU)),
+    "adamax": Case(lambda: gradtx.adamax(0.1), with_rate(B1, B2, EPS)),
+    "adamaxw": Case(lambda: gradtx.adamaxw(0.1, weight_decay=0.01), with_rate(B1, B2, EPS, DECAY, MASK)),
+    "adamw": Case(
+        lambda: gradtx.adamw(gradtx.cosine_decay_schedule(0.1, 10), weight_decay=0.01, mask=gradtx.by_path({}, default=True)),
+        with_rate(B1, B2, EPS, MU, DECAY, MASK, ({"nesterov": 1}, r"nesterov is 1 \(int\), expected True or False")),
+    ),
+    "adaptive_grad_clip": Case(
+        lambda: gradtx.adaptive_grad_clip(0.1),
+        (({"clipping": 0.0}, r"clipping is 0.0 \(float\), expected a number > 0"),),
+    ),
+    "add_decayed_weights": Case(lambda: gradtx.add_decayed_weights(0.1), (DECAY, MASK)),
+    "add_noise": Case(
+        lambda: gradtx.add_noise(0.1, 0.55, key=0),
+        (
+            ({"eta": -1.0, "gamma": 0.5, "key": 0}, r"eta is -1.0 \(float\), expected a number >= 0"),
+            ({"eta": 1.0, "gamma": 0.5, "key": "a"}, r"key is 'a' \(str\), expected a random key of jax.random"),
+        ),
+    ),
+    "amsgrad": Case(lambda: gradtx.amsgrad(0.1), with_rate(B1, B2, EPS, MU)),
+    "centralize": Case(gradtx.centralize),
+    "chain": Case(
+        lambda: gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)),
+    ),
+    "clip": Case(lambda: gradtx.clip(0.5), (({"max_delta": -1.0}, r"max_delta is -1.0 \(float\), expected a number >= 0"),)),
+    "clip_by_block_rms": Case(
+        lambda: gradtx.clip_by_block_rms(0.5), (({"threshold": 0.0}, r"threshold is 0.0 \(float\), expected a number > 0"),)
+    ),
+    "clip_by_global_norm": Case(
+        lambda: gradtx.clip_by_global_norm(0.5), (({"max_norm": -1.0}, r"max_norm is -1.0 \(float\), expected a number >= 0"),)
+    ),
+    "conditionally_mask": Case(
+        lambda: gradtx.conditionally_mask(gradtx.adam(0.1), even),
+        (({"inner": gradtx.adam, "should_transform_fn": max}, r"inner is the function adam, expected a gradient transformation"),),
+    ),
+    "conditionally_transform": Case(
+        lambda: gradtx.conditionally_transform(gradtx.adam(0.1), even),
+        (({"inner": gradtx.scale(1.0), "should_transform_fn": 3}, r"should_transform_fn is 3 \(int\), expected a function"),),
+    ),
+    "ema": Case(lambda: gradtx.ema(0.9), (({"decay": 1.0}, r"decay is 1.0 \(float\), expected a number in \[0, 1\)"),)),
+    "freeze": Case(lambda: gradtx.freeze(gradtx.by_path({}, default=True)), (({"mask": 3}, r"mask is 3 \(int\), expected a tree of booleans"),)),
+    "identity": Case(gradtx.identity),
+    "injected": Case(lambda: gradtx.inject_hyperparams(gradtx.adamw)(learning_rate=0.1, b1=0.8)),
+    "keep_params_nonnegative": Case(gradtx.keep_params_nonnegative),
+    "lion": Case(lambda: gradtx.lion(0.1), with_rate(B1, B2, MU, DECAY, MASK)),
+    "masked": Case(
+        lambda: gradtx.masked(gradtx.adam(0.1), gradtx.by_path({r".*bias": False}, default=True)),
+        (({"inner": gradtx.adam, "mask": True}, r"inner is the function adam, expected a gradient transformation"),),
+    ),
+    "monitor": Case(lambda: gradtx.monitor({"norm": gradtx.global_norm})),
+    "nadam": Case(lambda: gradtx.nadam(0.1), with_rate(B1, B2, EPS, MU)),
+    "nadamw": Case(lambda: gradtx.nadamw(0.1), with_rate(B1, B2, EPS, MU, DECAY, MASK)),
+    "named_chain": Case(lambda: gradtx.named_chain(("clip", gradtx.clip(1.0)), ("adam", gradtx.adam(0.1)))),
+    "noisy_sgd": Case(lambda: gradtx.noisy_sgd(0.1, key=1), with_rate(({"eta": -1.0}, r"eta is -1.0 \(float\), expected a number >= 0"))),
+    "normalize_by_update_norm": Case(
+        gradtx.normalize_by_update_norm, (({"scale_factor": 0.0}, r"scale_factor is 0.0 \(float\), expected a number > 0"),)
+    ),
+    "partition": Case(
+        lambda: gradtx.partition({"a": gradtx.sgd(0.1, 0.9), "b": gradtx.adam(0.1)}, gradtx.by_path({r".*bias": "b"}, default="a"))
+    ),
+    "rmsprop": Case(
+        lambda: gradtx.rmsprop(0.1, centered=True, momentum=0.9),
+        with_rate(EPS, ({"momentum": 1.0}, r"momentum is 1.0 \(float\), expected a number in \[0, 1\)")),
+    ),
+    "scale": Case(lambda: gradtx.scale(-0.1), (({"step_size": "x"}, r"step_size is 'x' \(str\), expected a finite number"),)),
+    "scale_by_adam": Case(lambda: gradtx.scale_by_adam(nesterov=True), (B1, B2, EPS, MU)),
+    "scale_by_adamax": Case(gradtx.scale_by_adamax, (B1, B2, EPS)),
+    "scale_by_amsgrad": Case(lambda: gradtx.scale_by_amsgrad(bias_correction_nu=False), (B1, B2, EPS, MU)),
+    "scale_by_learning_rate": Case(lambda: gradtx.scale_by_learning_rate(0.1), (RATE,)),
+    "scale_by_lion": Case(gradtx.scale_by_lion, (B1, B2, MU, ({"mode": "hrad"}, r"mode is 'hrad' \(str\), expected one of .* Did you mean 'hard'\?"))),
+    "scale_by_param_block_norm": Case(
+        gradtx.scale_by_param_block_norm, (({"min_scale": 0.0}, r"min_scale is 0.0 \(float\), expected a number > 0"),)
+    ),
+    "scale_by_param_block_rms": Case(
+        gradtx.scale_by_param_block_rms, (({"min_scale": 0.0}, r"min_scale is 0.0 \(float\), expected a number > 0"),)
+    ),
+    "scale_by_rms": Case(lambda: gradtx.scale_by_rms(bias_correction=True), (EPS,)),
+    "scale_by_rss": Case(gradtx.scale_by_rss, (EPS,)),
+    "scale_by_schedule": Case(
+        lambda: gradtx.scale_by_schedule(gradtx.linear_schedule(1.0, 0.0, 4)),
+        (({"step_size_fn": 0.1}, r"step_size_fn is 0.1 \(float\), expected a schedule"),),
+    ),
+    "scale_by_sign": Case(gradtx.scale_by_sign),
+    "scale_by_stddev": Case(gradtx.scale_by_stddev, (EPS,)),
+    "scale_by_trust_ratio": Case(gradtx.scale_by_trust_ratio, (EPS,)),
+    "selective_transform": Case(
+        lambda: gradtx.selective_transform(gradtx.adam(0.1), freeze_mask=gradtx.by_path({r".*bias": True}, default=False)),
+        (({"optimizer": 0.1, "freeze_mask": True}, r"optimizer is 0.1 \(float\), expected a gradient transformation"),),
+    ),
+    "set_to_zero": Case(gradtx.set_to_zero),
+    "sgd": Case(
+        lambda: gradtx.sgd(0.1, 0.9, nesterov=True),
+        with_rate(({"momentum": 1.0}, r"momentum is 1.0 \(float\), expected a number in \[0, 1\)")),
+    ),
+    "sgdw": Case(lambda: gradtx.sgdw(0.1, 0.9, weight_decay=0.1), with_rate(DECAY, MASK)),
+    "sign_sgd": Case(lambda: gradtx.sign_sgd(0.1), with_rate()),
+    "signum": Case(lambda: gradtx.signum(0.1), with_rate(({"beta": 1.0}, r"beta is 1.0 \(float\), expected a number in \[0, 1\)"))),
+    "stateless": Case(
+        lambda: gradtx.stateless(same), (({"f": gradtx.adam}, r"f is the function adam, expected a function"),)
+    ),
+    "stateless_with_tree_map": Case(
+        lambda: gradtx.stateless_with_tree_map(same), (({"f": 3}, r"f is 3 \(int\), expected a function"),)
+    ),
+    "trace": Case(
+        lambda: gradtx.trace(gradtx.linear_schedule(0.5, 0.9, 5)), (({"decay": -0.1}, r"decay is -0.1 \(float\), expected a number in \[0, 1\)"),)
+    ),
+    "zero_nans": Case(gradtx.zero_nans),
+}  # fmt: skip

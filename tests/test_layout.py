@@ -1,0 +1,96 @@
+"""Holds the floors, the index, the case rows and the README's table true."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from cases import CASES
+from test_schedules import SCHEDULES
+
+import gradtx
+from gradtx.core.values import factories
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "gradtx"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+FLOORS = {
+    "core": 0,
+    "linalg": 1,
+    "schedules": 1,
+    "projections": 1,
+    "sampling": 1,
+    "compose": 2,
+    "storage": 2,
+    "diagnostics": 2,
+    "transforms": 3,
+    "optimizers": 4,
+    "wrappers": 4,
+}
+OWN = {name for name in factories if ":" not in name}
+
+
+def folder(module: str) -> str:
+    """The folder, or file, of `gradtx` that a module name lies in."""
+    return module.split(".")[1]
+
+
+def imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_imports_only_from_its_floor_and_below(path: Path) -> None:
+    own = FLOORS[path.relative_to(PACKAGE).parts[0].removesuffix(".py")]
+    for module in imports(path):
+        assert module != "gradtx"
+        assert not module.startswith("jax._src")
+        if module.startswith("gradtx."):
+            assert FLOORS[folder(module)] <= own, module
+
+
+@pytest.mark.parametrize("path", [*MODULES, *(ROOT / "tests").rglob("*.py")], ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 430, "split it"
+
+
+def test_nothing_else_at_the_top_level() -> None:
+    allowed = {"pyproject.toml", "README.md", "LICENSE", "uv.lock", "gradtx", "tests", "examples", "benchmarks"}
+    found = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "__pycache__"))}
+    assert found <= allowed
+
+
+def test_the_index_lists_what_it_imports() -> None:
+    assert list(gradtx.__all__) == sorted(gradtx.__all__)
+    for name in gradtx.__all__:
+        assert hasattr(gradtx, name), name
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    imported = {alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert imported == set(gradtx.__all__) - {"__version__"}
+
+
+def test_every_factory_has_its_row() -> None:
+    rows = set(CASES) | set(SCHEDULES) | {"by_path"}  # a label rule makes no transformation; tests/compose/test_labels.py has it
+    assert OWN == rows
+    assert OWN - {"injected"} <= set(gradtx.__all__)  # `injected` is what inject_hyperparams(...) calls
+
+
+@pytest.mark.parametrize("name", sorted(set(gradtx.__all__) - {"__version__", "tree"}))
+def test_public_names_are_documented(name: str) -> None:
+    value = getattr(gradtx, name)
+    assert value.__doc__ and len(value.__doc__) > 20
+    if name in OWN:
+        for section in ("Returns:", "Example:"):
+            assert section in value.__doc__, section
+
+
+@pytest.mark.parametrize("name", sorted(OWN - {"injected"}))
+def test_the_readme_lists_every_factory(name: str) -> None:
+    assert re.search(rf"`{name}`", (ROOT / "README.md").read_text())

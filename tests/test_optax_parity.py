@@ -1,0 +1,231 @@
+"""A name that Optax has means the same here: float32 trajectories of 100 steps against Optax 0.2.8, option by option.
+
+Optax computes `1 - b2**t` in float32 from a rounded `b2`: at b2 = 0.999 its bias correction is off by 1.3e-5 at every step, and a
+step of Adam by half as much. Rows with that `b2` have a rate of 5e-4, which keeps the sum over 100 steps below the tolerance;
+`test_nearer_to_float64` shows at a larger rate which library is right. Rates and `eps` elsewhere are such that rounding does not
+grow: Adam at a large rate near its minimum multiplies a difference of 1e-7 by 10^4, between two runs of one library too.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from problems import MANY_SHAPES, distance, quadratic, tanh_regression, trajectory
+
+import gradtx
+
+SMALL, TANH = quadratic({"w": (5, 3), "b": (3,)}), tanh_regression()
+LARGE = quadratic({name: shape for name, shape in MANY_SHAPES.items() if shape})
+TOLERANCE = 1e-6
+MASK = {"w": True, "b": False}
+Row = Callable[[Any], Any]
+
+
+def falling(count: Any) -> Any:
+    return 0.05 / (1.0 + 0.1 * count)
+
+
+def weights_only(params: Any) -> Any:
+    return {name: p.ndim > 1 for name, p in params.items()}
+
+
+def large_to_nan(updates: Any, params: Any) -> Any:
+    return jax.tree.map(lambda u: jnp.where(jnp.abs(u) > 0.3, jnp.nan, u), updates)
+
+
+ROWS: dict[str, Row] = {
+    "sgd": lambda lib: lib.sgd(0.1),
+    "sgd, schedule": lambda lib: lib.sgd(falling),
+    "sgd, momentum": lambda lib: lib.sgd(0.05, momentum=0.9),
+    "sgd, nesterov": lambda lib: lib.sgd(falling, 0.9, True),
+    "sign_sgd": lambda lib: lib.sign_sgd(falling),
+    "signum": lambda lib: lib.signum(0.01, beta=0.8),
+    "adam": lambda lib: lib.adam(5e-4),
+    "adam, options": lambda lib: lib.adam(falling, 0.8, 0.95, eps=1e-3, eps_root=1e-4),
+    "adam, nesterov": lambda lib: lib.adam(0.02, b2=0.95, nesterov=True),
+    "adamw": lambda lib: lib.adamw(5e-4, weight_decay=0.1),
+    "adamw, mask": lambda lib: lib.adamw(0.02, b2=0.95, weight_decay=0.1, mask=MASK),
+    "adamw, mask function": lambda lib: lib.adamw(falling, b2=0.95, weight_decay=0.1, mask=weights_only),
+    "nadam": lambda lib: lib.nadam(5e-4),
+    "nadam, not nesterov": lambda lib: lib.nadam(0.02, b2=0.95, nesterov=False),
+    "nadamw": lambda lib: lib.nadamw(0.02, 0.8, 0.95, weight_decay=0.1, mask=MASK),
+    "adamaxw": lambda lib: lib.adamaxw(0.01, 0.8, 0.95, 1e-3, 0.1, MASK),
+    "amsgrad": lambda lib: lib.amsgrad(5e-4),
+    "rmsprop": lambda lib: lib.rmsprop(0.005, eps=1e-4),
+    "rmsprop, eps outside": lambda lib: lib.rmsprop(0.005, 0.8, 1e-3, 0.5, eps_in_sqrt=False),
+    "rmsprop, centered, all else": lambda lib: lib.rmsprop(0.002, 0.8, 1e-1, 0.5, False, True, 0.8, True, True),
+    "rmsprop, momentum after the rate": lambda lib: lib.rmsprop(falling, eps=0.1, momentum=0.9),
+    "rmsprop, nesterov": lambda lib: lib.rmsprop(0.001, eps=1e-3, momentum=0.9, nesterov=True),
+    "adagrad": lambda lib: lib.adagrad(0.1),
+    "lion, options": lambda lib: lib.lion(falling, 0.8, 0.9, None, 0.1, MASK),
+    "trace, nesterov": lambda lib: lib.chain(lib.trace(0.8, nesterov=True), lib.scale_by_schedule(lambda t: -falling(t))),
+    "ema": lambda lib: lib.chain(lib.ema(0.9), lib.scale(-0.1)),
+    "add_decayed_weights": lambda lib: lib.chain(lib.add_decayed_weights(0.1), lib.sgd(0.1, 0.9)),
+    "add_decayed_weights, mask": lambda lib: lib.chain(lib.add_decayed_weights(falling, MASK), lib.sgd(0.1)),
+    "scale_by_adam": lambda lib: lib.chain(lib.scale_by_adam(0.9, 0.95), lib.scale_by_learning_rate(falling)),
+    "scale_by_lion": lambda lib: lib.chain(lib.scale_by_lion(0.8, 0.9), lib.scale(-0.01)),
+    "scale_by_lion, smooth": lambda lib: lib.chain(lib.scale_by_lion(mode="smooth", smooth_beta=3.0), lib.scale(-0.01)),
+    "scale_by_lion, refined": lambda lib: lib.chain(lib.scale(30.0), lib.scale_by_lion(mode="refined"), lib.scale(-0.01)),
+    "noisy_sgd, add_noise": lambda lib: lib.chain(lib.add_noise(0.01, 0.5, jax.random.key(7)), lib.noisy_sgd(0.1, 0.01, 0.55, 3)),
+    "adamw, decay schedule": lambda lib: lib.adamw(0.02, 0.9, 0.95, 1e-3, 1e-8, None, falling, nesterov=True),
+    "adamax": lambda lib: lib.adamax(falling, 0.8),
+    "scale_by_adamax": lambda lib: lib.chain(lib.scale_by_adamax(0.9, 0.95, 1e-3), lib.scale(-0.01)),
+    "scale_by_amsgrad": lambda lib: lib.chain(lib.scale_by_amsgrad(0.8, 0.95, 1e-6, 1e-7), lib.scale(-0.02)),
+    "scale_by_amsgrad, as the paper": lambda lib: lib.chain(
+        lib.scale_by_amsgrad(0.9, 0.99, 1e-8, 0.0, None, False, False), lib.scale(-0.02)
+    ),
+    "scale_by_rms, bias correction": lambda lib: lib.chain(lib.scale_by_rms(eps=1e-4, bias_correction=True), lib.scale(-0.005)),
+    "scale_by_stddev": lambda lib: lib.chain(lib.scale_by_stddev(0.9, 0.1), lib.scale(-0.01)),
+    "scale_by_rss": lambda lib: lib.chain(lib.scale_by_rss(0.0, 1e-6), lib.scale(-0.1)),
+    "ema, no debias; scale_by_sign": lambda lib: lib.chain(
+        lib.ema(0.9, False), lib.scale_by_sign(), lib.scale_by_learning_rate(0.01)
+    ),
+    "clip": lambda lib: lib.chain(lib.clip(0.03), lib.sgd(0.1)),
+    "clip_by_global_norm": lambda lib: lib.chain(lib.clip_by_global_norm(0.1), lib.sgd(0.1)),
+    "normalize_by_update_norm": lambda lib: lib.chain(lib.normalize_by_update_norm(0.5, eps=1e-2), lib.sgd(0.05)),
+    "keep_params_nonnegative": lambda lib: lib.chain(lib.sgd(0.3), lib.keep_params_nonnegative()),
+    "clip_by_block_rms": lambda lib: lib.chain(lib.clip_by_block_rms(0.1), lib.sgd(0.1)),
+    "scale_by_trust_ratio": lambda lib: lib.chain(lib.scale_by_trust_ratio(0.1, 0.5, 1e-2), lib.sgd(0.02)),
+    "scale_by_param_block_norm": lambda lib: lib.chain(lib.scale_by_param_block_norm(), lib.sgd(0.1)),
+    "scale_by_param_block_rms": lambda lib: lib.chain(lib.scale_by_param_block_rms(0.6), lib.sgd(0.1)),
+    "zero_nans": lambda lib: lib.chain(lib.stateless(large_to_nan), lib.zero_nans(), lib.sgd(0.1)),
+}
+ROWS_BY_SHAPE: dict[str, Row] = {  # the rule depends on a leaf's number of axes
+    "adaptive_grad_clip": lambda lib: lib.chain(lib.adaptive_grad_clip(0.05, eps=0.7), lib.sgd(0.1)),
+    "adaptive_grad_clip, axis": lambda lib: lib.chain(lib.adaptive_grad_clip(0.05, axis=-1), lib.sgd(0.1)),
+    "centralize": lambda lib: lib.chain(lib.centralize(), lib.sgd(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_parity(name: str):
+    ours, theirs = (trajectory(ROWS[name](lib), SMALL, 100, np.float32) for lib in (gradtx, optax))
+    assert distance(ours, theirs) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ROWS_BY_SHAPE)
+def test_parity_on_many_shapes(name: str):
+    ours, theirs = (trajectory(ROWS_BY_SHAPE[name](lib), LARGE, 100, np.float32) for lib in (gradtx, optax))
+    assert distance(ours, theirs) < TOLERANCE
+
+
+def test_the_mask_masks():
+    """The rows with a mask agree with Optax, and are not those without one."""
+    unmasked = trajectory(gradtx.adamw(0.02, b2=0.95, weight_decay=0.1), SMALL, 100, np.float32)
+    masked = trajectory(ROWS["adamw, mask"](gradtx), SMALL, 100, np.float32)
+    assert np.array_equal(masked["w"], unmasked["w"])
+    assert np.max(np.abs(masked["b"] - unmasked["b"])) > 0.01
+
+
+# Half-precision moments: Optax multiplies `decay * m` in bfloat16; gradtx computes in float32 and rounds once, to store ----------
+
+
+def stored_in_bfloat16(tx: Any, field: str) -> Any:
+    """Optax's float32 rule with one field of its state rounded to bfloat16 between steps."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        updates, state = tx.update(updates, state, params)
+        rounded = jax.tree.map(lambda m: jax.lax.reduce_precision(m, exponent_bits=8, mantissa_bits=7), getattr(state, field))
+        return updates, state._replace(**{field: rounded})
+
+    return optax.GradientTransformation(tx.init, update)
+
+
+HALF_ROWS: dict[str, tuple[Row, Any, str, tuple[Any, ...]]] = {  # both libraries; Optax's rule, its field and what follows
+    "trace": (lambda lib: lib.sgd(0.05, 0.9, accumulator_dtype=jnp.bfloat16), optax.trace(0.9), "trace", (optax.scale(-0.05),)),
+    "ema": (
+        lambda lib: lib.chain(lib.ema(0.9, accumulator_dtype="bfloat16"), lib.scale(-0.1)),
+        optax.ema(0.9),
+        "ema",
+        (optax.scale(-0.1),),
+    ),
+    "adam": (
+        lambda lib: lib.adam(0.01, b2=0.95, mu_dtype=jnp.bfloat16, nesterov=True),
+        optax.scale_by_adam(b2=0.95, nesterov=True),
+        "mu",
+        (optax.scale(-0.01),),
+    ),
+    "amsgrad": (
+        lambda lib: lib.amsgrad(0.01, b2=0.95, mu_dtype=jnp.bfloat16),
+        optax.scale_by_amsgrad(b2=0.95),
+        "mu",
+        (optax.scale(-0.01),),
+    ),
+    "lion": (
+        lambda lib: lib.lion(0.01, mu_dtype=jnp.bfloat16, weight_decay=0.0),
+        optax.scale_by_lion(),
+        "mu",
+        (optax.scale(-0.01),),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HALF_ROWS)
+def test_moments_stored_in_bfloat16(name: str):
+    """Fewer steps here: where float32 values differ in their last bit, one in 10^5 rounds to another bfloat16."""
+    make, rule, field, rest = HALF_ROWS[name]
+    expected = trajectory(optax.chain(stored_in_bfloat16(rule, field), *rest), SMALL, 30, np.float32)
+    assert distance(trajectory(make(gradtx), SMALL, 30, np.float32), expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["trace", "ema"])
+def test_rounding_moments_once_is_nearer_to_float64(name: str):
+    make, rule, _, rest = HALF_ROWS[name]
+    ours, theirs = (trajectory(make(lib), SMALL, 30, np.float32) for lib in (gradtx, optax))
+    exact = trajectory(optax.chain(rule, *rest), SMALL, 30)
+    assert 1e-4 < distance(ours, exact) < distance(theirs, exact) / 2
+
+
+# Where the two differ on purpose ------------------------------------------------------------------------------------------------
+
+NEARER: dict[str, Row] = {
+    "adam": lambda lib: lib.adam(0.05),
+    "adam, slow": lambda lib: lib.adam(0.05, b2=0.9999),
+    "ema": lambda lib: lib.chain(lib.ema(0.999), lib.scale(-0.3)),
+}
+
+
+@pytest.mark.parametrize("name", NEARER)
+def test_nearer_to_float64(name: str):
+    """Bias corrections of slow averages: gradtx in float32 stays within rounding of float64, Optax is an order away."""
+    ours, theirs = (trajectory(NEARER[name](lib), TANH, 100, np.float32) for lib in (gradtx, optax))
+    exact = trajectory(NEARER[name](optax), TANH, 100)
+    assert distance(ours, exact) < TOLERANCE
+    assert distance(theirs, exact) > 5 * distance(ours, exact)
+
+
+# Names --------------------------------------------------------------------------------------------------------------------------
+
+
+def shared_names() -> set[str]:
+    """Factories of transformations that both libraries have, from the folders whose algorithms are compared here."""
+    folders = ("gradtx.transforms.", "gradtx.optimizers.")
+    declared = {name for name, value in vars(gradtx).items() if getattr(value, "__gradtx_factory__", False)}
+    return {name for name in declared if hasattr(optax, name) and getattr(gradtx, name).__module__.startswith(folders)}
+
+
+def test_every_shared_name_has_a_row():
+    calls = " ".join(repr(row(gradtx)) for row in [*ROWS.values(), *ROWS_BY_SHAPE.values()])
+    assert shared_names() - set(re.findall(r"(\w+)\(", calls)) == set()
+
+
+SIGNATURES_DIFFER = {
+    "noisy_sgd": "Optax's deprecated `seed` is gone, and its default key None, which warns, is 0",
+    "add_noise": "Optax's deprecated `seed` is gone, and the key is required",
+}
+
+
+@pytest.mark.parametrize("name", sorted(shared_names() - SIGNATURES_DIFFER.keys()))
+def test_same_arguments_in_the_same_order(name: str):
+    """Optax's positional arguments come first, its keyword arguments are there, with the same defaults."""
+    ours, theirs = (inspect.signature(getattr(lib, name)).parameters for lib in (gradtx, optax))
+    positional = [p.name for p in theirs.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert [p.name for p in ours.values() if p.kind is p.POSITIONAL_OR_KEYWORD][: len(positional)] == positional
+    assert theirs.keys() <= ours.keys()
+    assert {k: p.default for k, p in theirs.items()} == {k: ours[k].default for k in theirs}

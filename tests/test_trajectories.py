@@ -1,0 +1,395 @@
+"""Whole trajectories against torch, against float64 NumPy, and against answers known in closed form."""
+
+import json
+import math
+import pathlib
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles as o
+import pytest
+from problems import MANY_SHAPES, Problem, distance, quadratic, tanh_regression, trajectory
+
+import gradtx
+
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "torch_trajectories.json").read_text())["table"]
+TANH, QUADRATIC = tanh_regression(), quadratic(MANY_SHAPES)
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    """Torch's iterates of one entry."""
+    steps = GOLDEN[name]["steps"]
+    return {leaf: np.array([step[leaf] for step in steps]) for leaf in TANH.params}
+
+
+def rate(lr: Any) -> Any:
+    """The oracle's last rule."""
+    return partial(o.descend, lr=lr)
+
+
+def falling(count: Any) -> Any:
+    """A schedule for both sides."""
+    return 0.2 / (1.0 + 0.3 * count)
+
+
+# torch --------------------------------------------------------------------------------------------------------
+
+TORCH = {  # golden entry: gradtx, and the oracle's rules
+    "sgd": (lambda: gradtx.sgd(0.1), [rate(0.1)]),
+    "sgd_momentum": (lambda: gradtx.sgd(0.1, momentum=0.9), [partial(o.heavy_ball, beta=0.9), rate(0.1)]),
+    "sgd_nesterov": (lambda: gradtx.sgd(0.1, momentum=0.9, nesterov=True), [partial(o.nesterov, beta=0.9), rate(0.1)]),
+    "sgd_l2": (
+        lambda: gradtx.chain(gradtx.add_decayed_weights(0.01), gradtx.sgd(0.1, momentum=0.9)),
+        [partial(o.decay, weight_decay=0.01), partial(o.heavy_ball, beta=0.9), rate(0.1)],
+    ),
+    "adam": (lambda: gradtx.adam(0.05), [o.adam, rate(0.05)]),
+    "adam_l2": (
+        lambda: gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.adam(0.05)),
+        [partial(o.decay, weight_decay=0.1), o.adam, rate(0.05)],
+    ),
+    "adamw": (lambda: gradtx.adamw(0.05, weight_decay=0.1), [o.adam, partial(o.decay, weight_decay=0.1), rate(0.05)]),
+    "adamax": (lambda: gradtx.adamax(0.02), [o.adamax, rate(0.02)]),
+    "rmsprop": (lambda: gradtx.rmsprop(0.01, eps_in_sqrt=False), [partial(o.rmsprop, inside=False), rate(0.01)]),
+    "rmsprop_centered_momentum": (
+        lambda: gradtx.rmsprop(0.01, eps_in_sqrt=False, centered=True, momentum=0.9),
+        [partial(o.rmsprop, inside=False, centered=True), partial(o.heavy_ball, beta=0.9), rate(0.01)],
+    ),
+    "lion": (lambda: gradtx.lion(0.01, weight_decay=0.0), [o.lion, rate(0.01)]),
+    "signsgd": (lambda: gradtx.sign_sgd(0.01), [o.sign, rate(0.01)]),
+}
+TORCH_DIFFERS = {  # golden entry: gradtx at its nearest, the oracle of torch's definition, how far gradtx is from torch
+    "amsgrad": (lambda: gradtx.amsgrad(0.05), [o.amsgrad_torch, rate(0.05)], (1e-3, 1.0)),  # maximum after bias correction
+    "adagrad": (  # eps under the root
+        lambda: gradtx.adagrad(0.1, initial_accumulator_value=0.0, eps=0.0),
+        [partial(o.adagrad, initial=0.0, eps=1e-10, inside=False), rate(0.1)],
+        (1e-10, 1e-8),
+    ),
+}
+
+
+def test_every_golden_entry_is_used():
+    assert GOLDEN.keys() == TORCH.keys() | TORCH_DIFFERS.keys()
+
+
+def test_problem_is_the_golden_one():
+    points = {leaf: np.stack([TANH.params[leaf], *path[:-1]]) for leaf, path in golden("sgd").items()}
+    with jax.enable_x64(True):
+        losses = jax.jit(jax.vmap(TANH.loss))(points)
+    np.testing.assert_allclose(losses, [step["loss"] for step in GOLDEN["sgd"]["steps"]], rtol=1e-13)
+
+
+@pytest.mark.parametrize("problem", [TANH, QUADRATIC], ids=["tanh", "quadratic"])
+def test_gradients_agree(problem: Problem):
+    with jax.enable_x64(True):
+        grads = jax.jit(jax.grad(problem.loss))(problem.params)
+    assert distance(jax.tree.map(np.asarray, grads), problem.gradient(problem.params)) < 1e-15
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_torch(name: str):
+    make, rules = TORCH[name]
+    ours, oracle = trajectory(make(), TANH, 25), o.follow(TANH.gradient, TANH.params, 25, *rules)
+    assert distance(ours, golden(name)) < 1e-10
+    assert distance(oracle, golden(name)) < 1e-10
+    assert distance(ours, oracle) < 1e-12
+
+
+@pytest.mark.parametrize("name", TORCH_DIFFERS)
+def test_torch_where_definitions_differ(name: str):
+    make, rules, (least, most) = TORCH_DIFFERS[name]
+    torch = golden(name)
+    assert distance(o.follow(TANH.gradient, TANH.params, 25, *rules), torch) < 1e-10
+    assert least < distance(trajectory(make(), TANH, 25), torch) < most
+
+
+# NumPy --------------------------------------------------------------------------------------------------------
+
+ORACLES: dict[str, tuple[Any, list[Any]]] = {  # what the rows above do not cover
+    "sgd, schedule": (lambda: gradtx.sgd(falling, momentum=0.8), [partial(o.heavy_ball, beta=0.8), rate(falling)]),
+    "sgdw": (lambda: gradtx.sgdw(0.1, weight_decay=0.2), [partial(o.decay, weight_decay=0.2), rate(0.1)]),
+    "sgdw, momentum": (
+        lambda: gradtx.sgdw(falling, 0.9, weight_decay=0.2),
+        [partial(o.heavy_ball, beta=0.9), partial(o.decay, weight_decay=0.2), rate(falling)],
+    ),
+    "sgdw, nesterov": (
+        lambda: gradtx.sgdw(0.1, 0.9, nesterov=True, weight_decay=falling),
+        [partial(o.nesterov, beta=0.9), partial(o.decay, weight_decay=falling), rate(0.1)],
+    ),
+    "noisy_sgd, no noise": (lambda: gradtx.noisy_sgd(0.1, eta=0.0), [rate(0.1)]),
+    "sign_sgd": (lambda: gradtx.sign_sgd(falling), [o.sign, rate(falling)]),
+    "signum": (lambda: gradtx.signum(0.01, beta=0.8), [partial(o.ema, beta=0.8, debias=False), o.sign, rate(0.01)]),
+    "adam, options": (
+        lambda: gradtx.adam(falling, b1=0.8, b2=0.95, eps=1e-3, eps_root=1e-4),
+        [partial(o.adam, b1=0.8, b2=0.95, eps=1e-3, eps_root=1e-4), rate(falling)],
+    ),
+    "adam, b1 = 0": (lambda: gradtx.adam(0.05, b1=0.0), [partial(o.adam, b1=0.0), rate(0.05)]),
+    "adamw": (lambda: gradtx.adamw(0.05, weight_decay=falling), [o.adam, partial(o.decay, weight_decay=falling), rate(0.05)]),
+    "nadam": (lambda: gradtx.nadam(0.05), [o.nadam, rate(0.05)]),
+    "nadamw": (
+        lambda: gradtx.nadamw(0.05, b1=0.8, weight_decay=0.1),
+        [partial(o.nadam, b1=0.8), partial(o.decay, weight_decay=0.1), rate(0.05)],
+    ),
+    "adamax": (lambda: gradtx.adamax(0.05, b1=0.8, b2=0.9, eps=1e-3), [partial(o.adamax, b1=0.8, b2=0.9, eps=1e-3), rate(0.05)]),
+    "adamaxw": (lambda: gradtx.adamaxw(falling, weight_decay=0.1), [o.adamax, partial(o.decay, weight_decay=0.1), rate(falling)]),
+    "amsgrad": (lambda: gradtx.amsgrad(0.05, b2=0.9), [partial(o.amsgrad, b2=0.9), rate(0.05)]),
+    "amsgrad, as the paper": (
+        lambda: gradtx.amsgrad(0.05, b2=0.9, eps=1e-6, eps_root=1e-7, bias_correction_mu=False, bias_correction_nu=False),
+        [partial(o.amsgrad, b2=0.9, eps=1e-6, eps_root=1e-7, correct_m=False, correct_v=False), rate(0.05)],
+    ),
+    "rmsprop": (lambda: gradtx.rmsprop(0.02, eps=1e-3), [partial(o.rmsprop, eps=1e-3), rate(0.02)]),
+    "rmsprop, eps outside": (
+        lambda: gradtx.rmsprop(0.02, 0.8, 1e-3, 0.5, eps_in_sqrt=False),
+        [partial(o.rmsprop, beta=0.8, eps=1e-3, initial=0.5, inside=False), rate(0.02)],
+    ),
+    "rmsprop, bias correction": (lambda: gradtx.rmsprop(0.02, bias_correction=True), [partial(o.rmsprop, debias=True), rate(0.02)]),
+    "rmsprop, centered": (
+        lambda: gradtx.rmsprop(0.02, eps=1e-3, centered=True),
+        [partial(o.rmsprop, eps=1e-3, centered=True), rate(0.02)],
+    ),
+    "rmsprop, centered, eps outside, bias correction": (
+        lambda: gradtx.rmsprop(0.02, eps=1e-2, initial_scale=0.1, eps_in_sqrt=False, centered=True, bias_correction=True),
+        [partial(o.rmsprop, eps=1e-2, initial=0.1, inside=False, centered=True, debias=True), rate(0.02)],
+    ),
+    "rmsprop, momentum after the rate": (
+        lambda: gradtx.rmsprop(falling, eps=1e-2, momentum=0.8),
+        [partial(o.rmsprop, eps=1e-2), rate(falling), partial(o.heavy_ball, beta=0.8)],
+    ),
+    "rmsprop, nesterov": (
+        lambda: gradtx.rmsprop(0.005, eps=1e-3, momentum=0.8, nesterov=True),
+        [partial(o.rmsprop, eps=1e-3), rate(0.005), partial(o.nesterov, beta=0.8)],
+    ),
+    "adagrad": (lambda: gradtx.adagrad(0.1), [o.adagrad, rate(0.1)]),
+    "adagrad, from zero": (
+        lambda: gradtx.adagrad(0.1, initial_accumulator_value=0.0, eps=1e-4),
+        [partial(o.adagrad, initial=0.0, eps=1e-4), rate(0.1)],
+    ),
+    "lion": (lambda: gradtx.lion(0.01, weight_decay=0.1), [o.lion, partial(o.decay, weight_decay=0.1), rate(0.01)]),
+    "lion, options": (
+        lambda: gradtx.lion(falling, b1=0.7, b2=0.8, weight_decay=falling),
+        [partial(o.lion, b1=0.7, b2=0.8), partial(o.decay, weight_decay=falling), rate(falling)],
+    ),
+    "ema": (lambda: gradtx.chain(gradtx.ema(0.9), gradtx.sgd(0.3)), [partial(o.ema, beta=0.9, debias=True), rate(0.3)]),
+    "ema, no debias": (
+        lambda: gradtx.chain(gradtx.ema(0.9, debias=False), gradtx.sgd(0.3)),
+        [partial(o.ema, beta=0.9, debias=False), rate(0.3)],
+    ),
+    "L2 penalty": (
+        lambda: gradtx.chain(gradtx.add_decayed_weights(falling), gradtx.sgd(0.1, 0.9)),
+        [partial(o.decay, weight_decay=falling), partial(o.heavy_ball, beta=0.9), rate(0.1)],
+    ),
+    "clip": (lambda: gradtx.chain(gradtx.clip(0.05), gradtx.sgd(0.3)), [partial(o.clip, bound=0.05), rate(0.3)]),
+    "clip_by_block_rms": (
+        lambda: gradtx.chain(gradtx.clip_by_block_rms(0.05), gradtx.sgd(0.3)),
+        [partial(o.clip_by_block_rms, threshold=0.05), rate(0.3)],
+    ),
+    "adaptive_grad_clip": (
+        lambda: gradtx.chain(gradtx.adaptive_grad_clip(0.1, eps=0.5), gradtx.sgd(0.5)),
+        [partial(o.adaptive_grad_clip, clipping=0.1, eps=0.5), rate(0.5)],
+    ),
+    "centralize": (lambda: gradtx.chain(gradtx.centralize(), gradtx.sgd(0.5)), [o.centralize, rate(0.5)]),
+    "scale_by_trust_ratio": (lambda: gradtx.chain(gradtx.scale_by_trust_ratio(), gradtx.sgd(0.05)), [o.trust_ratio, rate(0.05)]),
+    "scale_by_trust_ratio, options": (
+        lambda: gradtx.chain(gradtx.scale_by_trust_ratio(0.5, 0.7, 1e-2), gradtx.sgd(0.05)),
+        [partial(o.trust_ratio, floor=0.5, coefficient=0.7, eps=1e-2), rate(0.05)],
+    ),
+    "scale_by_param_block_norm": (
+        lambda: gradtx.chain(gradtx.scale_by_param_block_norm(0.9), gradtx.sgd(0.1)),
+        [partial(o.param_block_norm, floor=0.9), rate(0.1)],
+    ),
+    "scale_by_param_block_rms": (
+        lambda: gradtx.chain(gradtx.scale_by_param_block_rms(0.6), gradtx.sgd(0.3)),
+        [partial(o.param_block_rms, floor=0.6), rate(0.3)],
+    ),
+    "keep_params_nonnegative": (
+        lambda: gradtx.chain(gradtx.sgd(0.5), gradtx.keep_params_nonnegative()),
+        [rate(0.5), o.stay_nonnegative],
+    ),
+}
+WHOLE_TREE = {  # rules that need all gradients at once
+    "clip_by_global_norm": (lambda: gradtx.clip_by_global_norm(0.1), partial(o.clip_by_global_norm, max_norm=0.1)),
+    "normalize_by_update_norm": (
+        lambda: gradtx.normalize_by_update_norm(0.5, eps=1e-3),
+        partial(o.normalize_by_update_norm, scale=0.5, eps=1e-3),
+    ),
+}
+BY_SHAPE = ("clip_by_block_rms", "adaptive_grad_clip", "centralize", "scale_by_trust", "scale_by_param")  # seen on many shapes
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_oracle(name: str):
+    make, rules = ORACLES[name]
+    problem = QUADRATIC if name.startswith(BY_SHAPE) else TANH
+    expected = o.follow(problem.gradient, problem.params, 30, *rules)
+    assert distance(trajectory(make(), problem, 30), expected) < 1e-12
+
+
+@pytest.mark.parametrize("name", WHOLE_TREE)
+def test_oracle_of_the_whole_tree(name: str):
+    make, before = WHOLE_TREE[name]
+    expected = o.follow(TANH.gradient, TANH.params, 30, rate(0.2), before=before)
+    assert distance(trajectory(gradtx.chain(make(), gradtx.sgd(0.2)), TANH, 30), expected) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["clip", "clip_by_block_rms", "adaptive_grad_clip", "keep_params_nonnegative"])
+def test_bounds_bind(name: str):
+    """The rows above would pass with a bound that never binds: without it the trajectory is another."""
+    rules = ORACLES[name][1]
+    problem = QUADRATIC if name.startswith(BY_SHAPE) else TANH
+    free = o.follow(problem.gradient, problem.params, 30, *(rule for rule in rules if getattr(rule, "func", None) is o.descend))
+    assert distance(o.follow(problem.gradient, problem.params, 30, *rules), free) > 1e-3
+
+
+# Known answers ------------------------------------------------------------------------------------------------
+
+
+def outputs(tx: Any, inputs: np.ndarray) -> np.ndarray:
+    """What a transformation makes of a given sequence of updates, one after another, in float64."""
+    with jax.enable_x64(True):
+        values = jnp.asarray(inputs, jnp.float64)
+        zero = jnp.zeros(values.shape[1:], jnp.float64)
+
+        def step(state: Any, u: Any) -> Any:
+            out, state = tx.update(u, state, zero)
+            return state, out
+
+        return np.asarray(jax.jit(lambda: jax.lax.scan(step, tx.init(zero), values)[1])())
+
+
+def test_momentum_unrolled():
+    eta, beta = 0.1, 0.9
+    path = trajectory(gradtx.sgd(eta, momentum=beta), TANH, 30)
+    points = [TANH.params, *({name: path[name][t] for name in path} for t in range(29))]
+    grads = [TANH.gradient(point) for point in points]
+    for t in (1, 2, 10, 30):  # x_{t+1} = x_1 - eta * sum of (1 - beta^{t-i+1}) / (1 - beta) * g_i
+        weights = [(1 - beta ** (t - i + 1)) / (1 - beta) for i in range(1, t + 1)]
+        for name, start in TANH.params.items():
+            moved = sum(weight * grad[name] for weight, grad in zip(weights, grads, strict=False))
+            np.testing.assert_allclose(path[name][t - 1], start - eta * moved, rtol=0, atol=1e-12)
+
+
+def three_forms(lr: Any, beta: float) -> list[Any]:
+    """`m = beta*m + g, x -= lr*m`; `v = beta*v - lr*g, x += v`; `v = beta*v + (1-beta)*g, x -= lr*v`."""
+    step = gradtx.scale_by_learning_rate(lr)
+    return [
+        gradtx.sgd(lr, momentum=beta),
+        gradtx.chain(step, gradtx.trace(beta)),
+        gradtx.chain(gradtx.ema(beta, debias=False), step),
+    ]
+
+
+def test_three_forms_of_momentum():
+    first, second, third = (trajectory(tx, TANH, 30) for tx in three_forms(0.1, 0.9))
+    assert distance(first, second) < 1e-12
+    assert distance(first, third) > 0.1  # its steps are 1 - beta times as long
+    assert distance(trajectory(three_forms(1.0, 0.9)[2], TANH, 30), first) < 1e-12
+
+
+def test_first_two_forms_of_momentum_differ_under_a_schedule():
+    first, second, _ = (trajectory(tx, TANH, 30) for tx in three_forms(falling, 0.9))
+    assert distance(first, second) > 0.01
+    expected = o.follow(TANH.gradient, TANH.params, 30, rate(falling), partial(o.heavy_ball, beta=0.9))
+    assert distance(second, expected) < 1e-12
+
+
+def test_nesterov_is_a_gradient_ahead():
+    """`v = rho*v - alpha*grad(x + rho*v), x += v`: gradtx's parameters are the points `x + rho*v`."""
+    alpha, rho = 0.05, 0.9
+    path = trajectory(gradtx.sgd(alpha, momentum=rho, nesterov=True), TANH, 30)
+    x, v = dict(TANH.params), dict.fromkeys(TANH.params, 0.0)
+    for t in range(30):
+        grads = TANH.gradient({name: x[name] + rho * v[name] for name in x})
+        v = {name: rho * v[name] - alpha * grads[name] for name in x}
+        x = {name: x[name] + v[name] for name in x}
+        for name in x:
+            np.testing.assert_allclose(path[name][t], x[name] + rho * v[name], rtol=0, atol=1e-12)
+
+
+def test_l2_penalty_is_not_decay_under_adam():
+    start = np.array([1.0, 10.0])
+    still = Problem({"x": start}, lambda p: 0.0 * jnp.sum(p["x"]), lambda p: {"x": np.zeros(2)})
+    penalty = trajectory(gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.adam(0.01)), still, 10)["x"][-1]
+    decoupled = trajectory(gradtx.adamw(0.01, weight_decay=0.1), still, 10)["x"][-1]
+    np.testing.assert_allclose(penalty, [0.900, 9.900], atol=1e-3)
+    np.testing.assert_allclose(decoupled, start * (1 - 0.01 * 0.1) ** 10, rtol=1e-14)
+    np.testing.assert_allclose(decoupled / start, 0.990045, atol=1e-6)
+
+
+def test_l2_penalty_is_decay_under_plain_descent_alone():
+    l2 = gradtx.add_decayed_weights(0.1)
+    plain = [trajectory(tx, TANH, 30) for tx in (gradtx.chain(l2, gradtx.sgd(0.1)), gradtx.sgdw(0.1, weight_decay=0.1))]
+    heavy = [trajectory(tx, TANH, 30) for tx in (gradtx.chain(l2, gradtx.sgd(0.1, 0.9)), gradtx.sgdw(0.1, 0.9, weight_decay=0.1))]
+    assert distance(*plain) < 1e-12
+    assert distance(*heavy) > 0.01
+
+
+@pytest.mark.parametrize("beta", [0.9, 0.99])
+def test_ema_averages_about_so_many_values(beta: float):
+    steps = round(20 / (1 - beta))
+    weights = outputs(gradtx.ema(beta, debias=False), np.eye(1, steps)[0])  # of a value seen 0, 1, 2, ... steps ago
+    np.testing.assert_allclose(weights, (1 - beta) * beta ** np.arange(steps), rtol=1e-12)
+    window = round(1 / (1 - beta))
+    assert weights[:window].sum() == pytest.approx(1 - 1 / math.e, abs=0.03)
+    assert weights @ np.arange(1, steps + 1) == pytest.approx(window, rel=1e-4)  # the mean age, counting the newest as 1
+
+
+def test_ema_bias_correction():
+    constant = np.full(20, 3.0)
+    np.testing.assert_allclose(outputs(gradtx.ema(0.9), constant), constant, rtol=1e-14)
+    np.testing.assert_allclose(
+        outputs(gradtx.ema(0.9, debias=False), constant), constant * (1 - 0.9 ** np.arange(1, 21)), rtol=1e-12
+    )
+
+
+def test_noise_has_the_variance_of_its_formula():
+    eta, gamma, steps = 0.3, 0.55, 4
+    noise = outputs(gradtx.add_noise(eta, gamma, 7), np.zeros((steps, 20_000)))
+    expected = np.sqrt(eta / np.arange(1.0, steps + 1) ** gamma)
+    np.testing.assert_allclose(noise.std(axis=1), expected, rtol=0.03)  # six standard errors
+    np.testing.assert_allclose(noise.mean(axis=1), 0, atol=6 * expected[0] / math.sqrt(20_000))
+    assert np.abs(np.corrcoef(noise) - np.eye(steps)).max() < 6 / math.sqrt(20_000)
+
+
+def reddi(tx: Any, steps: int) -> float:
+    """Reddi et al. 2018, section 3: the gradient of `3x` each third step, else of `-x`, on [-1, 1], from 0; the last iterate.
+
+    Averaged over three steps the slope is positive, so that -1 is best.
+    """
+
+    def step(carry: Any, count: Any) -> Any:
+        x, state = carry
+        u, state = tx.update(jnp.where(count % 3 == 1, 3.0, -1.0), state, x)
+        return (jnp.clip(x + u, -1.0, 1.0), state), None
+
+    counts = jnp.arange(1, steps + 1)
+    run = jax.jit(lambda x: jax.lax.scan(step, (x, tx.init(x)), counts)[0][0])
+    return float(run(jnp.zeros(())))
+
+
+def test_adam_does_not_converge_where_amsgrad_does():
+    def lr(count: Any) -> Any:
+        return 0.1 / jnp.sqrt(count + 1.0)
+
+    assert reddi(gradtx.adam(lr, b1=0.0, b2=0.1), 100_000) == pytest.approx(1.0, abs=0.01)
+    assert reddi(gradtx.amsgrad(lr, b1=0.0, b2=0.1), 100_000) == pytest.approx(-1.0, abs=0.01)
+    assert reddi(gradtx.adam(lr), 100_000) == pytest.approx(-1.0, abs=0.01)  # with its usual decays Adam does, too
+
+
+@pytest.mark.parametrize("name", ["adagrad", "rmsprop"])
+def test_lag_behind_a_moving_minimum(name: str):
+    """On `(x - 0.005 * t)**2 / 2` AdaGrad falls ever further behind; RMSProp, which forgets, keeps up."""
+    tx = {"adagrad": lambda: gradtx.adagrad(0.05, initial_accumulator_value=0.0), "rmsprop": lambda: gradtx.rmsprop(0.05)}[name]()
+
+    def step(carry: Any, t: Any) -> Any:
+        x, state = carry
+        u, state = tx.update(x - 0.005 * t, state, x)
+        return (x + u, state), 0.005 * t - (x + u)
+
+    with jax.enable_x64(True):
+        times = jnp.arange(1.0, 20_001.0)
+        x = jnp.zeros(())
+        lags = np.asarray(jax.jit(lambda: jax.lax.scan(step, (x, tx.init(x)), times)[1])())
+    expected = {"adagrad": [0.295, 30.2, 72.3], "rmsprop": [0.0225] * 3}[name]
+    np.testing.assert_allclose(lags[[999, 9_999, 19_999]], expected, rtol=5e-3)
