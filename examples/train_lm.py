@@ -41,8 +41,8 @@ OPTIMIZERS = {  # name: (peak learning rate, from the schedule to the optimizer)
     "nadamw": (1e-2, lambda rate: gradtx.nadamw(rate, **DECAY)),
     "amsgrad": (1e-2, lambda rate: gradtx.amsgrad(rate)),
     "lion": (2e-3, lambda rate: gradtx.lion(rate, **DECAY)),
-    "rmsprop": (3e-3, lambda rate: gradtx.rmsprop(rate)),
-    "adagrad": (0.1, lambda rate: gradtx.adagrad(rate)),
+    "rmsprop": (5e-3, lambda rate: gradtx.rmsprop(rate)),
+    "adagrad": (0.3, lambda rate: gradtx.adagrad(rate)),
     "signum": (2e-3, lambda rate: gradtx.signum(rate)),
 }
 # The palette of Okabe and Ito 2008, which colour-blind readers can tell apart, with gray for its yellow.
@@ -158,18 +158,23 @@ def smooth(losses: np.ndarray) -> np.ndarray:
 
 
 def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for name, result in results.items():
-        color, steps = COLORS[name], range(1, len(result["losses"]) + 1)
-        axes.plot(steps, result["losses"], color=color, alpha=0.2, linewidth=0.8)
-        axes.plot(steps, smooth(result["losses"]), color=color, linewidth=1.8, label=name)
-        axes.plot(*zip(*result["heldout"], strict=True), "o", color=color, markeredgecolor="white", markersize=7, zorder=3)
-    axes.plot([], [], "o", color="gray", label="held-out text")
-    axes.set(title="Character transformer on the source of the standard library", xlabel="step", ylabel="loss (nats per character)")
+    """Draws training and held-out losses; the first tenth of the training, the same for all optimizers, may leave the picture."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes, top = figure.subplots(), 0.0
+    for name, result in sorted(results.items(), key=lambda item: -item[1]["heldout_loss"]):
+        color, losses, smoothed = COLORS[name], result["losses"], smooth(result["losses"])
+        steps = range(1, len(losses) + 1)
+        axes.plot(steps, losses, color=color, alpha=0.15, linewidth=0.8)
+        axes.plot(steps, smoothed, color=color, linewidth=1.8, label=f"{name} ({result['heldout_loss']:.2f})")
+        axes.plot(*zip(*result["heldout"], strict=True), "o", color=color, markeredgecolor="white", markersize=6, zorder=3)
+        top = max(top, *losses[len(losses) // 10 :])
+    axes.plot([], [], "o", color="gray", label="on held-out text")
+    axes.set(xlabel=f"step (curves: mean over {SMOOTHING} steps)", ylabel="loss (nats per character)")
+    axes.set_title("Character transformer on the source of the standard library")
+    axes.set_ylim(top=1.02 * top)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper right")
+    figure.legend(frameon=False, loc="outside right upper", title="optimizer (held-out loss)")
     figure.savefig(path, dpi=150)
 
 

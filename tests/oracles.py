@@ -44,7 +44,8 @@ def follow(gradient: Callable[[Tree], Tree], params: Tree, steps: int, *rules: A
 
 def descend(g: Array, x: Array, t: int, s: State, lr: Any) -> Array:
     """Robbins and Monro 1951: `x -= lr * g`. A schedule is a function of the steps taken before this one."""
-    return -(lr(t - 1) if callable(lr) else lr) * g
+    rate: Any = lr(t - 1) if callable(lr) else lr
+    return -rate * g
 
 
 def heavy_ball(g: Array, x: Array, t: int, s: State, beta: float) -> Array:
@@ -75,7 +76,8 @@ def decay(g: Array, x: Array, t: int, s: State, weight_decay: Any) -> Array:
     """Loshchilov and Hutter 2017, algorithms 1 and 2: `u + weight_decay * x`. Before the method the violet term (an L2 penalty),
     after it the green one (decoupled).
     """
-    return g + (weight_decay(t - 1) if callable(weight_decay) else weight_decay) * x
+    rate: Any = weight_decay(t - 1) if callable(weight_decay) else weight_decay
+    return g + rate * x
 
 
 # Adam and its family ------------------------------------------------------------------------------------------

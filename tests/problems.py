@@ -53,7 +53,7 @@ def quadratic(shapes: dict[str, tuple[int, ...]]) -> Problem:
         centers[name] = 0.5 * np.sin(1.9 * index - n)
         curvatures[name] = 0.51 + 0.49 * np.sin(2.3 * index + 0.5 * n)
 
-    def loss(p: Any) -> jax.Array:
+    def loss(p: Any) -> Any:
         return sum(jnp.sum(curvatures[name] * (p[name] - centers[name]) ** 2) / 2 for name in p)
 
     def gradient(p: Any) -> Arrays:

@@ -78,7 +78,7 @@ def test_the_index_lists_what_it_imports() -> None:
 
 def test_every_factory_has_its_row() -> None:
     rows = set(CASES) | set(SCHEDULES) | {"by_path"}  # a label rule makes no transformation; tests/compose/test_labels.py has it
-    assert OWN == rows
+    assert rows == OWN
     assert OWN - {"injected"} <= set(gradtx.__all__)  # `injected` is what inject_hyperparams(...) calls
 
 

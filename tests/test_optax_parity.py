@@ -1,7 +1,7 @@
 """A name that Optax has means the same here: float32 trajectories of 100 steps against Optax 0.2.8, option by option.
 
 Optax computes `1 - b2**t` in float32 from a rounded `b2`: at b2 = 0.999 its bias correction is off by 1.3e-5 at every step, and a
-step of Adam by half as much. Rows with that `b2` have a rate of 5e-4, which keeps the sum over 100 steps below the tolerance;
+step of Adam by half as much. Rows with that `b2` have a rate of 3e-4, which keeps the sum over 100 steps below the tolerance;
 `test_nearer_to_float64` shows at a larger rate which library is right. Rates and `eps` elsewhere are such that rounding does not
 grow: Adam at a large rate near its minimum multiplies a difference of 1e-7 by 10^4, between two runs of one library too.
 """
@@ -41,25 +41,23 @@ def large_to_nan(updates: Any, params: Any) -> Any:
 
 ROWS: dict[str, Row] = {
     "sgd": lambda lib: lib.sgd(0.1),
-    "sgd, schedule": lambda lib: lib.sgd(falling),
     "sgd, momentum": lambda lib: lib.sgd(0.05, momentum=0.9),
     "sgd, nesterov": lambda lib: lib.sgd(falling, 0.9, True),
     "sign_sgd": lambda lib: lib.sign_sgd(falling),
     "signum": lambda lib: lib.signum(0.01, beta=0.8),
-    "adam": lambda lib: lib.adam(5e-4),
+    "adam": lambda lib: lib.adam(3e-4),
     "adam, options": lambda lib: lib.adam(falling, 0.8, 0.95, eps=1e-3, eps_root=1e-4),
-    "adam, nesterov": lambda lib: lib.adam(0.02, b2=0.95, nesterov=True),
-    "adamw": lambda lib: lib.adamw(5e-4, weight_decay=0.1),
+    "adamw": lambda lib: lib.adamw(3e-4, weight_decay=0.1),
     "adamw, mask": lambda lib: lib.adamw(0.02, b2=0.95, weight_decay=0.1, mask=MASK),
     "adamw, mask function": lambda lib: lib.adamw(falling, b2=0.95, weight_decay=0.1, mask=weights_only),
-    "nadam": lambda lib: lib.nadam(5e-4),
-    "nadam, not nesterov": lambda lib: lib.nadam(0.02, b2=0.95, nesterov=False),
+    "nadam": lambda lib: lib.nadam(3e-4, 0.8),
     "nadamw": lambda lib: lib.nadamw(0.02, 0.8, 0.95, weight_decay=0.1, mask=MASK),
     "adamaxw": lambda lib: lib.adamaxw(0.01, 0.8, 0.95, 1e-3, 0.1, MASK),
-    "amsgrad": lambda lib: lib.amsgrad(5e-4),
+    "amsgrad": lambda lib: lib.amsgrad(3e-4),
     "rmsprop": lambda lib: lib.rmsprop(0.005, eps=1e-4),
     "rmsprop, eps outside": lambda lib: lib.rmsprop(0.005, 0.8, 1e-3, 0.5, eps_in_sqrt=False),
-    "rmsprop, centered, all else": lambda lib: lib.rmsprop(0.002, 0.8, 1e-1, 0.5, False, True, 0.8, True, True),
+    # eps under the root here: outside it, the root of a variance near 0 makes 1e-4 of a rounding error of 1e-8
+    "rmsprop, centered, all else": lambda lib: lib.rmsprop(0.002, 0.8, 1e-1, 0.5, True, True, 0.8, True, True),
     "rmsprop, momentum after the rate": lambda lib: lib.rmsprop(falling, eps=0.1, momentum=0.9),
     "rmsprop, nesterov": lambda lib: lib.rmsprop(0.001, eps=1e-3, momentum=0.9, nesterov=True),
     "adagrad": lambda lib: lib.adagrad(0.1),
@@ -91,8 +89,8 @@ ROWS: dict[str, Row] = {
     "normalize_by_update_norm": lambda lib: lib.chain(lib.normalize_by_update_norm(0.5, eps=1e-2), lib.sgd(0.05)),
     "keep_params_nonnegative": lambda lib: lib.chain(lib.sgd(0.3), lib.keep_params_nonnegative()),
     "clip_by_block_rms": lambda lib: lib.chain(lib.clip_by_block_rms(0.1), lib.sgd(0.1)),
-    "scale_by_trust_ratio": lambda lib: lib.chain(lib.scale_by_trust_ratio(0.1, 0.5, 1e-2), lib.sgd(0.02)),
-    "scale_by_param_block_norm": lambda lib: lib.chain(lib.scale_by_param_block_norm(), lib.sgd(0.1)),
+    "scale_by_trust_ratio": lambda lib: lib.chain(lib.scale_by_trust_ratio(1.0, 0.5, 1e-2), lib.sgd(0.02)),
+    "scale_by_param_block_norm": lambda lib: lib.chain(lib.scale_by_param_block_norm(1.0), lib.sgd(0.1)),
     "scale_by_param_block_rms": lambda lib: lib.chain(lib.scale_by_param_block_rms(0.6), lib.sgd(0.1)),
     "zero_nans": lambda lib: lib.chain(lib.stateless(large_to_nan), lib.zero_nans(), lib.sgd(0.1)),
 }
@@ -185,8 +183,7 @@ def test_rounding_moments_once_is_nearer_to_float64(name: str):
 # Where the two differ on purpose ------------------------------------------------------------------------------------------------
 
 NEARER: dict[str, Row] = {
-    "adam": lambda lib: lib.adam(0.05),
-    "adam, slow": lambda lib: lib.adam(0.05, b2=0.9999),
+    "adam": lambda lib: lib.adam(0.05, b2=0.9999),
     "ema": lambda lib: lib.chain(lib.ema(0.999), lib.scale(-0.3)),
 }
 

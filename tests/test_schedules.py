@@ -243,6 +243,23 @@ def test_int64_and_uint64_counts() -> None:
             assert schedule(jnp.array([0, 25, 2**40], dtype)).tolist() == [1.0, 0.75, 0.0]
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint64])
+def test_steps_may_be_numpy_integers(dtype: Any) -> None:
+    a, b, c = map(dtype, (10**9, 2 * 10**9, 147_483_647))
+    counts = jnp.array([0, 999_999_999, 10**9, 10**9 + 1, 1_999_999_999, 2 * 10**9, LAST])
+    for make in (
+        lambda a, b, c: gradtx.linear_schedule(1.0, 0.0, a, b),
+        lambda a, b, c: gradtx.exponential_decay(1.0, a, 0.5, a, staircase=True),
+        lambda a, b, c: gradtx.step_decay_schedule(1.0, a),
+        lambda a, b, c: gradtx.inverse_sqrt_schedule(1.0, b),
+        lambda a, b, c: gradtx.warmup_cosine_decay_schedule(0.0, 1.0, a, b),
+        lambda a, b, c: gradtx.warmup_stable_decay_schedule(0.0, 1.0, a, a, c),
+        lambda a, b, c: gradtx.piecewise_interpolate_schedule("cosine", 1.0, {a: 0.1, b: 0.5}),
+        lambda a, b, c: gradtx.join_schedules([gradtx.constant_schedule(v) for v in (1.0, 2.0, 3.0)], [a, b]),
+    ):
+        np.testing.assert_array_equal(make(a, b, c)(counts), make(int(a), int(b), int(c))(counts))
+
+
 BIG = 2_000_000_011
 LARGE = {
     "linear": Case(lambda lib: lib.linear_schedule(1.0, 0.0, LAST), lambda t: 1 - t / LAST),

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import checks
+from gradtx.core import checks, leaves
 from gradtx.core.base import GradientTransformation, with_extra_args_support
+from gradtx.core.checks import FloatDType
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.values import call_with, factory, same, show
 
@@ -22,8 +23,13 @@ class InjectHyperparamsState(NamedTuple):
     inner_state: Any
 
     def metrics(self) -> dict[str, Any]:
-        """What `gradtx.metrics` reports. The rate is left to the transformation that applies it."""
-        return {name: value for name, value in self.hyperparams.items() if name != "learning_rate"}
+        """What `gradtx.metrics` reports. The rate is left to the transformation that applies it, if that keeps it in its state."""
+
+        def has_rate(node: Any) -> bool:
+            return hasattr(node, "learning_rate")
+
+        twice = any(map(has_rate, jax.tree.leaves(self.inner_state, is_leaf=has_rate)))
+        return {name: value for name, value in self.hyperparams.items() if not (twice and name == "learning_rate")}
 
 
 def inject_hyperparams(
@@ -94,16 +100,18 @@ def _show(arguments: dict[str, Any]) -> str:
 
 @factory(composite=True, show=_show)
 def injected(
-    inner_factory: Callable[..., Any], arguments: dict[str, Any], static_args: tuple[str, ...], hyperparam_dtype: Any
+    inner_factory: Callable[..., Any], arguments: dict[str, Any], static_args: tuple[str, ...], hyperparam_dtype: FloatDType | None
 ) -> GradientTransformation:
     """What `inject_hyperparams(inner_factory, ...)(**arguments)` makes."""
-    dynamic = [name for name in arguments if name not in static_args]
-    numbers = {name: arguments[name] for name in dynamic if _is_numeric(arguments[name])}
-    schedules = {name: arguments[name] for name in dynamic if _is_schedule(inner_factory, name, arguments[name])}
-    others = {name: value for name, value in arguments.items() if name not in numbers and name not in schedules}
 
     def as_array(value: Any) -> jax.Array:
-        return jnp.asarray(value).astype(hyperparam_dtype or default_float())
+        return jnp.asarray(value).astype(default_float() if hyperparam_dtype is None else hyperparam_dtype)
+
+    domains = {name: checks.domain_of(hint) for name, hint in inspect.get_annotations(inner_factory).items()}
+    dynamic = {name: value for name, value in arguments.items() if name not in static_args}
+    numbers = {name: value for name, value in dynamic.items() if _is_numeric(value) and _admits(domains.get(name), as_array(value))}
+    schedules = {name: value for name, value in dynamic.items() if _is_schedule(value, domains.get(name))}
+    others = {name: value for name, value in arguments.items() if name not in numbers and name not in schedules}
 
     def scheduled(count: jax.Array) -> dict[str, jax.Array]:
         return {name: as_array(schedule(count)) for name, schedule in schedules.items()}
@@ -121,6 +129,9 @@ def injected(
     def update(
         updates: Any, state: InjectHyperparamsState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, InjectHyperparamsState]:
+        if set(state.hyperparams) != {*numbers, *schedules}:
+            names = ", ".join(map(repr, [*numbers, *schedules]))
+            leaves.raise_wrong_state(state, InjectHyperparamsState, f"an InjectHyperparamsState with hyperparams {names}")
         set_by_user = {name: as_array(value) for name, value in state.hyperparams.items()}
         hyperparams = set_by_user | scheduled(state.count)
         updates, inner_state = inner(hyperparams).update(updates, state.inner_state, params, **extra_args)
@@ -137,10 +148,11 @@ def _is_numeric(value: Any) -> bool:
     return isinstance(value, (int, float, np.floating))
 
 
-def _is_schedule(inner_factory: Callable[..., Any], name: str, value: Any) -> bool:
+def _admits(domain: checks.Domain | None, value: jax.Array) -> bool:
+    """Whether an argument may be a floating array; a whole number of steps or a seed may not."""
+    return domain is None or domain.contains(value)
+
+
+def _is_schedule(value: Any, domain: checks.Domain | None) -> bool:
     """Whether a function argument is a schedule and not a mask, say: by the argument's annotation where there is one."""
-    if not checks.is_schedule(value):
-        return False
-    hints = inspect.get_annotations(inner_factory)
-    domain = checks.domain_of(hints[name]) if name in hints else None
-    return domain is None or "schedule" in domain.text
+    return checks.is_schedule(value) and (domain is None or "schedule" in domain.text)

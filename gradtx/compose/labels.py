@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none
-from gradtx.core.paths import ROOT, leaves_by_path, path_str
+from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.values import factory
 
 
@@ -46,8 +47,8 @@ def by_path(rules: Mapping[str, Any], default: Any = None) -> Callable[[Any], An
             raise ValueError(f"by_path: rules has the pattern {pattern!r}, expected a regular expression ({error}).") from None
 
     def label_tree(params: Any) -> Any:
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_masked_or_none)
-        paths = [path_str(path) for path, _ in leaves]
+        leaves, treedef = jax.tree.flatten(params, is_leaf=is_masked_or_none)
+        paths = ["/".join(parts) or ROOT for parts in leaves_by_path(params, is_leaf=is_masked_or_none)]
         unused = [p for p, _ in compiled if leaves and not any(p.fullmatch(path) for path in paths)]
         if unused:
             raise ValueError(
@@ -55,7 +56,7 @@ def by_path(rules: Mapping[str, Any], default: Any = None) -> Callable[[Any], An
                 f"paths are {_some(paths)}.{checks.did_you_mean(unused[0].pattern, paths)}"
             )
         labelled = zip(paths, leaves, strict=True)
-        return treedef.unflatten([leaf if is_masked_or_none(leaf) else _label(path) for path, (_, leaf) in labelled])
+        return treedef.unflatten([leaf if is_masked_or_none(leaf) else _label(path) for path, leaf in labelled])
 
     def _label(path: str) -> Any:
         for pattern, label in compiled:
@@ -94,6 +95,15 @@ def spread(what: str, labels: Any, params: Any) -> list[Any]:
         if parts not in used:
             raise ValueError(f"{checks.where()}: {what} has the path `{'/'.join(parts) or ROOT}`, which no parameter has.")
     return chosen
+
+
+def spread_mask(what: str, mask: Any, params: Any) -> list[bool]:
+    """`spread` of a mask: True or False for each leaf."""
+    keep = spread(what, mask, params)
+    for entry in keep:
+        if not isinstance(entry, (bool, np.bool_)):
+            raise TypeError(f"{checks.where()}: {what} gives {checks.kind(entry)}, expected True or False for each parameter.")
+    return keep
 
 
 def resolve(labels: Any, params: Any) -> Any:

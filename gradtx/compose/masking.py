@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.compose.labels import spread
+from gradtx.compose.labels import spread_mask
 from gradtx.core.base import GradientTransformation, set_to_zero, with_extra_args_support
 from gradtx.core.checks import Flag, Mask, Transformation
 from gradtx.core.leaves import MaskedNode
@@ -46,10 +46,10 @@ def masked(inner: Transformation, mask: Mask, *, mask_compatible_extra_args: Fla
     inner = with_extra_args_support(inner)
 
     def init(params: Any) -> MaskedState:
-        return MaskedState(inner.init(select(params, spread("mask", mask, params))))
+        return MaskedState(inner.init(select(params, spread_mask("mask", mask, params))))
 
     def update(updates: Any, state: MaskedState, params: Any = None, **extra_args: Any) -> tuple[Any, MaskedState]:
-        keep = spread("mask", mask, updates)
+        keep = spread_mask("mask", mask, updates)
         return update_selected(inner, keep, updates, state, params, extra_args, mask_compatible_extra_args)
 
     return GradientTransformation(init, update)

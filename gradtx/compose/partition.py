@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.compose.labels import spread
+from gradtx.compose.labels import spread, spread_mask
 from gradtx.compose.masking import MaskedState, select, update_selected
-from gradtx.core import checks
+from gradtx.core import checks, leaves
 from gradtx.core.base import GradientTransformation, set_to_zero, with_extra_args_support
 from gradtx.core.checks import Flag, Mask, Transformation
 from gradtx.core.values import factory
@@ -71,6 +71,8 @@ def partition(
         )
 
     def update(updates: Any, state: PartitionState, params: Any = None, **extra_args: Any) -> tuple[Any, PartitionState]:
+        if set(state.inner_states) != set(members):
+            leaves.raise_wrong_state(state, PartitionState, f"a PartitionState with labels {', '.join(map(repr, members))}")
         labels, states, out = labels_of(updates), {}, updates
         for name, tx in members.items():
             keep = [label == name for label in labels]
@@ -106,11 +108,11 @@ def selective_transform(optimizer: Transformation, *, freeze_mask: Mask) -> Grad
       >>> tx = gradtx.selective_transform(gradtx.adam(0.1), freeze_mask={"w": True, "b": False})
       >>> params = {"w": jnp.ones(1000), "b": jnp.ones(2)}
       >>> sum(x.size for x in __import__("jax").tree.leaves(tx.init(params)))
-      7
+      6
     """
 
     def labels(params: Any) -> Any:
-        frozen = spread("freeze_mask", freeze_mask, params)
+        frozen = spread_mask("freeze_mask", freeze_mask, params)
         return jax.tree.structure(params).unflatten(["freeze" if f else "train" for f in frozen])
 
     return partition({"train": optimizer, "freeze": set_to_zero()}, labels)

@@ -15,7 +15,8 @@ def apply_updates(params: Any, updates: Any) -> Any:
 
     Args:
       params: tree of arrays. Leaves that are None stay None.
-      updates: tree of the same structure and shapes; where a leaf is None its parameter stays.
+      updates: tree of the same structure and shapes; where a leaf is None (or a float0, the gradient of an integer) its
+        parameter stays.
 
     Returns:
       The new parameters, each with the shape and dtype it had.
@@ -85,6 +86,10 @@ def _mix(new: jax.Array, old: jax.Array, *, s: Any) -> jax.Array:
     return s * new + (1 - s) * old
 
 
+def _is_nothing(x: Any) -> bool:
+    return x is None or getattr(x, "dtype", None) == jax.dtypes.float0
+
+
 def _map_pairs(rule: Any, first: Any, second: Any, **scalars: Any) -> Any:
     """`map_leaves` of two trees, where None in the second keeps the leaf of the first."""
 
@@ -97,7 +102,7 @@ def _map_pairs(rule: Any, first: Any, second: Any, **scalars: Any) -> Any:
         raise_unlike(second, first, "the tree that they go with")
     if any(x is not None and y is not None and np.shape(x) != np.shape(y) for x, y in zip(lefts, rights, strict=True)):
         raise_other_shape(second, first, "the tree that they go with", scalars=False)
-    pairs = [i for i, right in enumerate(rights) if right is not None and lefts[i] is not None]
+    pairs = [i for i, right in enumerate(rights) if not _is_nothing(right) and lefts[i] is not None]
     moved = map_leaves(rule, [lefts[i] for i in pairs], [rights[i] for i in pairs], **scalars)
     for i, leaf in zip(pairs, moved, strict=True):
         lefts[i] = leaf

@@ -1,5 +1,6 @@
 """The transformation: a pair of pure functions, and the smallest members of its family."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,6 +66,7 @@ class GradientTransformation(_Pair):
             update = Update(call, inner_update.function, inner_update.composite, inner_update.wants)
         else:
             wants = frozenset(_keyword_only(inner_update)) | wants_of(call.arguments)
+            inner_update = with_extra_args_support(self).update
             init, update = Init(call, inner_init, composite), Update(call, inner_update, composite, wants)
         return GradientTransformation(init, update)
 
@@ -96,8 +98,9 @@ class Update(Declared):
     def __init__(self, call: Call, function: Callable[..., Any], composite: bool, wants: frozenset[str]):
         self.call, self.function, self.composite, self.wants = call, function, composite, wants
         self._required = [name for name, required in _keyword_only(function).items() if required]
-        state = inspect.signature(function).parameters["state"].annotation
-        self._state_type = state if isinstance(state, type) and state not in (Any, inspect.Parameter.empty) else object
+        state = inspect.signature(function).parameters.get("state")
+        annotated = state is not None and isinstance(state.annotation, type) and state.annotation not in (Any, state.empty)
+        self._state_type = state.annotation if state is not None and annotated else object
 
     def __call__(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         """Transforms `updates`, after checking trees, state and extra arguments."""
@@ -280,6 +283,7 @@ def with_extra_args_support(tx: Any) -> GradientTransformation:
         return tx if isinstance(tx, GradientTransformation) else GradientTransformation(tx.init, tx.update)
     takes = inspect.signature(tx.update).parameters
 
+    @functools.wraps(tx.update)
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         return tx.update(updates, state, params, **{k: v for k, v in extra_args.items() if k in takes})
 

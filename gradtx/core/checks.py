@@ -68,12 +68,16 @@ def kind(value: Any) -> str:
         return f"the function {getattr(value, '__qualname__', repr(value))}"
     if isinstance(value, Mapping):
         keys = ", ".join(repr(k) for k in list(value)[:4]) + (", ..." if len(value) > 4 else "")
-        return f"a {type(value).__name__} with keys {keys}" if value else f"an empty {type(value).__name__}"
+        return f"{_a(type(value).__name__)} with keys {keys}" if value else f"an empty {type(value).__name__}"
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return f"a {type(value).__name__} of {len(value)}"
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    return f"a {type(value).__name__}"
+    return _a(type(value).__name__)
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def did_you_mean(word: str, known: Any) -> str:
@@ -105,7 +109,7 @@ def _is_number(value: Any) -> bool:
         return False
     if isinstance(value, (int, float, np.number)):
         return True
-    return isinstance(value, (jax.Array, np.ndarray)) and bool(jnp.issubdtype(value.dtype, jnp.number))
+    return isinstance(value, (jax.Array, np.ndarray)) and value.shape == () and bool(jnp.issubdtype(value.dtype, jnp.number))
 
 
 def _number(text: str, test: Callable[[Any], Any]) -> Domain:
@@ -168,7 +172,7 @@ def _is_mask(value: Any) -> bool:
 
 _finite = _number("a finite number", np.isfinite)
 _non_negative = _number("a number >= 0", lambda x: (x >= 0) & np.isfinite(x))
-_positive = _number("a number > 0", lambda x: x > 0)
+_positive = _number("a number > 0", lambda x: (x > 0) & np.isfinite(x))
 _decay = _number("a number in [0, 1)", lambda x: (x >= 0) & (x < 1))
 
 
@@ -227,4 +231,5 @@ def check_argument(name: str, argument: str, value: Any, domain: Domain) -> None
     if domain.contains(value):
         return
     error = ValueError if domain.numeric and _is_number(value) else TypeError
-    raise error(f"{name}: {argument} is {kind(value)}, expected {domain.text}.{domain.hint(value)}")
+    found = repr(value) if _is_number(value) and hasattr(value, "dtype") and not is_tracer(value) else kind(value)
+    raise error(f"{name}: {argument} is {found}, expected {domain.text}.{domain.hint(value)}")

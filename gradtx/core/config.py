@@ -61,11 +61,17 @@ def from_config(config: Mapping[str, Any]) -> Any:
       >>> gradtx.from_config({"name": "sgd", "arguments": {"learning_rate": 0.1}})
       sgd(learning_rate=0.1)
     """
-    if not isinstance(config, Mapping) or set(config) - {"name", "arguments"} or "name" not in config:
+    if not _has_form(config):
         raise TypeError(f"from_config: config is {checks.kind(config)}, expected {{'name': ..., 'arguments': {{...}}}}.")
     made = _factory(config["name"])
     arguments = {key: _decode(item) for key, item in config.get("arguments", {}).items()}
     return call_with(made, arguments)
+
+
+def _has_form(config: Any) -> bool:
+    if not isinstance(config, Mapping) or set(config) - {"name", "arguments"}:
+        return False
+    return isinstance(config.get("name"), str) and isinstance(config.get("arguments", {}), Mapping)
 
 
 def _call_of(value: Any) -> Call | None:
@@ -139,7 +145,7 @@ def _encode_array(value: Any) -> dict[str, Any]:
         wide = wide.astype(np.float32)
     if wide.dtype.kind == "c":
         raise TypeError("to_config: complex arrays have no form in JSON; pass a Python complex number.")
-    return {"$array": {"kind": kind, "dtype": np.dtype(value.dtype).name, "value": wide.tolist()}}
+    return {"$array": {"kind": kind, "dtype": np.dtype(value.dtype).name, "value": _encode("value", wide.tolist())}}
 
 
 def _decode(value: Any) -> Any:
@@ -167,6 +173,6 @@ def _decode(value: Any) -> Any:
             case "$key":
                 return jax.random.wrap_key_data(jnp.asarray(body["data"], jnp.uint32), impl=body["impl"])
             case "$array":
-                array = np.asarray(body["value"]).astype(body["dtype"])
+                array = np.asarray(_decode(body["value"])).astype(body["dtype"])
                 return array[()] if body["kind"] == "numpy scalar" else array if body["kind"] == "numpy" else jnp.asarray(array)
     return {key: _decode(item) for key, item in value.items()}

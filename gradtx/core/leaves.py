@@ -24,7 +24,7 @@ def is_masked_or_none(x: Any) -> bool:
     return x is None or isinstance(x, MaskedNode)
 
 
-_STATIC = (bool, int, float, complex, str, tuple, type(None))
+_STATIC = (bool, np.bool_, int, float, complex, str, tuple, type(None))
 
 
 def map_leaves(rule: Callable[..., Any], *trees: Any, **scalars: Any) -> Any:
@@ -68,6 +68,9 @@ def map_leaves(rule: Callable[..., Any], *trees: Any, **scalars: Any) -> Any:
         probe = jax.eval_shape(functools.partial(_apply, rule, static), (jnp.zeros(()),) * len(trees), shared)
         return tuple(trees[: len(probe)]) if isinstance(probe, tuple) else trees[0]
     if isinstance(results[0], tuple):
+        for k, column in enumerate(columns[1 : len(results[0])], start=1):  # no state grows to the shape of its update
+            if any(np.shape(x) != np.shape(row[k]) for x, row in zip(column, results, strict=True)):
+                raise_other_shape(trees[0], trees[k], scalars=False)
         return tuple(treedef.unflatten(column) for column in zip(*results, strict=True))
     return treedef.unflatten(results)
 
@@ -142,7 +145,7 @@ def cast_like(tree: Any, like: Any) -> Any:
 
 def _is_narrow(x: Any) -> bool:
     dtype = getattr(x, "dtype", None)
-    return dtype is not None and dtype != compute_dtype(dtype)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype != compute_dtype(dtype)
 
 
 # Checks ---------------------------------------------------------------------------------------------------

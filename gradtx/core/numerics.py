@@ -29,7 +29,7 @@ def safe_increment(count: Any) -> jax.Array:
     count = jnp.asarray(count)
     if not jnp.issubdtype(count.dtype, jnp.integer):
         raise TypeError(f"safe_increment: count is {count.dtype}, expected an integer dtype (float counters stop growing)")
-    largest = jnp.iinfo(count.dtype).max
+    largest = np.asarray(jnp.iinfo(count.dtype).max, count.dtype)
     return jnp.where(count < largest, count + 1, largest).astype(count.dtype)
 
 
@@ -97,7 +97,7 @@ def root_sum_squares(parts: list[jax.Array]) -> jax.Array:
     One pass over the data; a second one, scaled by the largest magnitude, runs only where the first
     overflowed or fell below 1e-30.
     """
-    parts = [promote(x) for x in parts if x.size]
+    parts = [x for x in map(promote, parts) if x.size]
     if not parts:
         return jnp.zeros((), jnp.float32)
     total = _sum_squares(parts)
@@ -107,9 +107,9 @@ def root_sum_squares(parts: list[jax.Array]) -> jax.Array:
     def scaled() -> jax.Array:
         largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)).astype(total.dtype) for x in parts]))
         usable = (largest > 0) & (largest <= huge)
-        unit = jnp.where(usable, largest, 1)
-        root = unit * jnp.sqrt(_sum_squares([x / unit.astype(real_dtype(x.dtype)) for x in parts]))
-        return jnp.where(usable, root, largest)
+        unit = jax.lax.stop_gradient(jnp.where(usable, largest, 1))
+        squares = _sum_squares([x / unit.astype(real_dtype(x.dtype)) for x in parts])
+        return jnp.where(usable, unit * jnp.sqrt(jnp.where(usable, squares, 1)), largest)
 
     return jax.lax.cond(safe, lambda: jnp.sqrt(total), scaled)
 

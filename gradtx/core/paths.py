@@ -1,5 +1,6 @@
 """Where a leaf is: one spelling of pytree paths, for dicts, attributes, sequences, Linen boxes and NNX variables."""
 
+import collections
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -39,9 +40,12 @@ def path_str(path: Iterable[Any]) -> str:
 
 
 def leaves_by_path(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[tuple[str, ...], Any]:
-    """Leaves keyed by their path parts, in the order of the tree."""
+    """Leaves keyed by their path parts, in the order of the tree. An attribute `value` with siblings keeps its name."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
-    return {path_parts(path): leaf for path, leaf in leaves}
+    full = [tuple(map(_key_name, path)) for path, _ in leaves]
+    below = collections.Counter(path[:i] for path in set(full) for i in range(len(path)))
+    short = [path_parts(path) for path, _ in leaves]
+    return {s if s == f or below[s] == 1 else f: leaf for s, f, (_, leaf) in zip(short, full, leaves, strict=True)}
 
 
 def first_difference(a: Any, b: Any) -> tuple[str, str]:

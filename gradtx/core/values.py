@@ -131,12 +131,14 @@ def factory(
 
         @functools.wraps(function)
         def make(*args: P.args, **kwargs: P.kwargs) -> R:
-            arguments = _bind(function.__name__, signature, args, kwargs)
+            bound = _bind(function.__name__, signature, args, kwargs)
+            arguments = {name: _copied(value) for name, value in bound.arguments.items()}
             for name, domain in domains.items():
                 if name in arguments:
                     _check(function.__name__, signature.parameters[name], arguments[name], domain)
                     arguments[name] = domain.canonical(arguments[name])
-            value = function(*args, **kwargs)
+            bound.arguments.update(arguments)
+            value = function(*bound.args, **bound.kwargs)
             call = Call(make, arguments, show)
             declared = getattr(value, "_declared", None)
             return declared(call, composite) if declared else typing.cast(R, Function(typing.cast(Any, value), call))
@@ -157,18 +159,10 @@ def factory_name(made: Callable[..., Any]) -> str:
 
 def call_with(made: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """Calls a factory with arguments by name, those of `*args` and `**kwargs` parameters unpacked."""
-    positional: list[Any] = []
-    keywords: dict[str, Any] = {}
-    parameters = inspect.signature(made).parameters
-    for name, value in arguments.items():
-        kind = parameters[name].kind if name in parameters else None
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            positional += value
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            keywords.update(value)
-        else:
-            keywords[name] = value
-    return made(*positional, **keywords)
+    signature = inspect.signature(made)
+    bound = inspect.BoundArguments(signature, typing.cast(Any, dict(arguments)))
+    unknown = {name: value for name, value in arguments.items() if name not in signature.parameters}
+    return made(*bound.args, **bound.kwargs, **unknown)
 
 
 def show(value: Any) -> str:
@@ -194,7 +188,7 @@ def is_dtype(value: Any) -> bool:
     )
 
 
-def _bind(name: str, signature: inspect.Signature, args: Any, kwargs: Any) -> dict[str, Any]:
+def _bind(name: str, signature: inspect.Signature, args: Any, kwargs: Any) -> inspect.BoundArguments:
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -202,7 +196,14 @@ def _bind(name: str, signature: inspect.Signature, args: Any, kwargs: Any) -> di
         hint = checks.did_you_mean(unknown[0], signature.parameters) if unknown else ""
         raise TypeError(f"{name}: {error}; the call is {name}{_plain(signature)}.{hint}") from None
     bound.apply_defaults()
-    return dict(bound.arguments)
+    return bound
+
+
+def _copied(value: Any) -> Any:
+    """Plain containers anew, so that a value does not change when its caller's dict or list does."""
+    if type(value) is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
 
 
 def _plain(signature: inspect.Signature) -> str:
@@ -237,8 +238,8 @@ def _freeze(value: Any) -> Any:
         return value.dtype, value.item()
     if isinstance(value, (jax.Array, np.ndarray)):
         raise TypeError("arrays have no hash")
-    if isinstance(value, Mapping):
-        return type(value), frozenset((_freeze(k), _freeze(v)) for k, v in value.items())
+    if isinstance(value, Mapping):  # in order, which matters: the first pattern of `by_path` that matches decides
+        return type(value), tuple((_freeze(k), _freeze(v)) for k, v in value.items())
     if isinstance(value, (list, tuple)):
         return type(value), tuple(_freeze(v) for v in value)
     hash(value)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import checks
+from gradtx.core import checks, leaves
 from gradtx.core.base import GradientTransformation, stateless, with_extra_args_support
 from gradtx.core.values import factory
 
@@ -108,6 +108,8 @@ def monitor(measures: Mapping[str, Any]) -> GradientTransformation:
         return MonitorState(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), measured), states)
 
     def update(updates: Any, state: MonitorState, params: Any = None, **extra_args: Any) -> tuple[Any, MonitorState]:
+        if set(state.measurements) != set(members):
+            leaves.raise_wrong_state(state, MonitorState, f"a MonitorState with measurements {', '.join(map(repr, members))}")
         new = run(updates, state.measure_states, params, extra_args)
         stored = jax.tree.map(lambda value, old: value.astype(old.dtype), new.measurements, state.measurements)
         return updates, MonitorState(stored, new.measure_states)

@@ -17,13 +17,13 @@ from gradtx.core.values import factory
 class ClipByGlobalNormState(NamedTuple):
     """Steps taken, steps that clipped, and the last norm before clipping."""
 
-    count: jax.Array
+    steps: jax.Array
     clipped: jax.Array
     norm: jax.Array
 
     def metrics(self) -> dict[str, Any]:
         """What `gradtx.metrics` reports."""
-        return {"grad_norm": self.norm, "clip_fraction": self.clipped / jnp.maximum(self.count, 1)}
+        return {"grad_norm": self.norm, "clip_fraction": self.clipped / jnp.maximum(self.steps, 1)}
 
 
 def _clip(u: jax.Array, *, max_delta: Any) -> jax.Array:
@@ -74,7 +74,7 @@ def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformation:
     Args:
       max_norm: largest norm, >= 0.
 
-    State: `ClipByGlobalNormState(count int32, clipped int32, norm float32)`, 12 bytes. `gradtx.metrics` reports `grad_norm`
+    State: `ClipByGlobalNormState(steps int32, clipped int32, norm float32)`, 12 bytes. `gradtx.metrics` reports `grad_norm`
       (the last norm before clipping) and `clip_fraction` (the share of steps that clipped).
 
     Returns:
@@ -106,7 +106,7 @@ def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformation:
         too_large = (norm > max_norm) & jnp.isfinite(norm)
         ratio = jnp.where(too_large, max_norm / jnp.where(too_large, norm, 1), 1)
         clipped = jnp.where(too_large, safe_increment(state.clipped), state.clipped)
-        state = ClipByGlobalNormState(safe_increment(state.count), clipped, norm.astype(state.norm.dtype))
+        state = ClipByGlobalNormState(safe_increment(state.steps), clipped, norm.astype(state.norm.dtype))
         return map_leaves(_shrink, updates, ratio=ratio), state
 
     return GradientTransformation(init, update)

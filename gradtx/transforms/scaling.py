@@ -20,6 +20,16 @@ class ScaleByScheduleState(NamedTuple):
 
 
 class ScaleByLearningRateState(NamedTuple):
+    """The constant learning rate."""
+
+    learning_rate: jax.Array
+
+    def metrics(self) -> dict[str, Any]:
+        """What `gradtx.metrics` reports."""
+        return {"learning_rate": self.learning_rate}
+
+
+class ScaleByScheduledLearningRateState(NamedTuple):
     """Steps taken, and the learning rate that the last of them used (the first step's before any)."""
 
     count: jax.Array
@@ -104,11 +114,14 @@ def scale_by_schedule(step_size_fn: ScheduleArg) -> GradientTransformation:
 def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: Flag = True) -> GradientTransformation:
     """The last link of most chains: `-learning_rate * u`, with the rate in the state, so that it can be read.
 
+    The rate in the state is a report: to change a rate in the middle of training, use `inject_hyperparams` or a schedule.
+
     Args:
       learning_rate: a number >= 0 or a schedule of the steps taken so far; None leaves updates as they are.
       flip_sign: False multiplies by `+learning_rate`.
 
-    State: `ScaleByLearningRateState(count int32, learning_rate float32)`, 8 bytes; `EmptyState()` for None.
+    State: `ScaleByLearningRateState(learning_rate float32)`, 4 bytes; with a schedule
+      `ScaleByScheduledLearningRateState(count int32, learning_rate float32)`; `EmptyState()` for None.
 
     Returns:
       The transformation.
@@ -128,18 +141,33 @@ def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: Flag
     if learning_rate is None:
         return identity()
     sign = -1 if flip_sign else 1
+    value = learning_rate
 
-    def rate(count: Any) -> jax.Array:
-        return jnp.asarray(learning_rate(count) if callable(learning_rate) else learning_rate, default_float())
+    def as_array(rate: Any) -> jax.Array:
+        return jnp.asarray(rate, default_float())
+
+    if callable(value):
+
+        def init_scheduled(params: Any) -> ScaleByScheduledLearningRateState:
+            return ScaleByScheduledLearningRateState(zero_count(), as_array(value(zero_count())))
+
+        def scheduled(
+            updates: Any, state: ScaleByScheduledLearningRateState, params: Any = None, **extra_args: Any
+        ) -> tuple[Any, ScaleByScheduledLearningRateState]:
+            rate = as_array(value(state.count))
+            updates = map_leaves(multiply, updates, factor=sign * rate)
+            return updates, ScaleByScheduledLearningRateState(safe_increment(state.count), rate)
+
+        return GradientTransformation(init_scheduled, scheduled)
 
     def init(params: Any) -> ScaleByLearningRateState:
-        return ScaleByLearningRateState(zero_count(), rate(zero_count()))
+        return ScaleByLearningRateState(as_array(value))
 
     def update(
         updates: Any, state: ScaleByLearningRateState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, ScaleByLearningRateState]:
-        eta = rate(state.count)
-        return map_leaves(multiply, updates, factor=sign * eta), ScaleByLearningRateState(safe_increment(state.count), eta)
+        rate = as_array(value)
+        return map_leaves(multiply, updates, factor=sign * rate), ScaleByLearningRateState(rate)
 
     return GradientTransformation(init, update)
 

@@ -102,7 +102,7 @@ def test_smoothing_is_a_running_mean(lm: ModuleType, monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(lm.smooth(np.array([1.0])), [1.0])
 
 
-def test_language_model_reads_no_held_out_text(lm: ModuleType) -> None:
+def test_text_is_coded_and_split(lm: ModuleType) -> None:
     text, heldout = lm.load_text()
     assert len(text) + len(heldout) == lm.TEXT_BYTES
     assert len(text) == 1_350_000

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.core import tree
+from gradtx import tree
 
 RNG = np.random.default_rng(0)
 HALVES = (jnp.bfloat16, jnp.float16)

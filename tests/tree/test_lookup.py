@@ -8,7 +8,7 @@ import pytest
 from jax.tree_util import DictKey, SequenceKey
 
 import gradtx
-from gradtx.core.lookup import NamedTupleKey, get, get_all_with_path, map_params
+from gradtx.tree.lookup import NamedTupleKey, get, get_all_with_path, map_params
 
 PARAMS = {"enc": {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}, "dec": {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}}
 NAMES = {"enc": {"w": "ew", "b": "eb"}, "dec": {"w": "dw", "b": "db"}}
@@ -24,6 +24,9 @@ class Inner(NamedTuple):
 class Outer(NamedTuple):
     gain: Any
     inner: Any
+
+
+FALLING = gradtx.linear_schedule(1e-3, 0.0, 10)
 
 
 # get ------------------------------------------------------------------------------------------------------
@@ -85,11 +88,19 @@ def test_get_of_none_integer_keys_and_class_names():
 
 
 def test_get_of_several():
-    state = gradtx.adam(1e-3).init(PARAMS)
-    message = r"tree.get: 'count' is found 2 times, .*: `0/ScaleByAdamState.count`, `1/ScaleByLearningRateState.count`.*filtering="
+    state = gradtx.adam(FALLING).init(PARAMS)
+    message = (
+        r"tree.get: 'count' is found 2 times, .*: `0/ScaleByAdamState.count`, `1/ScaleByScheduledLearningRateState.count`.*filtering="
+    )
     with pytest.raises(KeyError, match=message):
         get(state, "count")
     assert get(state, "count", filtering=lambda path, _: path[-1].tuple_name == "ScaleByAdamState") == 0
+
+
+def test_get_of_injected_hyperparameters():
+    state = gradtx.inject_hyperparams(gradtx.adam)(learning_rate=0.25).init(PARAMS)
+    assert len(get_all_with_path(state, "learning_rate")) == 2
+    assert float(get(state, "learning_rate")) == 0.25
 
 
 def test_get_under_jit():
@@ -144,7 +155,7 @@ def test_set_keeps_the_device_placement():
 
 
 def test_set_count():
-    state = gradtx.adam(1e-3).init(PARAMS)
+    state = gradtx.adam(FALLING).init(PARAMS)
     changed = gradtx.tree.set(state, count=5.0)
     assert [(int(c), c.dtype) for _, c in get_all_with_path(changed, "count")] == [(5, jnp.int32)] * 2
     for fraction in (2.5, jnp.float32(2.5)):
@@ -155,7 +166,7 @@ def test_set_count():
 
 
 def test_set_filters_by_path():
-    state = gradtx.adam(1e-3).init(PARAMS)
+    state = gradtx.adam(FALLING).init(PARAMS)
     changed = gradtx.tree.set(state, lambda path, _: path[-1].tuple_name == "ScaleByAdamState", count=7)
     assert [int(c) for _, c in get_all_with_path(changed, "count")] == [7, 0]
 
@@ -207,7 +218,7 @@ def only(*kept):
 
 
 def adam_state(names):
-    return gradtx.ScaleByAdamState("-", names, names), gradtx.ScaleByLearningRateState("-", "-")
+    return gradtx.ScaleByAdamState("-", names, names), gradtx.ScaleByLearningRateState("-")
 
 
 def test_map_params_of_adam_is_that_of_optax():
@@ -265,7 +276,7 @@ CASES = {
     ),
     "nothing that mirrors the parameters": (
         lambda: gradtx.chain(gradtx.masked(gradtx.scale(2.0), WEIGHTS), gradtx.scale_by_learning_rate(0.1)),
-        (gradtx.MaskedState(gradtx.EmptyState()), gradtx.ScaleByLearningRateState("-", "-")),
+        (gradtx.MaskedState(gradtx.EmptyState()), gradtx.ScaleByLearningRateState("-")),
     ),
 }  # fmt: skip
 
@@ -328,7 +339,7 @@ def test_map_params_skips_none_and_takes_is_leaf():
 def test_map_params_maps_to_none():
     tx = gradtx.adam(1e-3)
     state = map_params(tx, lambda m: None, tx.init({"a": jnp.ones(2)}), transform_non_params=lambda x: None)
-    assert state == (gradtx.ScaleByAdamState(None, {"a": None}, {"a": None}), gradtx.ScaleByLearningRateState(None, None))
+    assert state == (gradtx.ScaleByAdamState(None, {"a": None}, {"a": None}), gradtx.ScaleByLearningRateState(None))
 
 
 def test_map_params_makes_shardings():

@@ -44,7 +44,7 @@ def get_all_with_path(tree: Any, key: Any, filtering: Filter | None = None) -> l
       >>> import jax.numpy as jnp, gradtx
       >>> state = gradtx.adam(1e-3).init(jnp.zeros(2))
       >>> [gradtx.path_str(path) for path, value in gradtx.tree.get_all_with_path(state, "count")]
-      ['0/ScaleByAdamState.count', '1/ScaleByLearningRateState.count']
+      ['0/ScaleByAdamState.count']
     """
     found = [(path, value) for name, path, value in _entries((), tree) if name == key]
     return found if filtering is None else [pair for pair in found if filtering(*pair)]
@@ -52,6 +52,8 @@ def get_all_with_path(tree: Any, key: Any, filtering: Filter | None = None) -> l
 
 def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = None) -> Any:
     """The one value in a tree that is called `key`.
+
+    What `inject_hyperparams` keeps in its state stands for the copies of it further in.
 
     Args:
       tree: any tree, such as an optimizer state.
@@ -74,13 +76,20 @@ def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = Non
       >>> int(gradtx.tree.get(state, "count", filtering=adam_only))
       0
     """
-    found = get_all_with_path(tree, key, filtering)
+    found = _without_copies(get_all_with_path(tree, key, filtering))
     if len(found) > 1:
         raise KeyError(
             f"tree.get: {key!r} is found {len(found)} times, expected once: {_paths(found)}. "
             "Choose one with filtering=lambda path, value: ..., or use get_all_with_path."
         )
     return found[0][1] if found else default
+
+
+def _without_copies(found: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
+    """Without what is inside a state whose injected hyperparameters have it already."""
+    injected, inner = (NamedTupleKey("InjectHyperparamsState", field) for field in ("hyperparams", "inner_state"))
+    hidden = [(*path[: path.index(injected)], inner) for path, _ in found if injected in path]
+    return [(path, value) for path, value in found if not any(path[: len(h)] == h for h in hidden)]
 
 
 def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
@@ -101,9 +110,10 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> state = gradtx.tree.set(gradtx.adam(1e-3).init(jnp.zeros(2)), learning_rate=0.5)
-      >>> gradtx.tree.get(state, "learning_rate")
-      Array(0.5, dtype=float32)
+      >>> tx = gradtx.inject_hyperparams(gradtx.sgd)(learning_rate=0.1)
+      >>> state = gradtx.tree.set(tx.init(jnp.zeros(1)), learning_rate=0.5)
+      >>> tx.update(jnp.ones(1), state)[0]
+      Array([-0.5], dtype=float32)
 
     **Differs:** Optax puts values in verbatim: a Python float where an array was, so the next step compiles again and
     `lax.scan` fails.

@@ -1,0 +1,250 @@
+"""Schedules that rise first: warm-ups, restarts, one cycle."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from gradtx.core import checks
+from gradtx.core.checks import Flag, Number, Positive, Schedule
+from gradtx.core.values import factory
+from gradtx.schedules.curves import (
+    NATURAL,
+    Natural,
+    Share,
+    Whole,
+    as_count,
+    bend,
+    cosine,
+    is_list,
+    join,
+    real,
+    through,
+    warm_up,
+)
+from gradtx.schedules.decay import exponential_decay
+
+
+@factory()
+def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_steps: Whole) -> Schedule:
+    """Linear warm-up: `init_value + (peak_value - init_value) * min(t/warmup_steps, 1)`.
+
+    Args:
+      init_value, peak_value: finite numbers.
+      warmup_steps: steps on the way, >= 0.
+
+    Returns: the schedule; `init_value` at step 0 (`peak_value` without warm-up), `peak_value` from step `warmup_steps` on.
+    Raises: ValueError or TypeError for an argument outside its domain.
+
+    Example:
+      >>> import gradtx
+      >>> [round(float(v), 3) for v in map(gradtx.warmup_constant_schedule(0.0, 1.0, warmup_steps=10), (0, 5, 10, 99))]
+      [0.0, 0.5, 1.0, 1.0]
+
+    **Differs:** with 0 `warmup_steps` Optax stays at `init_value`.
+    """
+    return lambda count: through(as_count(count), "linear", (0, warmup_steps), (init_value, peak_value))
+
+
+@factory()
+def warmup_cosine_decay_schedule(
+    init_value: Number,
+    peak_value: Number,
+    warmup_steps: Whole,
+    decay_steps: Natural,
+    end_value: Number = 0.0,
+    exponent: Positive = 1.0,
+) -> Schedule:
+    """Linear warm-up, then half a cosine to the power of `exponent`, from `peak_value` to `end_value`.
+
+    Args:
+      init_value, peak_value, warmup_steps: as in `warmup_constant_schedule`.
+      decay_steps: steps of the whole, warm-up *included*; > `warmup_steps`.
+      end_value: finite number.
+      exponent: > 0, as in `cosine_decay_schedule`.
+
+    Returns: the schedule; `init_value` at step 0 (`peak_value` without warm-up), `end_value` from step `decay_steps` on.
+    Raises: ValueError or TypeError for an argument outside its domain, or `decay_steps <= warmup_steps`.
+
+    Example:
+      >>> import gradtx
+      >>> [round(float(v), 3) for v in map(gradtx.warmup_cosine_decay_schedule(0.0, 1.0, 10, decay_steps=30), (0, 5, 10, 20, 30))]
+      [0.0, 0.5, 1.0, 0.5, 0.0]
+
+    **Differs:** where `peak_value` is 0 Optax ignores `end_value`.
+    """
+    if decay_steps <= warmup_steps:
+        raise ValueError(
+            f"warmup_cosine_decay_schedule: decay_steps is {decay_steps}, expected more than warmup_steps ({warmup_steps}). "
+            "decay_steps is the length of the whole, warm-up included."
+        )
+
+    def schedule(count: Any) -> jax.Array:
+        t = as_count(count)
+        left, _ = cosine(t, warmup_steps, int(decay_steps) - int(warmup_steps))
+        return warm_up(t, init_value, peak_value, warmup_steps, bend(peak_value, end_value, left, exponent))
+
+    return schedule
+
+
+@factory()
+def warmup_exponential_decay_schedule(
+    init_value: Number,
+    peak_value: Number,
+    warmup_steps: Whole,
+    transition_steps: Natural,
+    decay_rate: Positive,
+    transition_begin: Whole = 0,
+    staircase: Flag = False,
+    end_value: Number | None = None,
+) -> Schedule:
+    """Linear warm-up, then `exponential_decay` from `peak_value`.
+
+    Args:
+      init_value, peak_value, warmup_steps: as in `warmup_constant_schedule`.
+      transition_steps, decay_rate, staircase, end_value: as in `exponential_decay`.
+      transition_begin: steps at `peak_value` between warm-up and decay, >= 0.
+
+    Returns: the schedule; `init_value` at step 0 (`peak_value` without warm-up), in the end as `exponential_decay`.
+    Raises: ValueError or TypeError for an argument outside its domain.
+
+    Example:
+      >>> import gradtx
+      >>> [round(float(v), 3) for v in map(gradtx.warmup_exponential_decay_schedule(0.0, 1.0, 10, 20, 0.5), (0, 5, 10, 30, 50))]
+      [0.0, 0.5, 1.0, 0.5, 0.25]
+    """
+    warm = warmup_constant_schedule(init_value, peak_value, warmup_steps)
+    decay = exponential_decay(peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value)
+    return lambda count: join(as_count(count), (warm, decay), (warmup_steps,))
+
+
+@factory()
+def warmup_stable_decay_schedule(
+    init_value: Number, peak_value: Number, warmup_steps: Whole, stable_steps: Whole, decay_steps: Natural, end_value: Number = 0.0
+) -> Schedule:
+    """Linear warm-up, a plateau, linear decay: a trapezoid through `init_value, peak_value, peak_value, end_value`.
+
+    Args:
+      init_value, peak_value, end_value: finite numbers.
+      warmup_steps, stable_steps: steps from `init_value` to `peak_value` and steps at `peak_value`, >= 0.
+      decay_steps: steps from `peak_value` to `end_value`, >= 1; the steps before are *not* included.
+
+    Returns: the schedule; `init_value` at step 0 (`peak_value` without warm-up), `end_value` from the sum of the steps on.
+    Raises: ValueError or TypeError for an argument outside its domain.
+
+    Example:
+      >>> import gradtx
+      >>> [round(float(v), 3) for v in map(gradtx.warmup_stable_decay_schedule(0.0, 1.0, 10, 70, 20), (0, 5, 10, 80, 90, 100))]
+      [0.0, 0.5, 1.0, 1.0, 0.5, 0.0]
+
+    Source: Hu et al. 2024, arXiv:2404.06395, section 4, whose decay is exponential.
+    """
+    steps = tuple(itertools.accumulate(map(int, (0, warmup_steps, stable_steps, decay_steps))))
+    checks.check_argument("warmup_stable_decay_schedule", "the sum of all steps", steps[-1], NATURAL)
+    return lambda count: through(as_count(count), "linear", steps, (init_value, peak_value, peak_value, end_value))
+
+
+@factory()
+def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Schedule:
+    """Cosine decay with warm restarts: one `warmup_cosine_decay_schedule` after another.
+
+    Args:
+      cosine_kwargs: for each cycle the arguments of `warmup_cosine_decay_schedule`; `decay_steps` is its length.
+
+    Returns: the schedule; the first `init_value` at step 0, the last `end_value` from the end of the last cycle on.
+    Raises: ValueError or TypeError without a cycle or for a cycle's arguments, named by the cycle's index.
+
+    Example:
+      >>> import gradtx
+      >>> cycle = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 2, "decay_steps": 10}
+      >>> [round(float(v), 3) for v in map(gradtx.sgdr_schedule([cycle, cycle | {"peak_value": 0.5}]), (0, 2, 6, 10, 12, 20))]
+      [0.0, 1.0, 0.5, 0.0, 0.5, 0.0]
+
+    Source: Loshchilov and Hutter 2016, arXiv:1608.03983.
+    """
+    name = "sgdr_schedule"
+    if not is_list(cosine_kwargs) or len(cosine_kwargs) == 0:
+        error = ValueError if is_list(cosine_kwargs) else TypeError
+        raise error(f"{name}: cosine_kwargs is {checks.kind(cosine_kwargs)}, expected a list of dicts, one for each cycle.")
+    cycles = []
+    for i, kwargs in enumerate(cosine_kwargs):
+        if not isinstance(kwargs, Mapping):
+            raise TypeError(f"{name}: cosine_kwargs[{i}] is {checks.kind(kwargs)}, expected a dict of arguments.")
+        try:
+            cycles.append(warmup_cosine_decay_schedule(**kwargs))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: cosine_kwargs[{i}]: {error}") from None
+    ends = tuple(itertools.accumulate(int(kwargs["decay_steps"]) for kwargs in cosine_kwargs))
+    checks.check_argument(name, "the sum of all decay_steps", ends[-1], NATURAL)
+    return lambda count: join(as_count(count), cycles, ends[:-1])
+
+
+@factory()
+def linear_onecycle_schedule(
+    transition_steps: Natural,
+    peak_value: Number,
+    pct_start: Share = 0.3,
+    pct_final: Share = 0.85,
+    div_factor: Positive = 25.0,
+    final_div_factor: Positive = 1e4,
+) -> Schedule:
+    """One cycle of three lines: from `low = peak_value/div_factor` up to `peak_value`, to `low` and to `low/final_div_factor`.
+
+    Args:
+      transition_steps: steps of the whole, >= 1.
+      peak_value: finite number.
+      pct_start, pct_final: parts of `transition_steps` after which it is at the peak and back at `low`, in [0, 1].
+      div_factor, final_div_factor: > 0.
+
+    Returns: the schedule; `low` at step 0, `low/final_div_factor` from step `transition_steps` on.
+    Raises: ValueError or TypeError for an argument outside its domain, or `pct_final < pct_start`.
+
+    Example:
+      >>> import gradtx
+      >>> [round(float(v), 3) for v in map(gradtx.linear_onecycle_schedule(100, 1.0, div_factor=10), (0, 15, 30, 85, 100))]
+      [0.1, 0.55, 1.0, 0.1, 0.0]
+
+    Source: Smith and Topin 2017, arXiv:1708.07120.
+    """
+    if pct_final < pct_start:
+        raise ValueError(f"linear_onecycle_schedule: pct_final is {pct_final}, expected at least pct_start ({pct_start}).")
+    steps = (0, int(pct_start * transition_steps), int(pct_final * transition_steps), transition_steps)
+
+    def schedule(count: Any) -> jax.Array:
+        low = real(peak_value) / real(div_factor)
+        return through(as_count(count), "linear", steps, (low, peak_value, low, low / real(final_div_factor)))
+
+    return schedule
+
+
+@factory()
+def cosine_onecycle_schedule(
+    transition_steps: Natural,
+    peak_value: Number,
+    pct_start: Share = 0.3,
+    div_factor: Positive = 25.0,
+    final_div_factor: Positive = 1e4,
+) -> Schedule:
+    """One cycle of two half cosines: from `low = peak_value/div_factor` up to `peak_value` and to `low/final_div_factor`.
+
+    Args:
+      transition_steps, peak_value, pct_start, div_factor, final_div_factor: as in `linear_onecycle_schedule`.
+
+    Returns: the schedule; `low` at step 0, `low/final_div_factor` from step `transition_steps` on.
+    Raises: ValueError or TypeError for an argument outside its domain.
+
+    Example:
+      >>> import gradtx
+      >>> [round(float(v), 3) for v in map(gradtx.cosine_onecycle_schedule(100, 1.0, div_factor=10), (0, 15, 30, 65, 100))]
+      [0.1, 0.55, 1.0, 0.5, 0.0]
+
+    Source: Smith and Topin 2017, arXiv:1708.07120.
+    """
+    steps = (0, int(pct_start * transition_steps), transition_steps)
+
+    def schedule(count: Any) -> jax.Array:
+        low = real(peak_value) / real(div_factor)
+        return through(as_count(count), "cosine", steps, (low, peak_value, low / real(final_div_factor)))
+
+    return schedule

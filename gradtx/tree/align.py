@@ -1,0 +1,94 @@
+"""How trees are laid side by side, and rules for one array lifted over trees that may hold anything."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core import checks
+from gradtx.core.leaves import is_masked_or_none, map_leaves
+from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.tree.lookup import difference, entries_like
+
+
+def lift(
+    name: str, rule: Callable[..., Any], trees: Mapping[str, Any], first_decides: bool = False, holds: Any = False, **scalars: Any
+) -> Any:
+    """`map_leaves` for trees that may hold integers and scalars; `holds` is a number that results can hold."""
+    with checks.calling(f"tree.{name}"):
+        columns, put_back = aligned(trees, first_decides=first_decides)
+        numbers = [holds, *(x for x in scalars.values() if x is not None)]
+        firsts = [_wide_enough(row, numbers) for row in zip(*columns, strict=True)]
+        return put_back(map_leaves(rule, firsts, *columns[1:], **scalars) if firsts else [])
+
+
+def _wide_enough(row: tuple[Any, ...], numbers: list[Any]) -> Any:
+    """The first leaf of a row, in a shape and a kind of dtype that can hold a result made from all of them."""
+    first = row[0]
+    shape = np.broadcast_shapes(*map(np.shape, row))
+    if np.shape(first) != shape:
+        first = jnp.broadcast_to(first, shape)
+    own = rank(jnp.result_type(first))
+    if any(rank(jnp.result_type(x)) > own for x in (*row, *numbers)):
+        first = jnp.asarray(first, jnp.result_type(*row, *numbers))
+    return first
+
+
+def rank(dtype: Any) -> int:
+    """The kind of a dtype: 0 boolean, 1 integer, 2 floating, 3 complex; -1 for what is no number."""
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+    return next((i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind)), -1)
+
+
+def scalar_array(name: str, argument: str, value: Any) -> jax.Array:
+    """A scalar as an array, so that eager code is not compiled again for each value."""
+    if np.shape(value) != ():
+        raise TypeError(f"tree.{name}: {argument} is {checks.kind(value)}, expected a scalar.")
+    return jnp.asarray(value)
+
+
+def aligned(
+    trees: Mapping[str, Any], *, first_decides: bool = False, shapes: str = "scalars"
+) -> tuple[list[list[Any]], Callable[[list[Any]], Any]]:
+    """The trees' leaves side by side, without entries that are None or masked, and how to put results in their places.
+
+    Args:
+      trees: trees of one structure by the names that errors call them.
+      first_decides: whether the other trees may have anything where the first has None or `MaskedNode`.
+      shapes: "equal", "scalars" (equal or scalar) or "any".
+    """
+    (first_name, first), *others = trees.items()
+    entries, treedef = jax.tree.flatten(first, is_leaf=is_masked_or_none)
+    columns, known = [entries], [np.shape(x) for x in entries]
+    for name, tree in others:
+        column = entries_like(treedef, tree)
+        if column is None or not all(_go_together(x, y, first_decides) for x, y in zip(entries, column, strict=True)):
+            raise ValueError(f"{checks.where()}: {difference(first_name, first, name, tree)}.")
+        for i, (x, y) in enumerate(zip(entries, column, strict=True)):
+            if is_masked_or_none(x) or shapes == "any" or np.shape(y) == known[i]:
+                continue
+            if shapes == "equal" or () not in (np.shape(y), known[i]):
+                path = "/".join(list(leaves_by_path(first, is_leaf=is_masked_or_none))[i]) or ROOT
+                raise ValueError(
+                    f"{checks.where()}: {name} leaf `{path}` has shape {np.shape(y)}, but {first_name} has {known[i]} there; "
+                    "shapes must be equal, nothing is broadcast."
+                )
+            known[i] = known[i] or np.shape(y)
+        columns.append(column)
+    present = [i for i, x in enumerate(entries) if not is_masked_or_none(x)]
+
+    def put_back(results: list[Any]) -> Any:
+        out = list(entries)
+        for i, result in zip(present, results, strict=True):
+            out[i] = result
+        return treedef.unflatten(out)
+
+    return [[column[i] for i in present] for column in columns], put_back
+
+
+def _go_together(x: Any, y: Any, first_decides: bool) -> bool:
+    if is_masked_or_none(x):
+        return first_decides or is_masked_or_none(y)
+    return not is_masked_or_none(y) and jax.tree_util.all_leaves([y])

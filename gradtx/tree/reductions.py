@@ -1,0 +1,164 @@
+"""From trees to numbers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from gradtx.core import checks
+from gradtx.core.leaves import is_inexact
+from gradtx.core.numerics import abs_sq, default_float, promote, root_sum_squares
+from gradtx.tree.align import aligned
+
+
+def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
+    """The sum of all elements, in at least float32; integers stay integers.
+
+    Args:
+      tree: tree of arrays.
+      associative_reduction: taken for Optax's sake and without effect; leaves' sums are always added in one reduction.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.tree.sum({"w": jnp.ones(1000, jnp.bfloat16), "b": 0.5})
+      Array(1000.5, dtype=float32)
+    """
+    del associative_reduction
+    return _total([jnp.sum(promote(x)) for x in jax.tree.leaves(tree)])
+
+
+def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
+    """The inner product `sum(conj(x) * y)`, in at least float32 on every device.
+
+    Raises:
+      ValueError: structures or shapes differ.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.tree.vdot([jnp.array([1.0, 2.0])], [jnp.array([3.0, 4.0])])
+      Array(11., dtype=float32)
+    """
+    with checks.calling("tree.vdot"):
+        (xs, ys), _ = aligned({"tree_x": tree_x, "tree_y": tree_y}, shapes="equal")
+    # Multiplied element by element, since matrix units of TPUs and GPUs may round float32 factors; it also shards.
+    return _total([jnp.sum(jnp.conj(promote(x)) * promote(y)) for x, y in zip(xs, ys, strict=True)])
+
+
+def norm(tree: Any, ord: int | str | float | None = None, squared: bool = False) -> jax.Array:
+    """The norm of all elements as one vector; real also for complex trees.
+
+    Args:
+      tree: tree of arrays.
+      ord: None or 2 for the Euclidean norm, 1 for the sum of magnitudes, `inf` (or "inf", "infinity") for the largest.
+      squared: whether to return the norm's square.
+
+    Returns:
+      A scalar in at least float32; 0 for a tree without elements.
+
+    Raises:
+      ValueError: another `ord`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.tree.norm({"w": jnp.array([3e30, 4j * 1e30])}) / 1e30
+      Array(5., dtype=float32)
+
+    **Differs:** the Euclidean norm does not overflow where squares would. In Optax the infinity norm of an empty tree is -inf.
+    """
+    leaves = [promote(x) if is_inexact(x) else jnp.asarray(x, default_float()) for x in jax.tree.leaves(tree)]
+    if ord is None or ord == 2:
+        return _total([jnp.sum(abs_sq(x)) for x in leaves]) if squared else root_sum_squares(leaves)
+    if ord == 1:
+        value = _total([jnp.sum(jnp.abs(x)) for x in leaves])
+    elif ord in (np.inf, "inf", "infinity"):
+        value = _extreme(jnp.max, [jnp.abs(x) for x in leaves], jnp.zeros((), default_float()))
+    else:
+        raise ValueError(f"tree.norm: ord is {checks.kind(ord)}, expected None, 1, 2 or inf.")
+    return value * value if squared else value
+
+
+def global_norm(updates: Any) -> jax.Array:
+    """The Euclidean norm of all elements: `tree.norm(updates)`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.global_norm({"w": jnp.array([3.0]), "b": jnp.array(4.0)})
+      Array(5., dtype=float32)
+    """
+    return norm(updates)
+
+
+def max(tree: Any) -> jax.Array:
+    """The largest element; -inf for a tree without elements.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.tree.max([jnp.array([1, 5]), jnp.array([3])])
+      Array(5, dtype=int32)
+
+    **Differs:** Optax turns integers into floats.
+    """
+    return _extreme(jnp.max, jax.tree.leaves(tree), jnp.asarray(-jnp.inf, default_float()))
+
+
+def min(tree: Any) -> jax.Array:
+    """The smallest element; inf for a tree without elements.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.tree.min([jnp.array([1, 5]), jnp.array([3])])
+      Array(1, dtype=int32)
+
+    **Differs:** Optax turns integers into floats.
+    """
+    return _extreme(jnp.min, jax.tree.leaves(tree), jnp.asarray(jnp.inf, default_float()))
+
+
+def size(tree: Any) -> int:
+    """The number of elements.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.tree.size({"w": jnp.ones((2, 3)), "b": 1.0})
+      7
+    """
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        total += np.size(leaf)
+    return total
+
+
+def allclose(a: Any, b: Any, rtol: ArrayLike = 1e-05, atol: ArrayLike = 1e-08, equal_nan: bool = False) -> jax.Array:
+    """Whether `|a - b| <= atol + rtol * |b|` for all elements.
+
+    Args:
+      a: tree of arrays.
+      b: tree of the same structure and shapes.
+      rtol: relative tolerance.
+      atol: absolute tolerance.
+      equal_nan: whether NaN equals NaN.
+
+    Raises:
+      ValueError: structures or shapes differ.
+
+    Example:
+      >>> import gradtx
+      >>> bool(gradtx.tree.allclose([1.0], [1.000001])), bool(gradtx.tree.allclose([1.0], [1.1]))
+      (True, False)
+    """
+    with checks.calling("tree.allclose"):
+        (xs, ys), _ = aligned({"a": a, "b": b}, shapes="equal")
+    close = [jnp.allclose(promote(x), promote(y), rtol, atol, equal_nan) for x, y in zip(xs, ys, strict=True)]
+    return jnp.all(jnp.asarray(close, bool))
+
+
+def _total(parts: list[jax.Array]) -> jax.Array:
+    return jnp.sum(jnp.stack(parts)) if parts else jnp.zeros((), default_float())
+
+
+def _extreme(reduction: Callable[[Any], jax.Array], leaves: list[Any], of_none: jax.Array) -> jax.Array:
+    parts = [reduction(jnp.asarray(x)) for x in leaves if np.size(x)]
+    return reduction(jnp.stack(parts)) if parts else of_none

@@ -1,0 +1,206 @@
+"""Dicts from values and back: what JSON holds, what it refuses."""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+
+
+@gradtx.factory()
+def holder(value: Any, *more: Any, **options: Any) -> gradtx.GradientTransformation:
+    """A user's factory that takes anything."""
+    return gradtx.identity()
+
+
+def there_and_back(value: Any) -> Any:
+    return gradtx.from_config(json.loads(json.dumps(gradtx.to_config(value), allow_nan=False)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(gradtx.cosine_decay_schedule(0.1, 10), mu_dtype="bfloat16")),
+        gradtx.named_chain(("a", gradtx.sgd(0.1, 0.9)), ("b", gradtx.freeze({"w": True}))),
+        gradtx.partition({"a": gradtx.sgd(0.1), 2: gradtx.scale(1.0)}, gradtx.by_path({"a$": "a"}, default=2)),
+        gradtx.inject_hyperparams(gradtx.adam, "eps", jnp.bfloat16)(0.1, b1=0.8),
+        gradtx.add_noise(0.1, 0.5, key=3),
+        gradtx.linear_schedule(0.1, 0.0, 10),
+        gradtx.by_path({"w": "a", ".*": None}),
+        gradtx.sgd(np.float32(0.1)),
+        holder(float("inf")),
+        holder(np.float32("-inf")),
+        holder(None, 1, "text", True, (1, (2,)), [1, [2.5]], 1 + 2j, float("-inf")),
+        holder({"name": 1}),
+        holder({"$array": 1}),
+        holder({1: "one", (2, 3): [4]}, key={"plain": {"nested": ()}}),
+        holder(gradtx.adam, gradtx.linear_schedule),
+        holder(np.int64(3), np.float64(0.1), np.bool_(True), jnp.bfloat16, np.dtype("int8")),
+    ],
+)
+def test_round_trip(value: Any) -> None:
+    again = there_and_back(value)
+    assert again == value
+    assert repr(again) == repr(value)
+
+
+def test_nan_comes_back() -> None:
+    assert "nan" in repr(there_and_back(holder(float("nan"))))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        jnp.asarray([0.1, 2.0], jnp.float32),
+        jnp.asarray([0.1, -2.0], jnp.bfloat16),
+        jnp.asarray([[1, 2]], jnp.int8),
+        np.asarray([0.1, np.inf], np.float64),
+        np.asarray([True, False]),
+    ],
+)
+def test_arrays_come_back_bit_by_bit(array: Any) -> None:
+    again = there_and_back(holder(array)).update.call.arguments["value"]
+    assert type(again) is type(array)
+    assert again.dtype == array.dtype
+    np.testing.assert_array_equal(np.asarray(again), np.asarray(array))
+
+
+def test_random_keys_come_back() -> None:
+    key = jax.random.key(7)
+    again = there_and_back(gradtx.add_noise(0.1, 0.5, key=key)).update.call.arguments["key"]
+    np.testing.assert_array_equal(jax.random.key_data(again), jax.random.key_data(key))
+    assert jax.random.key_impl(again) == jax.random.key_impl(key)
+
+
+def test_every_argument_is_written_out() -> None:
+    config = gradtx.to_config(gradtx.sgd(0.1))
+    assert config == {
+        "name": "sgd",
+        "arguments": {"learning_rate": 0.1, "momentum": None, "nesterov": False, "accumulator_dtype": None},
+    }
+    assert gradtx.from_config({"name": "sgd", "arguments": {"learning_rate": 0.1}}) == gradtx.sgd(0.1)
+    assert gradtx.from_config({"name": "identity"}) == gradtx.identity()
+
+
+def test_users_factories_are_known_by_module() -> None:
+    config = gradtx.to_config(holder(1))
+    assert config["name"] == f"{__name__}:holder"
+
+
+def test_the_parts_of_a_pair_have_the_config_of_the_whole() -> None:
+    tx = gradtx.sgd(0.1)
+    assert gradtx.to_config(tx.init) == gradtx.to_config(tx.update) == gradtx.to_config(tx)
+
+
+def a_function(count: Any) -> Any:
+    return 0.1
+
+
+FUNCTIONS = (
+    ", which no dict can hold. Functions must be made by a factory: a schedule or label rule of gradtx, or your own under "
+    "@gradtx.factory()."
+)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: gradtx.to_config(3.0), TypeError, "to_config: value is 3.0 (float), expected what a gradtx factory made."),
+        (
+            lambda: gradtx.to_config(gradtx.GradientTransformation(a_function, a_function)),
+            TypeError,
+            "to_config: value is a GradientTransformation, expected what a gradtx factory made.",
+        ),
+        (
+            lambda: gradtx.to_config(gradtx.sgd(a_function)),
+            TypeError,
+            f"to_config: sgd: learning_rate is the function a_function{FUNCTIONS}",
+        ),
+        (
+            lambda: gradtx.to_config(gradtx.chain(gradtx.clip(1.0), gradtx.named_chain(("a", gradtx.stateless(a_function))))),
+            TypeError,
+            f"to_config: stateless: f is the function a_function{FUNCTIONS}",
+        ),
+        (
+            lambda: gradtx.to_config(gradtx.monitor({"norm": a_function})),
+            TypeError,
+            f"to_config: monitor: measures['norm'] is the function a_function{FUNCTIONS}",
+        ),
+        (
+            lambda: gradtx.to_config(gradtx.masked(gradtx.identity(), a_function)),
+            TypeError,
+            f"to_config: masked: mask is the function a_function{FUNCTIONS}",
+        ),
+        (
+            lambda: gradtx.to_config(holder((1, np.ones(2, np.complex64)))),
+            TypeError,
+            "to_config: complex arrays have no form in JSON; pass a Python complex number.",
+        ),
+        (
+            lambda: gradtx.from_config([1]),
+            TypeError,
+            "from_config: config is a list of 1, expected {'name': ..., 'arguments': {...}}.",
+        ),
+        (
+            lambda: gradtx.from_config({}),
+            TypeError,
+            "from_config: config is an empty dict, expected {'name': ..., 'arguments': {...}}.",
+        ),
+        (
+            lambda: gradtx.from_config({"name": "sgd", "args": {}}),
+            TypeError,
+            "from_config: config is a dict with keys 'name', 'args', expected {'name': ..., 'arguments': {...}}.",
+        ),
+        (
+            lambda: gradtx.from_config({"name": "sgd", "arguments": [0.1]}),
+            TypeError,
+            "from_config: config is a dict with keys 'name', 'arguments', expected {'name': ..., 'arguments': {...}}.",
+        ),
+        (
+            lambda: gradtx.from_config({"name": ["sgd"]}),
+            TypeError,
+            "from_config: config is a dict with keys 'name', expected {'name': ..., 'arguments': {...}}.",
+        ),
+        (
+            lambda: gradtx.from_config({"name": "clip_by_global_nrm"}),
+            ValueError,
+            "from_config: name is 'clip_by_global_nrm', expected a declared factory. Did you mean 'clip_by_global_norm'?",
+        ),
+        (
+            lambda: gradtx.from_config({"name": "my_package.my_module:mine"}),
+            ValueError,
+            "from_config: name is 'my_package.my_module:mine', expected a declared factory. Import the module that declares it first.",
+        ),
+        (
+            lambda: gradtx.from_config({"name": "scale", "arguments": {"step": 1.0}}),
+            TypeError,
+            "scale: missing a required argument: 'step_size'; the call is scale(step_size).",
+        ),
+    ],
+)
+def test_errors(call: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error) as raised:
+        call()
+    assert str(raised.value) == text
+
+
+def test_a_factory_that_was_declared_again() -> None:
+    def declare() -> Any:
+        @gradtx.factory()
+        def twice_declared() -> gradtx.GradientTransformation:
+            return gradtx.identity()
+
+        return twice_declared
+
+    old = declare()()
+    new = declare()()
+    assert old != new
+    name = f"{__name__}:test_a_factory_that_was_declared_again.<locals>.declare.<locals>.twice_declared"
+    assert gradtx.to_config(new) == {"name": name, "arguments": {}}
+    with pytest.raises(TypeError) as raised:
+        gradtx.to_config(old)
+    assert str(raised.value) == f"to_config: the factory {name} was declared again since; make the value anew."

@@ -1,0 +1,176 @@
+"""Scalar arithmetic at the edges, against float64."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradtx.core import numerics
+from gradtx.core.numerics import guarded_ratio, one_minus_power, root_sum_squares, safe_increment
+
+COUNTS = np.asarray([1, 2, 3, 10, 100, 1000, 10_000, 100_000, 1_000_000], np.int32)
+
+
+# Bias correction ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decay", [0, 0.0, 0.9, 0.999, 0.9999])
+def test_one_minus_power_against_float64(decay: float) -> None:
+    expected = -np.expm1(COUNTS * np.log(decay)) if decay else np.ones(COUNTS.size)
+    for t in (COUNTS, jnp.asarray(COUNTS)):
+        np.testing.assert_allclose(one_minus_power(decay, t), expected, rtol=1e-6)
+    traced = jax.jit(lambda t: one_minus_power(decay, t))(COUNTS)
+    assert traced.dtype == jnp.float32
+    np.testing.assert_allclose(traced, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9, 0.999, 0.9999])
+def test_one_minus_power_of_a_traced_decay(decay: float) -> None:
+    """Against the float64 value for the decay as float32 holds it: its own rounding is not the formula's."""
+    b = np.float64(np.float32(decay))
+    expected = -np.expm1(COUNTS * np.log(b)) if b else np.ones(COUNTS.size)
+    np.testing.assert_allclose(jax.jit(one_minus_power)(jnp.float32(decay), COUNTS), expected, rtol=1e-6)
+    np.testing.assert_allclose(one_minus_power(np.float32(decay), COUNTS), expected, rtol=1e-6)
+
+
+def test_one_minus_power_is_better_than_the_textbook() -> None:
+    exact = -np.expm1(np.log(0.9999))
+    textbook = np.float32(1) - np.float32(0.9999) ** np.float32(1)
+    assert abs(textbook - exact) / exact > 1e-5
+    assert abs(float(one_minus_power(0.9999, 1)) - exact) / exact < 1e-6
+
+
+def test_one_minus_power_in_float64() -> None:
+    with jax.enable_x64(True):
+        out = one_minus_power(0.9999, jnp.asarray(COUNTS))
+        assert out.dtype == jnp.float64
+        np.testing.assert_allclose(out, -np.expm1(COUNTS * np.log(0.9999)), rtol=1e-14)
+
+
+# Counters -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "int8", "uint32"])
+def test_counters_stay_at_the_largest_value(dtype: str) -> None:
+    largest = np.iinfo(dtype).max
+    counts = jnp.asarray([0, largest - 1, largest], dtype)
+    for out in (safe_increment(counts), jax.jit(safe_increment)(counts)):
+        assert out.dtype == dtype
+        np.testing.assert_array_equal(out, np.asarray([1, largest, largest], dtype))
+
+
+def test_a_new_counter() -> None:
+    count = numerics.zero_count()
+    assert (count.dtype, count.weak_type, int(count)) == (jnp.int32, False, 0)
+    assert not safe_increment(count).weak_type
+    assert int(safe_increment(3)) == 4
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(1.0, "float32"), (jnp.ones((), jnp.bfloat16), "bfloat16"), (True, "bool")])
+def test_counters_are_whole_numbers(count: Any, dtype: str) -> None:
+    with pytest.raises(TypeError) as error:
+        safe_increment(count)
+    assert str(error.value) == f"safe_increment: count is {dtype}, expected an integer dtype (float counters stop growing)"
+
+
+# Norms ----------------------------------------------------------------------------------------------------
+
+NAN, INF = float("nan"), float("inf")
+NORMS = [
+    ([], 0.0),
+    ([[]], 0.0),
+    ([[0.0, 0.0]], 0.0),
+    ([[3.0], [4.0]], 5.0),
+    ([[3e30], [4e30]], 5e30),
+    ([[3e-30], [4e-30]], 5e-30),
+    ([[3e-30], [4.0]], 4.0),
+    ([[1e38] * 4], 2e38),
+    ([[3e-20, 4e-20]], 5e-20),
+    ([[INF, 1.0]], INF),
+    ([[-INF], [0.0]], INF),
+    ([[NAN, 1.0]], NAN),
+    ([[NAN], [INF]], NAN),
+    ([[0.0], [], [2.0]], 2.0),
+]
+
+
+@pytest.mark.parametrize(("parts", "expected"), NORMS)
+def test_root_sum_squares(parts: Any, expected: float) -> None:
+    arrays = [jnp.asarray(part, jnp.float32) for part in parts]
+    out = root_sum_squares(arrays)
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, np.float32(expected), rtol=1e-6)
+
+
+def test_root_sum_squares_under_jit_and_vmap() -> None:
+    rows = [(3.0, 4.0), (3e30, 4e30), (3e-30, 4e-30), (0.0, 0.0), (INF, 1.0), (NAN, INF)]
+    expected = np.asarray([5.0, 5e30, 5e-30, 0.0, INF, NAN], np.float32)
+    arrays = jnp.asarray(rows, jnp.float32)
+
+    def norm(row: Any) -> Any:
+        return root_sum_squares([row[:1], row[1:]])
+
+    np.testing.assert_allclose(jax.vmap(norm)(arrays), expected, rtol=1e-6)
+    one = jax.jit(norm)
+    np.testing.assert_allclose(jnp.stack([one(row) for row in arrays]), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([jnp.full(4, 65504.0, jnp.float16)], 131008.0),
+        ([jnp.full(16, 3e38, jnp.bfloat16) / 64], 4 * float(jnp.asarray(3e38, jnp.bfloat16) / 64)),
+        ([jnp.asarray([3 + 4j])], 5.0),
+        ([jnp.asarray([3e30 + 4e30j]), jnp.asarray([0.0])], 5e30),
+        ([jnp.asarray([3e-30 + 4e-30j])], 5e-30),
+        ([jnp.asarray([3.0]), jnp.asarray([4.0], jnp.float16)], 5.0),
+        ([3.0, np.float32(4.0)], 5.0),
+    ],
+)
+def test_root_sum_squares_of_other_dtypes(parts: Any, expected: float) -> None:
+    out = root_sum_squares(parts)
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+def test_root_sum_squares_in_float64() -> None:
+    with jax.enable_x64(True):
+        out = root_sum_squares([jnp.asarray([3e200]), jnp.asarray([4.0], jnp.float32)])
+        assert out.dtype == jnp.float64
+        np.testing.assert_allclose(out, 3e200, rtol=1e-15)
+
+
+# Small ones -----------------------------------------------------------------------------------------------
+
+
+def test_guarded_ratio_at_zero() -> None:
+    out = guarded_ratio(jnp.asarray([1.0, 0.0, 6.0]), jnp.asarray([0.0, 0.0, 3.0]))
+    np.testing.assert_array_equal(out, [0.0, 0.0, 2.0])
+    assert float(jax.grad(lambda d: guarded_ratio(jnp.asarray(1.0), d))(0.0)) == 0.0
+    assert float(jax.grad(lambda n: guarded_ratio(n, jnp.asarray(0.0)))(1.0)) == 0.0
+
+
+def test_abs_sq_is_real() -> None:
+    out = numerics.abs_sq(jnp.asarray([3 + 4j]))
+    assert out.dtype == jnp.float32
+    assert float(out[0]) == 25.0
+    assert float(jax.grad(lambda x: numerics.abs_sq(x))(0.0)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "compute", "real"),
+    [("float16", "float32", "float16"), ("bfloat16", "float32", "bfloat16"), ("float64", "float64", "float64"),
+     ("complex64", "complex64", "float32"), ("complex128", "complex128", "float64"), ("float8_e5m2", "float32", "float8_e5m2")],
+)  # fmt: skip
+def test_dtypes(dtype: str, compute: str, real: str) -> None:
+    assert numerics.compute_dtype(dtype) == compute
+    assert numerics.real_dtype(jnp.dtype(dtype)) == real
+
+
+def test_random_keys_and_tracers_are_recognized() -> None:
+    assert numerics.is_key(jax.random.key(0))
+    assert not numerics.is_key(jnp.zeros(2, jnp.uint32))
+    assert not numerics.is_tracer(jnp.ones(()))
+    assert jax.jit(lambda x: jnp.asarray(numerics.is_tracer(x)))(1.0)
