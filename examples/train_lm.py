@@ -135,9 +135,9 @@ def train(tx: Any, steps: int, batch: int, seed: int, report: Any = lambda **fie
         loss, metrics = train_step(model, optimizer, windows_at(text, rng.integers(0, len(text) - CONTEXT, batch)))
         losses.append(loss)
         if step == 1 or step % READ_EVERY == 0 or step == steps:  # the first step compiles, and is timed alone
-            values = {name: float(value) for name, value in metrics.items()}
+            values = {name: float(value) for name, value in ({"loss": loss} | metrics).items()}
             times.append((time.perf_counter() - start) / (step - timed))
-            report(completed=step, text=f"loss {loss:.3f}  rate {values.get('learning_rate', np.nan):.1e}")
+            report(completed=step, text=f"loss {values['loss']:.3f}  rate {values.get('learning_rate', np.nan):.1e}")
             if step % EVALUATE_EVERY == 0 or step == steps:
                 heldout.append((step, heldout_loss(model, heldout_text)))
             start, timed = time.perf_counter(), step

@@ -91,7 +91,9 @@ CASES: dict[str, Case] = {
         (({"inner": gradtx.scale(1.0), "should_transform_fn": 3}, r"should_transform_fn is 3 \(int\), expected a function"),),
     ),
     "ema": Case(lambda: gradtx.ema(0.9), (({"decay": 1.0}, r"decay is 1.0 \(float\), expected a number in \[0, 1\)"),)),
-    "freeze": Case(lambda: gradtx.freeze(gradtx.by_path({}, default=True)), (({"mask": 3}, r"mask is 3 \(int\), expected a tree of booleans"),)),
+    "freeze": Case(
+        lambda: gradtx.freeze(gradtx.by_path({}, default=True)), (({"mask": 3}, r"mask is 3 \(int\), expected a tree of booleans"),)
+    ),
     "identity": Case(gradtx.identity),
     "injected": Case(lambda: gradtx.inject_hyperparams(gradtx.adamw)(learning_rate=0.1, b1=0.8)),
     "keep_params_nonnegative": Case(gradtx.keep_params_nonnegative),
@@ -104,7 +106,9 @@ CASES: dict[str, Case] = {
     "nadam": Case(lambda: gradtx.nadam(0.1), with_rate(B1, B2, EPS, MU)),
     "nadamw": Case(lambda: gradtx.nadamw(0.1), with_rate(B1, B2, EPS, MU, DECAY, MASK)),
     "named_chain": Case(lambda: gradtx.named_chain(("clip", gradtx.clip(1.0)), ("adam", gradtx.adam(0.1)))),
-    "noisy_sgd": Case(lambda: gradtx.noisy_sgd(0.1, key=1), with_rate(({"eta": -1.0}, r"eta is -1.0 \(float\), expected a number >= 0"))),
+    "noisy_sgd": Case(
+        lambda: gradtx.noisy_sgd(0.1, key=1), with_rate(({"eta": -1.0}, r"eta is -1.0 \(float\), expected a number >= 0"))
+    ),
     "normalize_by_update_norm": Case(
         gradtx.normalize_by_update_norm, (({"scale_factor": 0.0}, r"scale_factor is 0.0 \(float\), expected a number > 0"),)
     ),
@@ -120,7 +124,9 @@ CASES: dict[str, Case] = {
     "scale_by_adamax": Case(gradtx.scale_by_adamax, (B1, B2, EPS)),
     "scale_by_amsgrad": Case(lambda: gradtx.scale_by_amsgrad(bias_correction_nu=False), (B1, B2, EPS, MU)),
     "scale_by_learning_rate": Case(lambda: gradtx.scale_by_learning_rate(0.1), (RATE,)),
-    "scale_by_lion": Case(gradtx.scale_by_lion, (B1, B2, MU, ({"mode": "hrad"}, r"mode is 'hrad' \(str\), expected one of .* Did you mean 'hard'\?"))),
+    "scale_by_lion": Case(
+        gradtx.scale_by_lion, (B1, B2, MU, ({"mode": "hrad"}, r"mode is 'hrad' \(str\), expected one of .* Did you mean 'hard'\?"))
+    ),
     "scale_by_param_block_norm": Case(
         gradtx.scale_by_param_block_norm, (({"min_scale": 0.0}, r"min_scale is 0.0 \(float\), expected a number > 0"),)
     ),
@@ -148,14 +154,13 @@ CASES: dict[str, Case] = {
     "sgdw": Case(lambda: gradtx.sgdw(0.1, 0.9, weight_decay=0.1), with_rate(DECAY, MASK)),
     "sign_sgd": Case(lambda: gradtx.sign_sgd(0.1), with_rate()),
     "signum": Case(lambda: gradtx.signum(0.1), with_rate(({"beta": 1.0}, r"beta is 1.0 \(float\), expected a number in \[0, 1\)"))),
-    "stateless": Case(
-        lambda: gradtx.stateless(same), (({"f": gradtx.adam}, r"f is the function adam, expected a function"),)
-    ),
+    "stateless": Case(lambda: gradtx.stateless(same), (({"f": gradtx.adam}, r"f is the function adam, expected a function"),)),
     "stateless_with_tree_map": Case(
         lambda: gradtx.stateless_with_tree_map(same), (({"f": 3}, r"f is 3 \(int\), expected a function"),)
     ),
     "trace": Case(
-        lambda: gradtx.trace(gradtx.linear_schedule(0.5, 0.9, 5)), (({"decay": -0.1}, r"decay is -0.1 \(float\), expected a number in \[0, 1\)"),)
+        lambda: gradtx.trace(gradtx.linear_schedule(0.5, 0.9, 5)),
+        (({"decay": -0.1}, r"decay is -0.1 \(float\), expected a number in \[0, 1\)"),),
     ),
     "zero_nans": Case(gradtx.zero_nans),
-}  # fmt: skip
+}

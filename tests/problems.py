@@ -3,7 +3,7 @@
 Each problem has its loss in JAX and its gradient also in NumPy, so that an oracle needs no automatic differentiation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -62,29 +62,36 @@ def quadratic(shapes: dict[str, tuple[int, ...]]) -> Problem:
     return Problem(params, loss, gradient)
 
 
-def trajectory(tx: Any, problem: Problem, steps: int, dtype: Any = np.float64) -> Arrays:
-    """The parameters after each of `steps` steps, stacked along a first axis, in one compiled scan.
+def trajectories(transformations: Iterable[Any], problem: Problem, steps: int, dtype: Any = np.float64) -> list[Arrays]:
+    """The parameters after each of `steps` steps, for each transformation by itself; all in one scan, to compile once.
 
     Args:
-      tx: a gradient transformation of gradtx or of Optax.
+      transformations: gradient transformations of gradtx or of Optax.
       problem: what to minimize.
       steps: how many steps.
       dtype: dtype of the parameters; float64 switches 64-bit types on for the run.
 
     Returns:
-      For each leaf its iterates, of shape `(steps, *shape)`.
+      For each transformation and each leaf its iterates, of shape `(steps, *shape)`.
     """
+    txs = list(transformations)
+
+    def step(carry: Any, _: None) -> Any:
+        after = []
+        for tx, (params, state) in zip(txs, carry, strict=True):
+            updates, state = tx.update(jax.grad(problem.loss)(params), state, params)
+            after.append((gradtx.apply_updates(params, updates), state))
+        return after, [params for params, _ in after]
+
     with jax.enable_x64(np.dtype(dtype) == np.float64):
         start = jax.tree.map(lambda p: jnp.asarray(p, dtype), problem.params)
-
-        def step(carry: Any, _: None) -> Any:
-            params, state = carry
-            updates, state = tx.update(jax.grad(problem.loss)(params), state, params)
-            params = gradtx.apply_updates(params, updates)
-            return (params, state), params
-
-        run = jax.jit(lambda params: jax.lax.scan(step, (params, tx.init(params)), None, length=steps)[1])
+        run = jax.jit(lambda params: jax.lax.scan(step, [(params, tx.init(params)) for tx in txs], None, length=steps)[1])
         return jax.tree.map(np.asarray, run(start))
+
+
+def trajectory(tx: Any, problem: Problem, steps: int, dtype: Any = np.float64) -> Arrays:
+    """`trajectories` of one transformation."""
+    return trajectories([tx], problem, steps, dtype)[0]
 
 
 def distance(path: Arrays, other: Arrays) -> float:

@@ -185,7 +185,7 @@ def test_config_round_trip(case: Case) -> None:
     tx = case.make()
     plain_function = any(word in repr(tx) for word in ("even", "same", "monitor"))
     if plain_function:
-        with pytest.raises(TypeError, match="which no dict can hold. Functions must be made by a factory"):
+        with pytest.raises(TypeError, match=r"which no dict can hold\. Functions must be made by a factory"):
             gradtx.to_config(tx)
         return
     config = json.loads(json.dumps(gradtx.to_config(tx), allow_nan=False))

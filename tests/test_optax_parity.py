@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from problems import MANY_SHAPES, distance, quadratic, tanh_regression, trajectory
+from problems import MANY_SHAPES, distance, quadratic, tanh_regression, trajectories, trajectory
 
 import gradtx
 
 SMALL, TANH = quadratic({"w": (5, 3), "b": (3,)}), tanh_regression()
 LARGE = quadratic({name: shape for name, shape in MANY_SHAPES.items() if shape})
+LIBRARIES = (gradtx, optax)
 TOLERANCE = 1e-6
 MASK = {"w": True, "b": False}
 Row = Callable[[Any], Any]
@@ -103,20 +104,18 @@ ROWS_BY_SHAPE: dict[str, Row] = {  # the rule depends on a leaf's number of axes
 
 @pytest.mark.parametrize("name", ROWS)
 def test_parity(name: str):
-    ours, theirs = (trajectory(ROWS[name](lib), SMALL, 100, np.float32) for lib in (gradtx, optax))
-    assert distance(ours, theirs) < TOLERANCE
+    assert distance(*trajectories(map(ROWS[name], LIBRARIES), SMALL, 100, np.float32)) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", ROWS_BY_SHAPE)
 def test_parity_on_many_shapes(name: str):
-    ours, theirs = (trajectory(ROWS_BY_SHAPE[name](lib), LARGE, 100, np.float32) for lib in (gradtx, optax))
-    assert distance(ours, theirs) < TOLERANCE
+    assert distance(*trajectories(map(ROWS_BY_SHAPE[name], LIBRARIES), LARGE, 100, np.float32)) < TOLERANCE
 
 
 def test_the_mask_masks():
     """The rows with a mask agree with Optax, and are not those without one."""
-    unmasked = trajectory(gradtx.adamw(0.02, b2=0.95, weight_decay=0.1), SMALL, 100, np.float32)
-    masked = trajectory(ROWS["adamw, mask"](gradtx), SMALL, 100, np.float32)
+    free = gradtx.adamw(0.02, b2=0.95, weight_decay=0.1)
+    masked, unmasked = trajectories([ROWS["adamw, mask"](gradtx), free], SMALL, 100, np.float32)
     assert np.array_equal(masked["w"], unmasked["w"])
     assert np.max(np.abs(masked["b"] - unmasked["b"])) > 0.01
 
@@ -168,14 +167,14 @@ HALF_ROWS: dict[str, tuple[Row, Any, str, tuple[Any, ...]]] = {  # both librarie
 def test_moments_stored_in_bfloat16(name: str):
     """Fewer steps here: where float32 values differ in their last bit, one in 10^5 rounds to another bfloat16."""
     make, rule, field, rest = HALF_ROWS[name]
-    expected = trajectory(optax.chain(stored_in_bfloat16(rule, field), *rest), SMALL, 30, np.float32)
-    assert distance(trajectory(make(gradtx), SMALL, 30, np.float32), expected) < TOLERANCE
+    reference = optax.chain(stored_in_bfloat16(rule, field), *rest)
+    assert distance(*trajectories([make(gradtx), reference], SMALL, 30, np.float32)) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["trace", "ema"])
 def test_rounding_moments_once_is_nearer_to_float64(name: str):
     make, rule, _, rest = HALF_ROWS[name]
-    ours, theirs = (trajectory(make(lib), SMALL, 30, np.float32) for lib in (gradtx, optax))
+    ours, theirs = trajectories(map(make, LIBRARIES), SMALL, 30, np.float32)
     exact = trajectory(optax.chain(rule, *rest), SMALL, 30)
     assert 1e-4 < distance(ours, exact) < distance(theirs, exact) / 2
 
@@ -191,7 +190,7 @@ NEARER: dict[str, Row] = {
 @pytest.mark.parametrize("name", NEARER)
 def test_nearer_to_float64(name: str):
     """Bias corrections of slow averages: gradtx in float32 stays within rounding of float64, Optax is an order away."""
-    ours, theirs = (trajectory(NEARER[name](lib), TANH, 100, np.float32) for lib in (gradtx, optax))
+    ours, theirs = trajectories(map(NEARER[name], LIBRARIES), TANH, 100, np.float32)
     exact = trajectory(NEARER[name](optax), TANH, 100)
     assert distance(ours, exact) < TOLERANCE
     assert distance(theirs, exact) > 5 * distance(ours, exact)

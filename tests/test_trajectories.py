@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles as o
 import pytest
-from problems import MANY_SHAPES, Problem, distance, quadratic, tanh_regression, trajectory
+from problems import MANY_SHAPES, Problem, distance, quadratic, tanh_regression, trajectories, trajectory
 
 import gradtx
 
@@ -281,14 +281,14 @@ def three_forms(lr: Any, beta: float) -> list[Any]:
 
 
 def test_three_forms_of_momentum():
-    first, second, third = (trajectory(tx, TANH, 30) for tx in three_forms(0.1, 0.9))
+    first, second, third = trajectories(three_forms(0.1, 0.9), TANH, 30)
     assert distance(first, second) < 1e-12
     assert distance(first, third) > 0.1  # its steps are 1 - beta times as long
     assert distance(trajectory(three_forms(1.0, 0.9)[2], TANH, 30), first) < 1e-12
 
 
 def test_first_two_forms_of_momentum_differ_under_a_schedule():
-    first, second, _ = (trajectory(tx, TANH, 30) for tx in three_forms(falling, 0.9))
+    first, second, _ = trajectories(three_forms(falling, 0.9), TANH, 30)
     assert distance(first, second) > 0.01
     expected = o.follow(TANH.gradient, TANH.params, 30, rate(falling), partial(o.heavy_ball, beta=0.9))
     assert distance(second, expected) < 1e-12
@@ -310,8 +310,8 @@ def test_nesterov_is_a_gradient_ahead():
 def test_l2_penalty_is_not_decay_under_adam():
     start = np.array([1.0, 10.0])
     still = Problem({"x": start}, lambda p: 0.0 * jnp.sum(p["x"]), lambda p: {"x": np.zeros(2)})
-    penalty = trajectory(gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.adam(0.01)), still, 10)["x"][-1]
-    decoupled = trajectory(gradtx.adamw(0.01, weight_decay=0.1), still, 10)["x"][-1]
+    pair = [gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.adam(0.01)), gradtx.adamw(0.01, weight_decay=0.1)]
+    penalty, decoupled = (path["x"][-1] for path in trajectories(pair, still, 10))
     np.testing.assert_allclose(penalty, [0.900, 9.900], atol=1e-3)
     np.testing.assert_allclose(decoupled, start * (1 - 0.01 * 0.1) ** 10, rtol=1e-14)
     np.testing.assert_allclose(decoupled / start, 0.990045, atol=1e-6)
@@ -319,10 +319,10 @@ def test_l2_penalty_is_not_decay_under_adam():
 
 def test_l2_penalty_is_decay_under_plain_descent_alone():
     l2 = gradtx.add_decayed_weights(0.1)
-    plain = [trajectory(tx, TANH, 30) for tx in (gradtx.chain(l2, gradtx.sgd(0.1)), gradtx.sgdw(0.1, weight_decay=0.1))]
-    heavy = [trajectory(tx, TANH, 30) for tx in (gradtx.chain(l2, gradtx.sgd(0.1, 0.9)), gradtx.sgdw(0.1, 0.9, weight_decay=0.1))]
-    assert distance(*plain) < 1e-12
-    assert distance(*heavy) > 0.01
+    plain = [gradtx.chain(l2, gradtx.sgd(0.1)), gradtx.sgdw(0.1, weight_decay=0.1)]
+    heavy = [gradtx.chain(l2, gradtx.sgd(0.1, 0.9)), gradtx.sgdw(0.1, 0.9, weight_decay=0.1)]
+    assert distance(*trajectories(plain, TANH, 30)) < 1e-12
+    assert distance(*trajectories(heavy, TANH, 30)) > 0.01
 
 
 @pytest.mark.parametrize("beta", [0.9, 0.99])

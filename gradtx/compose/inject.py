@@ -119,7 +119,10 @@ def injected(
     def inner(hyperparams: dict[str, Any]) -> GradientTransformation:
         return with_extra_args_support(call_with(inner_factory, {**others, **hyperparams}))
 
-    with_extra_args_support(call_with(inner_factory, arguments))  # bad hyperparameters fail here, not at the first step
+    first = {name: schedule(zero_count()) for name, schedule in schedules.items()}
+    with_extra_args_support(
+        call_with(inner_factory, {**arguments, **first})
+    )  # bad hyperparameters fail here, not at the first step
 
     def init(params: Any) -> InjectHyperparamsState:
         count = zero_count()
@@ -154,5 +157,5 @@ def _admits(domain: checks.Domain | None, value: jax.Array) -> bool:
 
 
 def _is_schedule(value: Any, domain: checks.Domain | None) -> bool:
-    """Whether a function argument is a schedule and not a mask, say: by the argument's annotation where there is one."""
-    return checks.is_schedule(value) and (domain is None or "schedule" in domain.text)
+    """Whether a function argument stands for a number at each step; by its annotation, where there is one, it may be a mask, say."""
+    return checks.is_schedule(value) and (domain is None or domain.numeric)

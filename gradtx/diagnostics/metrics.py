@@ -63,7 +63,7 @@ class MonitorState(NamedTuple):
 
     def metrics(self) -> dict[str, Any]:
         """What `gradtx.metrics` reports: the measurements that are scalars."""
-        return {name: value for name, value in self.measurements.items() if jnp.ndim(value) == 0 and hasattr(value, "dtype")}
+        return {name: value for name, value in self.measurements.items() if hasattr(value, "dtype") and jnp.ndim(value) == 0}
 
 
 @factory(composite=True)

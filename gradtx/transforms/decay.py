@@ -13,7 +13,7 @@ from gradtx.core.values import factory
 
 
 class WeightDecayScheduleState(NamedTuple):
-    """Steps taken."""
+    """Steps taken, for the decay schedule."""
 
     count: jax.Array
 

@@ -61,9 +61,11 @@ def test_extra_arguments_reach_the_inside(wrap: Any) -> None:
     state = tx.init(ONE)
     updates, _ = tx.update(ONE, state, None, value=3.0, scale=2.0, epoch=7)
     np.testing.assert_array_equal(updates["w"], [6.0, 6.0])
-    with pytest.raises(TypeError, match=r"by_value: missing extra argument `value`; call tx\.update\(updates, state, params, value=\.\.\.\)\.$"):
+    with pytest.raises(
+        TypeError, match=r"by_value: missing extra argument `value`; call tx\.update\(updates, state, params, value=\.\.\.\)\.(\n|$)"
+    ):
         tx.update(ONE, state, None)
-    with pytest.raises(TypeError, match=r": unknown extra argument `scal`\. Did you mean 'scale'\?$"):
+    with pytest.raises(TypeError, match=r": unknown extra argument `scal`\. Did you mean 'scale'\?(\n|$)"):
         tx.update(ONE, state, None, value=3.0, scal=2.0)
 
 
@@ -139,7 +141,11 @@ def test_set_to_zero_takes_any_dtype() -> None:
     tx = gradtx.set_to_zero()
     updates, state = tx.update(tree, tx.init(tree))
     assert state == gradtx.EmptyState()
-    assert {k: (u.dtype.name, float(jnp.sum(u))) for k, u in updates.items()} == {"w": ("bfloat16", 0), "n": ("int32", 0), "b": ("bool", 0)}
+    assert {k: (u.dtype.name, float(jnp.sum(u))) for k, u in updates.items()} == {
+        "w": ("bfloat16", 0),
+        "n": ("int32", 0),
+        "b": ("bool", 0),
+    }
 
 
 def test_stateless_functions_get_updates_and_params() -> None:

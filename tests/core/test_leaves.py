@@ -225,7 +225,14 @@ def test_zeros_are_at_least_float32_and_complex_stays() -> None:
 
 def test_widen_and_cast_like_undo_each_other() -> None:
     key = jax.random.key(0)
-    tree = {"h": jnp.ones(2, jnp.float16), "n": jnp.ones(2, jnp.int8), "c": jnp.ones(1, jnp.complex64), "key": key, "x": 1.0, "no": None}
+    tree = {
+        "h": jnp.ones(2, jnp.float16),
+        "n": jnp.ones(2, jnp.int8),
+        "c": jnp.ones(1, jnp.complex64),
+        "key": key,
+        "x": 1.0,
+        "no": None,
+    }
     wide = leaves.widen(tree)
     assert wide["h"].dtype == jnp.float32
     assert wide["n"].dtype == jnp.int8

@@ -1,0 +1,131 @@
+"""One transformation after another."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+
+GRADS = {"w": jnp.asarray([3.0, -4.0]), "b": jnp.asarray(0.5)}
+SWAPPED = "were state and params swapped? The call is tx.update(updates, state, params), with the state of tx.init(params)."
+OTHER = "does it belong to another optimizer? The call is tx.update(updates, state, params), with the state of tx.init(params)."
+
+
+def run(tx: Any, grads: Any = GRADS) -> Any:
+    return tx.update(grads, tx.init(grads), grads)
+
+
+def test_order_of_application() -> None:
+    first, _ = run(gradtx.chain(gradtx.scale(10.0), gradtx.clip(1.0)))
+    second, _ = run(gradtx.chain(gradtx.clip(1.0), gradtx.scale(10.0)))
+    np.testing.assert_array_equal(first["w"], [1.0, -1.0])
+    np.testing.assert_array_equal(second["w"], [10.0, -10.0])
+    np.testing.assert_array_equal(second["b"], 5.0)
+
+
+def test_states_go_to_their_members() -> None:
+    tx = gradtx.chain(gradtx.trace(0.5), gradtx.chain(gradtx.ema(0.5), gradtx.clip(9.0)))
+    (trace, (ema, clip)) = run(tx)[1]
+    assert isinstance(trace, gradtx.TraceState)
+    assert isinstance(ema, gradtx.EmaState)
+    assert clip == gradtx.EmptyState()
+
+
+def test_an_empty_chain_changes_nothing() -> None:
+    updates, state = run(gradtx.chain())
+    assert state == ()
+    assert jax.tree.map(float, jax.tree.map(jnp.sum, updates)) == {"w": -1.0, "b": 0.5}
+
+
+@pytest.mark.parametrize("make", [lambda *txs: gradtx.chain(*txs), lambda *txs: gradtx.named_chain(*zip("ab", txs, strict=True))])
+def test_half_precision_is_rounded_once_at_the_end(make: Any) -> None:
+    """The product underflows in float16 between the two members, and overflows the other way round."""
+    grads = {"w": jnp.asarray([1.5, 3.0], jnp.float16), "v": jnp.asarray([1.5, 3.0], jnp.bfloat16)}
+    for tx in (make(gradtx.scale(1e-8), gradtx.scale(1e8)), make(gradtx.scale(1e8), gradtx.scale(1e-8))):
+        updates, _ = run(tx, grads)
+        assert updates["w"].dtype == jnp.float16
+        assert updates["v"].dtype == jnp.bfloat16
+        np.testing.assert_array_equal(updates["w"], grads["w"])
+
+
+def test_a_member_may_change_the_tree() -> None:
+    def flat(updates: Any, params: Any) -> Any:
+        return jnp.concatenate([x.ravel() for x in jax.tree.leaves(updates)])
+
+    updates, _ = run(gradtx.chain(gradtx.stateless(flat), gradtx.scale(2.0)))
+    np.testing.assert_array_equal(updates, [1.0, 6.0, -8.0])
+
+
+def test_named_chain_is_chain_with_names() -> None:
+    members = {"clip": gradtx.clip_by_global_norm(1.0), "adam": gradtx.adam(0.1)}
+    updates, state = run(gradtx.named_chain(*members.items()))
+    expected, states = run(gradtx.chain(*members.values()))
+    assert list(state) == ["clip", "adam"]
+    jax.tree.map(np.testing.assert_array_equal, (updates, tuple(state.values())), (expected, states))
+
+
+def test_named_chain_takes_its_states_by_name() -> None:
+    tx = gradtx.named_chain(("b", gradtx.trace(0.5)), ("a", gradtx.scale(2.0)))
+    state = tx.init(GRADS)
+    sorted_state = dict(sorted(state.items()))  # as a checkpoint, or a passage through jit, may give it back
+    jax.tree.map(np.testing.assert_array_equal, tx.update(GRADS, sorted_state), tx.update(GRADS, state))
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda: gradtx.chain(gradtx.scale(1.0)).update(GRADS, GRADS, GRADS),
+            f"chain: state is a dict with keys 'w', 'b', expected tuple; {SWAPPED}",
+        ),
+        (
+            lambda: gradtx.chain(gradtx.scale(1.0), gradtx.clip(1.0)).update(GRADS, (gradtx.EmptyState(),)),
+            f"chain: state is a tuple of 1, expected a tuple of 2 states, one for each member; {OTHER}",
+        ),
+        (
+            lambda: gradtx.chain(gradtx.scale(1.0)).update(GRADS, gradtx.EmptyState()),
+            f"chain: state is an EmptyState, expected a tuple of 1 states, one for each member; {OTHER}",
+        ),
+        (
+            lambda: gradtx.chain(gradtx.scale(1.0), gradtx.ema(0.5)).update(GRADS, (gradtx.EmptyState(), gradtx.EmptyState())),
+            f"chain > ema: state is an EmptyState, expected EmaState; {OTHER}",
+        ),
+        (
+            lambda: gradtx.adam(0.1).update(GRADS, gradtx.sgd(0.1).init(GRADS)),
+            f"adam > scale_by_adam: state is an EmptyState, expected ScaleByAdamState; {OTHER}",
+        ),
+        (
+            lambda: gradtx.named_chain(("a", gradtx.scale(1.0))).update(GRADS, ()),
+            f"named_chain: state is a tuple of 0, expected dict; {OTHER}",
+        ),
+        (
+            lambda: gradtx.named_chain(("a", gradtx.scale(1.0)), ("c", gradtx.clip(1.0))).update(GRADS, GRADS),
+            f"named_chain: state is a dict with keys 'w', 'b', expected a dict with keys 'a', 'c'; {SWAPPED}",
+        ),
+        (
+            lambda: gradtx.named_chain(gradtx.scale(1.0)),
+            "named_chain: argument 0 is a GradientTransformation, expected a pair (name, transformation).",
+        ),
+        (lambda: gradtx.named_chain(("a",)), "named_chain: argument 0 is a tuple of 1, expected a pair (name, transformation)."),
+        (
+            lambda: gradtx.named_chain(("a", gradtx.clip(1.0)), (1, gradtx.clip(1.0))),
+            "named_chain: argument 1 is a tuple of 2, expected a pair (name, transformation).",
+        ),
+        (
+            lambda: gradtx.named_chain(("opt", gradtx.adam)),
+            "named_chain: argument 0 ('opt') is the function adam, expected a gradient transformation (a pair of init and update). "
+            "This is the factory itself: call it, adam(...).",
+        ),
+        (
+            lambda: gradtx.named_chain(("a", gradtx.clip(1.0)), ("b", gradtx.clip(2.0)), ("a", gradtx.scale(1.0))),
+            "named_chain: the name 'a' occurs twice, expected distinct names.",
+        ),
+    ],
+)
+def test_errors(call: Any, text: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as error:
+        call()
+    assert str(error.value) == text

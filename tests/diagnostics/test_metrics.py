@@ -1,0 +1,182 @@
+"""Numbers to log: collected from any state, measured by `monitor`."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import gradtx
+
+GRADS = {"w": jnp.asarray([3.0, -4.0]), "b": jnp.asarray(0.0)}
+OTHER = "does it belong to another optimizer? The call is tx.update(updates, state, params), with the state of tx.init(params)."
+
+
+def largest(updates: Any) -> Any:
+    return jnp.max(jnp.abs(updates["w"]))
+
+
+def floats(found: Any) -> Any:
+    assert all(type(value) is type(jnp.ones(())) and value.shape == () for value in found.values())
+    return {name: round(float(value), 5) for name, value in found.items()}
+
+
+def run(tx: Any, grads: Any = GRADS) -> Any:
+    return tx.update(grads, tx.init(grads), grads)
+
+
+class Model(nnx.Module):
+    def __init__(self) -> None:
+        self.dense = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+
+
+# metrics ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tx", "expected"),
+    [
+        (gradtx.identity(), {}),
+        (gradtx.sgd(0.5), {"learning_rate": 0.5}),
+        (gradtx.adam(gradtx.linear_schedule(1.0, 0.0, 4)), {"learning_rate": 1.0}),
+        (gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.5)), {"grad_norm": 5.0, "clip_fraction": 1.0, "learning_rate": 0.5}),
+        (gradtx.chain(gradtx.clip_by_global_norm(9.0)), {"grad_norm": 5.0, "clip_fraction": 0.0}),
+        (gradtx.normalize_by_update_norm(), {"update_norm": 5.0}),
+        (gradtx.named_chain(("a", gradtx.masked(gradtx.sgd(0.5), True))), {"learning_rate": 0.5}),
+        (gradtx.conditionally_mask(gradtx.sgd(0.5), lambda step: step > 0), {"learning_rate": 0.5}),
+        (gradtx.monitor({"largest": largest, "norm": gradtx.global_norm}), {"largest": 4.0, "norm": 5.0}),
+        (gradtx.chain(optax.scale_by_adam(), gradtx.sgd(0.5)), {"learning_rate": 0.5}),
+        (
+            gradtx.partition({"a": gradtx.sgd(0.5), "b": gradtx.sgd(0.25)}, {"w": "a", "b": "b"}),
+            {"a/1/learning_rate": 0.5, "b/1/learning_rate": 0.25},
+        ),
+        (
+            gradtx.chain(gradtx.partition({1: gradtx.scale_by_learning_rate(0.5), 2: gradtx.identity()}, {"w": 1, "b": 2}), gradtx.sgd(0.25)),
+            {"0/1/learning_rate": 0.5, "1/1/learning_rate": 0.25},
+        ),
+        (
+            gradtx.chain(gradtx.monitor({"norm": largest}), gradtx.scale(0.5), gradtx.monitor({"norm": largest, "other": largest})),
+            {"0/norm": 4.0, "2/norm": 2.0, "other": 2.0},
+        ),
+    ],
+)  # fmt: skip
+def test_metrics(tx: Any, expected: dict[str, float]) -> None:
+    _, state = run(tx)
+    assert floats(gradtx.metrics(state)) == expected
+    assert gradtx.metrics(tx.init(GRADS)).keys() == expected.keys()  # a fixed structure from the start
+    assert floats(gradtx.metrics({"epoch": 3, "state": state}))  or not expected
+
+
+def test_of_things_that_are_no_state() -> None:
+    for nothing in (None, 3, "text", {}, [], jnp.ones(2), {"a": [1, (2,)]}):
+        assert gradtx.metrics(nothing) == {}
+
+
+def test_a_state_of_ones_own_takes_part() -> None:
+    class Count(NamedTuple):
+        count: Any
+
+        def metrics(self) -> Any:
+            return {"steps": self.count}
+
+    assert floats(gradtx.metrics([Count(3), {"x": None}])) == {"steps": 3.0}
+
+
+def test_inside_jit_and_scan() -> None:
+    tx = gradtx.chain(gradtx.clip_by_global_norm(5.0), gradtx.sgd(gradtx.linear_schedule(1.0, 0.0, 4)))
+
+    def step(state: Any, scale: Any) -> Any:
+        _, state = tx.update(jax.tree.map(lambda g: scale * g, GRADS), state)
+        return state, gradtx.metrics(state)
+
+    _, history = jax.jit(lambda state: jax.lax.scan(step, state, jnp.asarray([1.0, 2.0, 3.0])))(tx.init(GRADS))
+    np.testing.assert_allclose(history["grad_norm"], [5.0, 10.0, 15.0])
+    np.testing.assert_allclose(history["clip_fraction"], [0.0, 1 / 2, 2 / 3], rtol=1e-6)
+    np.testing.assert_allclose(history["learning_rate"], [1.0, 0.75, 0.5])
+
+
+def test_on_an_nnx_optimizer() -> None:
+    model = Model()
+    tx = gradtx.chain(
+        gradtx.clip_by_global_norm(0.5),
+        gradtx.monitor({"kernel": lambda updates: jnp.sum(updates["dense"]["kernel"]), "shape": lambda updates: jnp.ones(3)}),
+        gradtx.inject_hyperparams(gradtx.sgd)(0.25),
+    )
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    names = {"grad_norm", "clip_fraction", "kernel", "learning_rate"}
+    assert gradtx.metrics(optimizer.opt_state).keys() == names
+    optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
+    expected = {"grad_norm": round(3**0.5, 5), "clip_fraction": 1.0, "kernel": round(2 * 0.5 / 3**0.5, 5), "learning_rate": 0.25}
+    assert floats(gradtx.metrics(optimizer.opt_state)) == expected
+    assert floats(nnx.jit(lambda optimizer: gradtx.metrics(optimizer.opt_state))(optimizer)) == expected
+
+
+# monitor ----------------------------------------------------------------------------------------------------
+
+
+def test_measurements_of_any_shape() -> None:
+    tx = gradtx.monitor({"leaf": lambda u: u["w"], "tree": lambda u: {"sum": jnp.sum(u["w"]), "half": u["w"].astype(jnp.float16)}, "number": lambda u: 3})
+    start = tx.init(GRADS)
+    updates, state = tx.update(GRADS, start)
+    assert updates is GRADS
+    np.testing.assert_array_equal(state.measurements["leaf"], GRADS["w"])
+    assert float(state.measurements["tree"]["sum"]) == -1.0
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), start)
+    assert float(jnp.sum(jnp.abs(start.measurements["leaf"]))) == 0.0
+    assert floats(gradtx.metrics(state)) == {"number": 3.0}
+
+
+def test_the_state_is_fixed_under_scan() -> None:
+    tx = gradtx.chain(gradtx.monitor({"vector": lambda u: u["w"], "mean": gradtx.ema(0.5), "norm": gradtx.global_norm}), gradtx.sgd(1.0))
+
+    def step(state: Any, scale: Any) -> Any:
+        updates, state = tx.update(jax.tree.map(lambda g: scale * g, GRADS), state)
+        return state, state[0].measurements
+
+    state, history = jax.lax.scan(step, tx.init(GRADS), jnp.asarray([1.0, 3.0]))
+    np.testing.assert_array_equal(history["vector"], [[3.0, -4.0], [9.0, -12.0]])
+    np.testing.assert_allclose(history["mean"]["w"][1], [3.0 * 7 / 3, -4.0 * 7 / 3], rtol=1e-6)  # debiased: (1/4 + 3/2) / (3/4)
+    np.testing.assert_allclose(history["norm"], [5.0, 15.0])
+    assert floats(gradtx.metrics(state)) == {"norm": 15.0, "learning_rate": 1.0}
+
+
+def test_gradients_of_another_dtype_are_stored_in_the_first() -> None:
+    tx = gradtx.monitor({"leaf": lambda u: u["w"]})
+    _, state = tx.update({"w": jnp.asarray([3.0, -4.0], jnp.bfloat16)}, tx.init({"w": jnp.ones(2)}))
+    assert state.measurements["leaf"].dtype == jnp.float32
+
+
+def test_measuring_transformations_get_params_and_extra_arguments() -> None:
+    def update(updates: Any, state: Any, params: Any = None, *, value: Any = 1.0, **extra_args: Any) -> Any:
+        return value * jnp.sum(params["w"]), state
+
+    tx = gradtx.monitor({"x": gradtx.GradientTransformation(gradtx.init_empty_state, update)})
+    _, state = tx.update(GRADS, tx.init(GRADS), {"w": jnp.ones(2), "b": jnp.ones(())}, value=3.0)
+    assert floats(gradtx.metrics(state)) == {"x": 6.0}
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: gradtx.monitor(largest), "monitor: measures is the function largest, expected a dict from names to functions."),
+        (
+            lambda: gradtx.monitor({"norm": 3}),
+            "monitor: measures['norm'] is 3 (int), expected a function or a transformation.",
+        ),
+        (
+            lambda: gradtx.monitor({"norm": gradtx.ema}),
+            "monitor: measures['norm'] is the function ema, expected a function or a transformation.",
+        ),
+        (
+            lambda: gradtx.monitor({"a": largest}).update(GRADS, gradtx.monitor({"a": largest, "b": largest}).init(GRADS)),
+            f"monitor: state is a MonitorState, expected a MonitorState with measurements 'a'; {OTHER}",
+        ),
+    ],
+)
+def test_errors(call: Any, text: str) -> None:
+    with pytest.raises(TypeError) as error:
+        call()
+    assert str(error.value) == text
