@@ -157,5 +157,5 @@ def _admits(domain: checks.Domain | None, value: jax.Array) -> bool:
 
 
 def _is_schedule(value: Any, domain: checks.Domain | None) -> bool:
-    """Whether a function argument stands for a number at each step; by its annotation, where there is one, it may be a mask, say."""
+    """Whether a function argument stands for a number at each step; by its annotation, if any, it may be a mask instead."""
     return checks.is_schedule(value) and (domain is None or domain.numeric)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import checks
-from gradtx.core.leaves import map_leaves, raise_other_shape, raise_unlike
+from gradtx.core.leaves import map_leaves, raise_other_shape
+from gradtx.core.paths import structure_difference
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
@@ -30,7 +31,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
       {'w': Array([1.5, 1.5], dtype=float32)}
     """
     with checks.calling("apply_updates"):
-        return _map_pairs(_add, params, updates)
+        return _map_pairs(_add, {"params": params, "updates": updates})
 
 
 def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
@@ -53,7 +54,7 @@ def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> An
       Array(1., dtype=float32)
     """
     with checks.calling("incremental_update"):
-        return _map_pairs(_mix, new_tensors, old_tensors, s=step_size)
+        return _map_pairs(_mix, {"new_tensors": new_tensors, "old_tensors": old_tensors}, s=step_size)
 
 
 def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_period: Any) -> Any:
@@ -90,18 +91,19 @@ def _is_nothing(x: Any) -> bool:
     return x is None or getattr(x, "dtype", None) == jax.dtypes.float0
 
 
-def _map_pairs(rule: Any, first: Any, second: Any, **scalars: Any) -> Any:
-    """`map_leaves` of two trees, where None in the second keeps the leaf of the first."""
+def _map_pairs(rule: Any, trees: dict[str, Any], **scalars: Any) -> Any:
+    """`map_leaves` of two trees by name, where None in the second keeps the leaf of the first."""
 
     def is_none(x: Any) -> bool:
         return x is None
 
+    (first_name, first), (second_name, second) = trees.items()
     lefts, treedef = jax.tree.flatten(first, is_leaf=is_none)
     rights, other = jax.tree.flatten(second, is_leaf=is_none)
     if treedef != other:
-        raise_unlike(second, first, "the tree that they go with")
+        raise ValueError(f"{checks.where()}: {structure_difference(second_name, second, first_name, first)}.")
     if any(x is not None and y is not None and np.shape(x) != np.shape(y) for x, y in zip(lefts, rights, strict=True)):
-        raise_other_shape(second, first, "the tree that they go with", scalars=False)
+        raise_other_shape(second, first, first_name, scalars=False, own=second_name)
     pairs = [i for i, right in enumerate(rights) if not _is_nothing(right) and lefts[i] is not None]
     moved = map_leaves(rule, [lefts[i] for i in pairs], [rights[i] for i in pairs], **scalars)
     for i, leaf in zip(pairs, moved, strict=True):

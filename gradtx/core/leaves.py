@@ -12,7 +12,7 @@ import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.numerics import compute_dtype, is_tracer, promote, real_dtype
-from gradtx.core.paths import ROOT, first_difference, leaves_by_path
+from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
 
 
 class MaskedNode(NamedTuple):
@@ -214,28 +214,21 @@ def raise_wrong_state(state: Any, expected: type, detail: str = "") -> None:
 
 def raise_unlike(updates: Any, other: Any, name: str = "the tree in the state") -> None:
     """Raises the `ValueError` for two trees of unlike structure; names the first path that only one has."""
-    path, owner = first_difference(updates, other)
-    if owner == "both":
-        found = f"the containers differ ({_container(updates)} and {_container(other)})"
-    else:
-        found = f"`{path}` is only in {'updates' if owner == 'first' else name}"
     raise ValueError(
-        f"{checks.where()}: updates and {name} differ in structure: {found}. "
+        f"{checks.where()}: {structure_difference('updates', updates, name, other)}. "
         "Were the gradients taken with respect to another argument, or the state made from other parameters?"
     )
 
 
-def _container(tree: Any) -> str:
-    return f"{type(tree).__module__.partition('.')[0]} {type(tree).__name__}"
-
-
-def raise_other_shape(updates: Any, other: Any, name: str = "the tree in the state", scalars: bool = True) -> None:
+def raise_other_shape(
+    updates: Any, other: Any, name: str = "the tree in the state", scalars: bool = True, own: str = "updates"
+) -> None:
     """Raises the `ValueError` for the first leaf whose shape differs between two trees of one structure."""
     others = leaves_by_path(other)
     for parts, update in leaves_by_path(updates).items():
         found, expected = np.shape(update), np.shape(others.get(parts, update))
         if found != expected and not (scalars and expected == ()):
             raise ValueError(
-                f"{checks.where()}: updates leaf `{'/'.join(parts) or ROOT}` has shape {found}, but {name} has {expected} there; "
+                f"{checks.where()}: {own} leaf `{'/'.join(parts) or ROOT}` has shape {found}, but {name} has {expected} there; "
                 "shapes must be equal, nothing is broadcast."
             )

@@ -48,16 +48,32 @@ def leaves_by_path(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> d
     return {s if s == f or below[s] == 1 else f: leaf for s, f, (_, leaf) in zip(short, full, leaves, strict=True)}
 
 
-def first_difference(a: Any, b: Any) -> tuple[str, str]:
-    """For two trees of unlike structure: a path that only one has, and which ('first' or 'second') has it."""
-    paths_a, paths_b = leaves_by_path(a), leaves_by_path(b)
-    for path in paths_a:
-        if path not in paths_b:
-            return "/".join(path) or ROOT, "first"
-    for path in paths_b:
-        if path not in paths_a:
-            return "/".join(path) or ROOT, "second"
-    return ROOT, "both"  # same paths, other containers (a FrozenDict for a dict, a list for a tuple)
+def structure_difference(first_name: str, first: Any, second_name: str, second: Any) -> str:
+    """How two trees of unlike structure differ, in words: a path that only one has, or unlike containers at one path."""
+    paths = leaves_by_path(first), leaves_by_path(second)
+    for name, these, those in ((first_name, *paths), (second_name, *reversed(paths))):
+        for path in these:
+            if path not in those:
+                return f"{first_name} and {second_name} differ in structure: `{'/'.join(path) or ROOT}` is only in {name}"
+    path, one, other = _unlike_nodes((), first, second) or ((), first, second)
+    found = f"`{path_str(path)}` is a {_container(one)} in one, a {_container(other)} in the other"
+    return f"{first_name} and {second_name} differ in structure: {found}"
+
+
+def _unlike_nodes(path: tuple[Any, ...], a: Any, b: Any) -> tuple[Any, Any, Any] | None:
+    """The first place, from the root on, where nodes of two trees are of unlike types."""
+    if type(a) is not type(b):
+        return path, a, b
+    children = [jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x, node=node: x is not node)[0] for node in (a, b)]
+    for (key, x), (_, y) in zip(*children, strict=False):
+        if key and (found := _unlike_nodes((*path, *key), x, y)):
+            return found
+    return None
+
+
+def _container(tree: Any) -> str:
+    module = type(tree).__module__.partition(".")[0]
+    return type(tree).__name__ if module == "builtins" else f"{module} {type(tree).__name__}"
 
 
 def _key_name(key: Any) -> str:

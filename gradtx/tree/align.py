@@ -9,8 +9,8 @@ import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none, map_leaves
-from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.tree.lookup import difference, entries_like
+from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
+from gradtx.tree.lookup import entries_like
 
 
 def lift(
@@ -65,7 +65,7 @@ def aligned(
     for name, tree in others:
         column = entries_like(treedef, tree)
         if column is None or not all(_go_together(x, y, first_decides) for x, y in zip(entries, column, strict=True)):
-            raise ValueError(f"{checks.where()}: {difference(first_name, first, name, tree)}.")
+            raise ValueError(f"{checks.where()}: {structure_difference(first_name, first, name, tree)}.")
         for i, (x, y) in enumerate(zip(entries, column, strict=True)):
             if is_masked_or_none(x) or shapes == "any" or np.shape(y) == known[i]:
                 continue

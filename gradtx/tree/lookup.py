@@ -11,7 +11,7 @@ from jax.tree_util import DictKey, GetAttrKey
 from gradtx.core import checks
 from gradtx.core.leaves import is_inexact, is_masked_or_none
 from gradtx.core.numerics import is_key, is_tracer
-from gradtx.core.paths import first_difference, path_str
+from gradtx.core.paths import path_str, structure_difference
 
 
 class NamedTupleKey(NamedTuple):
@@ -363,7 +363,7 @@ def _map_present(f: Callable[..., Any], value: Any, rest: tuple[Any, ...], is_le
     columns = [entries_like(treedef, tree) for tree in rest]
     if None in columns:
         i = columns.index(None)
-        raise ValueError(f"tree.map_params: {difference('the state', value, f'rest[{i}]', rest[i])}.")
+        raise ValueError(f"tree.map_params: {structure_difference('the state', value, f'rest[{i}]', rest[i])}.")
     rows = zip(entries, *columns, strict=True)
     return treedef.unflatten([x if is_masked_or_none(x) else f(x, *others) for x, *others in rows])
 
@@ -374,13 +374,3 @@ def entries_like(treedef: Any, tree: Any) -> list[Any] | None:
         return list(treedef.flatten_up_to(tree))
     except (ValueError, TypeError, KeyError):
         return None
-
-
-def difference(first_name: str, first: Any, second_name: str, second: Any) -> str:
-    """In words, how two trees of unlike structure differ."""
-    path, owner = first_difference(first, second)
-    if owner == "both":
-        found = f"the containers differ ({type(first).__name__} and {type(second).__name__})"
-    else:
-        found = f"`{path}` is only in {first_name if owner == 'first' else second_name}"
-    return f"{first_name} and {second_name} differ in structure: {found}"

@@ -104,8 +104,7 @@ def test_every_kind_of_tree(params: Any) -> None:
         (
             lambda: gradtx.by_path({r"(": 1}),
             ValueError,
-            "by_path: rules has the pattern '(', expected a regular expression "
-            "(missing ), unterminated subpattern at position 0).",
+            "by_path: rules has the pattern '(', expected a regular expression (missing ), unterminated subpattern at position 0).",
         ),
         (
             lambda: gradtx.by_path([(".*", 1)]),
@@ -156,7 +155,10 @@ def test_nodes_that_are_not_there_need_no_label_but_may_have_one() -> None:
 
 @pytest.mark.parametrize("params", [freeze({"bias": 1.0, "kernel": 2.0}), Layer(2.0, 1.0), nnx.state(Linear(), nnx.Param)["dense"]])
 def test_labels_in_a_dict_fit_other_containers(params: Any) -> None:
-    by_key = {path[-1]: label for path, label in zip(leaves_by_path(params), spread("labels", {"kernel": 1, "bias": 2}, params), strict=True)}
+    by_key = {
+        path[-1]: label
+        for path, label in zip(leaves_by_path(params), spread("labels", {"kernel": 1, "bias": 2}, params), strict=True)
+    }
     assert by_key == {"kernel": 1, "bias": 2}
 
 

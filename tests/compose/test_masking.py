@@ -60,7 +60,10 @@ def test_a_boolean_stands_for_all_below_it() -> None:
 
 def test_masked_out_leaves_have_no_state() -> None:
     state = gradtx.masked(gradtx.scale_by_adam(), ONLY_BIAS).init(PARAMS)
-    assert state.inner_state.mu == {"dense": {"bias": state.inner_state.mu["dense"]["bias"], "kernel": gradtx.MaskedNode()}, "scale": gradtx.MaskedNode()}
+    assert state.inner_state.mu == {
+        "dense": {"bias": state.inner_state.mu["dense"]["bias"], "kernel": gradtx.MaskedNode()},
+        "scale": gradtx.MaskedNode(),
+    }
     assert state_bytes(state) == 4 + 2 * 2 * 4  # the count, and two moments of two numbers
     assert state_bytes(gradtx.masked(gradtx.trace(0.9), False).init(PARAMS)) == 0
 
@@ -73,7 +76,9 @@ def test_masked_out_leaves_may_be_integers() -> None:
     assert int(updates["n"]) == 5
     assert updates["key"] is params["key"]
     np.testing.assert_allclose(updates["w"], [-0.1, -0.1], rtol=1e-5)
-    with pytest.raises(TypeError, match=r"^adam > scale_by_adam: params leaf `n` is an array of shape \(\) and dtype int32, expected"):
+    with pytest.raises(
+        TypeError, match=r"^adam > scale_by_adam: params leaf `n` is an array of shape \(\) and dtype int32, expected"
+    ):
         gradtx.adam(0.1).init({"n": jnp.asarray(3), "w": jnp.ones(2)})
 
 
@@ -131,7 +136,10 @@ def test_extra_arguments_that_are_trees_are_masked_on_demand() -> None:
     inner = gradtx.GradientTransformation(gradtx.init_empty_state, spy)
     run(gradtx.masked(inner, ONLY_BIAS, mask_compatible_extra_args=True), grad=PARAMS, value=1.0)
     run(gradtx.masked(inner, ONLY_BIAS), grad=PARAMS, value=1.0)
-    assert seen[0]["grad"] == {"dense": {"bias": PARAMS["dense"]["bias"], "kernel": gradtx.MaskedNode()}, "scale": gradtx.MaskedNode()}
+    assert seen[0]["grad"] == {
+        "dense": {"bias": PARAMS["dense"]["bias"], "kernel": gradtx.MaskedNode()},
+        "scale": gradtx.MaskedNode(),
+    }
     assert seen[1]["grad"] is PARAMS
     assert seen[0]["value"] == seen[1]["value"] == 1.0
 

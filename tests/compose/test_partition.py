@@ -78,7 +78,9 @@ def test_labels_fit_by_path(labels: Any, container: Any) -> None:
     assert float(updates["scale"]) == -5.0
 
 
-@pytest.mark.parametrize("labels", [{"dense": {"bias": "b", "kernel": "k"}}, gradtx.by_path({"dense/bias": "b", "dense/kernel": "k"})])
+@pytest.mark.parametrize(
+    "labels", [{"dense": {"bias": "b", "kernel": "k"}}, gradtx.by_path({"dense/bias": "b", "dense/kernel": "k"})]
+)
 def test_labels_fit_nnx(labels: Any) -> None:
     model = Model()
     before = nnx.to_pure_dict(nnx.state(model, nnx.Param))
@@ -141,7 +143,9 @@ def test_each_group_has_its_own_schedule() -> None:
 
 
 def test_partitions_nest() -> None:
-    inner = gradtx.partition({"small": gradtx.trace(0.5), "large": gradtx.scale(2.0)}, gradtx.by_path({"scale": "small"}, default="large"))
+    inner = gradtx.partition(
+        {"small": gradtx.trace(0.5), "large": gradtx.scale(2.0)}, gradtx.by_path({"scale": "small"}, default="large")
+    )
     tx = gradtx.partition({"bias": gradtx.scale(-1.0), "rest": inner}, BIAS)
     state = tx.init(PARAMS)
     _, state = tx.update(PARAMS, state)

@@ -57,43 +57,42 @@ def test_under_jit_and_vmap() -> None:
         (
             {"w": jnp.ones(2)},
             {"w": jnp.ones((3, 2))},
-            "updates leaf `w` has shape (3, 2), but the tree that they go with has (2,) there; shapes must be equal, nothing is broadcast.",
+            "{updates} leaf `w` has shape (3, 2), but {params} has (2,) there; shapes must be equal, nothing is broadcast.",
         ),
         (
             {"w": jnp.ones((3, 2))},
             {"w": jnp.ones(2)},
-            "updates leaf `w` has shape (2,), but the tree that they go with has (3, 2) there; shapes must be equal, nothing is broadcast.",
+            "{updates} leaf `w` has shape (2,), but {params} has (3, 2) there; shapes must be equal, nothing is broadcast.",
         ),
         (
             {"w": jnp.ones(2), "v": jnp.ones(2)},
             {"w": jnp.ones(()), "v": jnp.ones(2)},
-            "updates leaf `w` has shape (), but the tree that they go with has (2,) there; shapes must be equal, nothing is broadcast.",
+            "{updates} leaf `w` has shape (), but {params} has (2,) there; shapes must be equal, nothing is broadcast.",
         ),
         (
             {"w": jnp.ones(2)},
             {"w": jnp.ones(2), "v": jnp.ones(2)},
-            "updates and the tree that they go with differ in structure: `v` is only in updates. "
-            "Were the gradients taken with respect to another argument, or the state made from other parameters?",
+            "{updates} and {params} differ in structure: `v` is only in {updates}.",
         ),
         (
             {"w": jnp.ones(2), "v": [jnp.ones(2)]},
             {"w": jnp.ones(2)},
-            "updates and the tree that they go with differ in structure: `v/0` is only in the tree that they go with. "
-            "Were the gradients taken with respect to another argument, or the state made from other parameters?",
+            "{updates} and {params} differ in structure: `v/0` is only in {params}.",
         ),
         (
             [jnp.ones(2)],
             (jnp.ones(2),),
-            "updates and the tree that they go with differ in structure: the containers differ (builtins tuple and builtins list). "
-            "Were the gradients taken with respect to another argument, or the state made from other parameters?",
+            "{updates} and {params} differ in structure: `(root)` is a tuple in one, a list in the other.",
         ),
     ],
 )  # fmt: skip
 def test_trees_that_differ(apply: Any, params: Any, updates: Any, text: str) -> None:
-    name = "apply_updates" if apply is gradtx.apply_updates else "incremental_update"
+    name, *names = ("apply_updates", "params", "updates")
+    if apply is not gradtx.apply_updates:
+        name, *names = ("incremental_update", "new_tensors", "old_tensors")
     with pytest.raises(ValueError, match=r"differ in structure|nothing is broadcast") as error:
         apply(params, updates)
-    assert str(error.value) == f"{name}: {text}"
+    assert str(error.value) == f"{name}: {text}".format(params=names[0], updates=names[1])
 
 
 @pytest.mark.parametrize("step_size", [0.25, jnp.asarray(0.25), np.float64(0.25)])

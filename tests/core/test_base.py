@@ -62,7 +62,8 @@ def test_extra_arguments_reach_the_inside(wrap: Any) -> None:
     updates, _ = tx.update(ONE, state, None, value=3.0, scale=2.0, epoch=7)
     np.testing.assert_array_equal(updates["w"], [6.0, 6.0])
     with pytest.raises(
-        TypeError, match=r"by_value: missing extra argument `value`; call tx\.update\(updates, state, params, value=\.\.\.\)\.(\n|$)"
+        TypeError,
+        match=r"by_value: missing extra argument `value`; call tx\.update\(updates, state, params, value=\.\.\.\)\.(\n|$)",
     ):
         tx.update(ONE, state, None)
     with pytest.raises(TypeError, match=r": unknown extra argument `scal`\. Did you mean 'scale'\?(\n|$)"):

@@ -183,7 +183,7 @@ def test_a_scalar_leaf_goes_with_a_leaf_of_any_shape() -> None:
         (
             {"a": [jnp.ones(2)]},
             {"a": (jnp.ones(2),)},
-            "gradtx: updates and the tree in the state differ in structure: the containers differ (builtins dict and builtins dict). "
+            "gradtx: updates and the tree in the state differ in structure: `a` is a list in one, a tuple in the other. "
             "Were the gradients taken with respect to another argument, or the state made from other parameters?",
         ),
         (

@@ -12,7 +12,7 @@ from flax import nnx
 from flax.core import freeze
 
 import gradtx
-from gradtx.core.paths import ROOT, first_difference, leaves_by_path, path_str
+from gradtx.core.paths import ROOT, leaves_by_path, path_str, structure_difference
 
 
 def paths(tree: Any) -> list[str]:
@@ -115,18 +115,19 @@ def test_nnx_variables_and_pure_arrays_have_the_same_paths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "expected"),
+    ("first", "second", "text"),
     [
-        ({"a": 1, "b": 2}, {"a": 1}, ("b", "first")),
-        ({"a": 1}, {"a": 1, "c": {"d": [2]}}, ("c/d/0", "second")),
-        ({"a": 1, "b": 2}, {"b": 2, "c": 1}, ("a", "first")),
-        ({"a": 1}, {"a": {"b": 1}}, ("a", "first")),
-        (1.0, {"a": 1}, (ROOT, "first")),
-        ({"a": None}, {"a": 1}, ("a", "second")),
-        ({"a": gradtx.MaskedNode()}, {"a": 1}, ("a", "second")),
-        ([1, 2], (1, 2), (ROOT, "both")),
-        ({"a": 1}, freeze({"a": 1}), (ROOT, "both")),
+        ({"a": 1, "b": 2}, {"a": 1}, "`b` is only in x"),
+        ({"a": 1}, {"a": 1, "c": {"d": [2]}}, "`c/d/0` is only in y"),
+        ({"a": 1, "b": 2}, {"b": 2, "c": 1}, "`a` is only in x"),
+        ({"a": 1}, {"a": {"b": 1}}, "`a` is only in x"),
+        (1.0, {"a": 1}, "`(root)` is only in x"),
+        ({"a": None}, {"a": 1}, "`a` is only in y"),
+        ({"a": gradtx.MaskedNode()}, {"a": 1}, "`a` is only in y"),
+        ([1, 2], (1, 2), "`(root)` is a list in one, a tuple in the other"),
+        ({"a": 1}, freeze({"a": 1}), "`(root)` is a dict in one, a flax FrozenDict in the other"),
+        ({"a": [{"b": [1]}]}, {"a": [{"b": (1,)}]}, "`a/0/b` is a list in one, a tuple in the other"),
     ],
 )
-def test_first_difference(first: Any, second: Any, expected: tuple[str, str]) -> None:
-    assert first_difference(first, second) == expected
+def test_structure_difference(first: Any, second: Any, text: str) -> None:
+    assert structure_difference("x", first, "y", second) == f"x and y differ in structure: {text}"

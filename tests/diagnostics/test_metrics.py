@@ -67,7 +67,7 @@ def test_metrics(tx: Any, expected: dict[str, float]) -> None:
     _, state = run(tx)
     assert floats(gradtx.metrics(state)) == expected
     assert gradtx.metrics(tx.init(GRADS)).keys() == expected.keys()  # a fixed structure from the start
-    assert floats(gradtx.metrics({"epoch": 3, "state": state}))  or not expected
+    assert floats(gradtx.metrics({"epoch": 3, "state": state})) or not expected
 
 
 def test_of_things_that_are_no_state() -> None:
@@ -118,7 +118,13 @@ def test_on_an_nnx_optimizer() -> None:
 
 
 def test_measurements_of_any_shape() -> None:
-    tx = gradtx.monitor({"leaf": lambda u: u["w"], "tree": lambda u: {"sum": jnp.sum(u["w"]), "half": u["w"].astype(jnp.float16)}, "number": lambda u: 3})
+    tx = gradtx.monitor(
+        {
+            "leaf": lambda u: u["w"],
+            "tree": lambda u: {"sum": jnp.sum(u["w"]), "half": u["w"].astype(jnp.float16)},
+            "number": lambda u: 3,
+        }
+    )
     start = tx.init(GRADS)
     updates, state = tx.update(GRADS, start)
     assert updates is GRADS
@@ -130,7 +136,9 @@ def test_measurements_of_any_shape() -> None:
 
 
 def test_the_state_is_fixed_under_scan() -> None:
-    tx = gradtx.chain(gradtx.monitor({"vector": lambda u: u["w"], "mean": gradtx.ema(0.5), "norm": gradtx.global_norm}), gradtx.sgd(1.0))
+    tx = gradtx.chain(
+        gradtx.monitor({"vector": lambda u: u["w"], "mean": gradtx.ema(0.5), "norm": gradtx.global_norm}), gradtx.sgd(1.0)
+    )
 
     def step(state: Any, scale: Any) -> Any:
         updates, state = tx.update(jax.tree.map(lambda g: scale * g, GRADS), state)
