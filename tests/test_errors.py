@@ -25,7 +25,9 @@ MODEL = (
     "expected a floating or complex array. Was a whole model handed over? Pass its arrays alone: nnx.state(model, nnx.Param) "
     "in Flax NNX, variables['params'] in Linen, eqx.filter(model, eqx.is_inexact_array) in Equinox."
 )
-INTEGERS = "expected a floating or complex array. Keep integers and booleans out of the parameters, or mask them with gradtx.masked."
+INTEGERS = (
+    "expected a floating or complex array. Keep integers and booleans out of the parameters, or mask them with gradtx.masked."
+)
 
 
 def assert_raises(call: Any, error: type[Exception], text: str) -> None:
@@ -68,7 +70,7 @@ def by_value() -> gradtx.GradientTransformation:
         ((PARAMS, jnp.ones(3)), f"adam: updates and params differ in structure: `0/b` is only in updates{ARGUMENT}"),
         (
             freeze(PARAMS),
-            f"adam: updates and params differ in structure: the containers differ (flax FrozenDict and builtins dict){ARGUMENT}",
+            f"adam: updates and params differ in structure: `(root)` is a flax FrozenDict in one, a dict in the other{ARGUMENT}",
         ),
         ({"b": jnp.ones(3), "w": PARAMS["w"]}, f"adam: updates leaf `b` has shape (3,), but params has (2,) there{BROADCAST}"),
         ({"b": jnp.ones(()), "w": PARAMS["w"]}, f"adam: updates leaf `b` has shape (), but params has (2,) there{BROADCAST}"),
@@ -82,10 +84,22 @@ def test_gradients_unlike_the_parameters(updates: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("updates", "text"),
     [
-        ({"b": jnp.ones(2), "x": jnp.ones(4)}, f"updates and the tree in the state differ in structure: `x` is only in updates{ARGUMENT}"),
-        ({"b": jnp.ones(2)}, f"updates and the tree in the state differ in structure: `w` is only in the tree in the state{ARGUMENT}"),
-        ({"b": jnp.ones(3), "w": PARAMS["w"]}, f"updates leaf `b` has shape (3,), but the tree in the state has (2,) there{BROADCAST}"),
-        ({"b": jnp.ones(()), "w": PARAMS["w"]}, f"updates leaf `b` has shape (), but the tree in the state has (2,) there{BROADCAST}"),
+        (
+            {"b": jnp.ones(2), "x": jnp.ones(4)},
+            f"updates and the tree in the state differ in structure: `x` is only in updates{ARGUMENT}",
+        ),
+        (
+            {"b": jnp.ones(2)},
+            f"updates and the tree in the state differ in structure: `w` is only in the tree in the state{ARGUMENT}",
+        ),
+        (
+            {"b": jnp.ones(3), "w": PARAMS["w"]},
+            f"updates leaf `b` has shape (3,), but the tree in the state has (2,) there{BROADCAST}",
+        ),
+        (
+            {"b": jnp.ones(()), "w": PARAMS["w"]},
+            f"updates leaf `b` has shape (), but the tree in the state has (2,) there{BROADCAST}",
+        ),
     ],
 )
 def test_gradients_unlike_the_state(updates: Any, text: str) -> None:
@@ -121,7 +135,10 @@ def test_the_same_messages_while_tracing() -> None:
         ({"w": [1.0, 2]}, f"adam > scale_by_adam: params leaf `w/1` is 2 (int), {INTEGERS}"),
         ({"w": True}, f"adam > scale_by_adam: params leaf `w` is True (bool), {INTEGERS}"),
         ({"w": "kernel"}, "adam > scale_by_adam: params leaf `w` is 'kernel' (str), expected a floating or complex array."),
-        ({"n": jnp.ones(2, jnp.int8)}, f"adam > scale_by_adam: params leaf `n` is an array of shape (2,) and dtype int8, {INTEGERS}"),
+        (
+            {"n": jnp.ones(2, jnp.int8)},
+            f"adam > scale_by_adam: params leaf `n` is an array of shape (2,) and dtype int8, {INTEGERS}",
+        ),
         (
             nnx.state(WithDropout()),
             f"adam > scale_by_adam: params leaf `dropout/rngs/count` is an array of shape () and dtype uint32, {INTEGERS}",
@@ -163,11 +180,17 @@ FALLING = gradtx.linear_schedule(0.1, 0.0, 10)
     [
         (lambda: ADAM.update(PARAMS, PARAMS, ADAM_STATE), f"adam: state is a dict with keys 'b', 'w', expected tuple; {SWAPPED}"),
         (lambda: ADAM.update(PARAMS, PARAMS), f"adam: state is a dict with keys 'b', 'w', expected tuple; {SWAPPED}"),
-        (lambda: TRACE.update(PARAMS, jnp.ones(2)), f"trace: state is an array of shape (2,) and dtype float32, expected TraceState; {SWAPPED}"),
+        (
+            lambda: TRACE.update(PARAMS, jnp.ones(2)),
+            f"trace: state is an array of shape (2,) and dtype float32, expected TraceState; {SWAPPED}",
+        ),
         (lambda: TRACE.update(PARAMS, None), f"trace: state is None, expected TraceState; {SWAPPED}"),
         (lambda: TRACE.update(PARAMS, EMA.init(PARAMS)), f"trace: state is an EmaState, expected TraceState; {OTHER}"),
         (lambda: TRACE.update(PARAMS, ()), f"trace: state is a tuple of 0, expected TraceState; {OTHER}"),
-        (lambda: ADAM.update(PARAMS, SGD_STATE), f"adam > scale_by_adam: state is an EmptyState, expected ScaleByAdamState; {OTHER}"),
+        (
+            lambda: ADAM.update(PARAMS, SGD_STATE),
+            f"adam > scale_by_adam: state is an EmptyState, expected ScaleByAdamState; {OTHER}",
+        ),
         (lambda: SGD.update(PARAMS, ADAM_STATE), f"sgd > identity: state is a ScaleByAdamState, expected EmptyState; {OTHER}"),
         (
             lambda: gradtx.adamw(0.1).update(PARAMS, ADAM_STATE, PARAMS),
@@ -186,7 +209,7 @@ FALLING = gradtx.linear_schedule(0.1, 0.0, 10)
             f"clip_by_global_norm: state is an EmptyState, expected ClipByGlobalNormState; {OTHER}",
         ),
     ],
-)  # fmt: skip
+)
 def test_states_of_others(call: Any, text: str) -> None:
     assert_raises(call, TypeError, text)
 
@@ -217,7 +240,11 @@ def test_extra_arguments(call: Any, text: str) -> None:
 
 def test_the_error_in_one_call_does_not_colour_the_next() -> None:
     for _ in range(2):
-        assert_raises(lambda: ADAM.update(PARAMS, ()), TypeError, f"adam: state is a tuple of 0, expected a tuple of 2 states, one for each member; {OTHER}")
+        assert_raises(
+            lambda: ADAM.update(PARAMS, ()),
+            TypeError,
+            f"adam: state is a tuple of 0, expected a tuple of 2 states, one for each member; {OTHER}",
+        )
 
 
 # Parameters that were left out ------------------------------------------------------------------------------
@@ -278,5 +305,7 @@ def test_leaves_of_a_wrong_shape(call: Any, text: str) -> None:
 def test_a_leaf_of_six_axes_inside_a_chain() -> None:
     leaf = {"w": jnp.ones((2, 1, 2, 1, 2, 2))}
     tx = gradtx.chain(gradtx.adaptive_grad_clip(0.1))
-    with pytest.raises(ValueError, match=r"^chain > adaptive_grad_clip: a leaf has shape \(2, 1, 2, 1, 2, 2\), expected at most 5 axes"):
+    with pytest.raises(
+        ValueError, match=r"^chain > adaptive_grad_clip: a leaf has shape \(2, 1, 2, 1, 2, 2\), expected at most 5 axes"
+    ):
         tx.update(leaf, tx.init(leaf), leaf)

@@ -81,11 +81,14 @@ def test_equal_conditions_make_equal_values(wrap: Any) -> None:
 def test_errors(wrap: Any) -> None:
     name = wrap.__name__
     cases = [
-        (lambda: wrap(gradtx.adam, odd), "inner is the function adam, expected a gradient transformation (a pair of init and update). "
-         "This is the factory itself: call it, adam(...)."),
+        (
+            lambda: wrap(gradtx.adam, odd),
+            "inner is the function adam, expected a gradient transformation (a pair of init and update). "
+            "This is the factory itself: call it, adam(...).",
+        ),
         (lambda: wrap(gradtx.sgd(0.1), 3), "should_transform_fn is 3 (int), expected a function."),
         (lambda: wrap(gradtx.sgd(0.1), odd, "yes"), "forward_extra_args is 'yes' (str), expected True or False."),
-    ]  # fmt: skip
+    ]
     for call, text in cases:
         with pytest.raises(TypeError) as error:
             call()

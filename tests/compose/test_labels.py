@@ -179,11 +179,14 @@ def test_a_tree_of_labels_that_can_be_called_is_not_called() -> None:
             "gradtx: labels has nothing for the parameter `layers/1/kernel`; its paths are `embed`, `layers/0`, `layers/1/bias`.",
         ),
         ({"embed": 0, "layers": 1, "head": 2}, "gradtx: labels has the path `head`, which no parameter has."),
-        ({"embed": {"table": {"x": 0}}, "layers": 1}, "gradtx: labels has nothing for the parameter `embed/table`; its paths are `embed/table/x`, `layers`."),
+        (
+            {"embed": {"table": {"x": 0}}, "layers": 1},
+            "gradtx: labels has nothing for the parameter `embed/table`; its paths are `embed/table/x`, `layers`.",
+        ),
         ({"embed": 0, "layers": [1, 1, 1]}, "gradtx: labels has the path `layers/2`, which no parameter has."),
         (lambda params: {"embed": 0}, "gradtx: labels has nothing for the parameter `layers/0/bias`; its paths are `embed`."),
     ],
-)  # fmt: skip
+)
 def test_labels_of_another_tree(labels: Any, text: str) -> None:
     with pytest.raises(ValueError, match=r"^gradtx: labels has") as error:
         spread("labels", labels, PARAMS)

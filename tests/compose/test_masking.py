@@ -83,7 +83,7 @@ def test_masked_out_leaves_may_be_integers() -> None:
 
 
 def test_gradients_of_integers_are_frozen() -> None:
-    """What `jax.grad(allow_int=True)` gives for an integer parameter (float0) passes through, with the remedy that the error names."""
+    """A float0, which `jax.grad(allow_int=True)` gives for an integer parameter, passes with the remedy that the error names."""
     params = {"w": jnp.ones(2), "n": jnp.asarray(3)}
     grads = jax.grad(lambda p: jnp.sum(p["w"] ** 2), allow_int=True)(params)
     only_w = {"w": True, "n": False}

@@ -18,6 +18,7 @@ CALL_ADAM = " This is the factory itself: call it, adam(...)."
 TEXT_HINT = " A number is wanted, not text."
 SCHEDULE = ", or a schedule (a function of the step count)"
 TRANSFORMATION = "a gradient transformation (a pair of init and update)"
+CHOICE = Annotated[str, checks.one_of("hard", "soft")]
 MASK = "a tree of booleans shaped like the parameters (or a prefix of it), or a function from parameters to one"
 
 
@@ -118,8 +119,8 @@ REFUSED = [
     (Key, 1.5, TypeError, "1.5 (float)", "a random key of jax.random, or a whole number to seed one", ""),
     (Key, True, TypeError, "True (bool)", "a random key of jax.random, or a whole number to seed one", ""),
     (checks.Decay | None, 2.0, ValueError, "2.0 (float)", "a number in [0, 1), or None", ""),
-    (Annotated[str, checks.one_of("hard", "soft")], "sotf", TypeError, "'sotf' (str)", "one of 'hard', 'soft'", " Did you mean 'soft'?"),
-    (Annotated[str, checks.one_of("hard", "soft")], 3, TypeError, "3 (int)", "one of 'hard', 'soft'", ""),
+    (CHOICE, "sotf", TypeError, "'sotf' (str)", "one of 'hard', 'soft'", " Did you mean 'soft'?"),
+    (CHOICE, 3, TypeError, "3 (int)", "one of 'hard', 'soft'", ""),
 ]  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def test_traced_numbers_pass(annotation: Any) -> None:
     domain = checks.domain_of(annotation)
     assert domain is not None
     jax.jit(lambda x: checks.check_argument("name", "argument", x, domain))(-5.0)
-    with pytest.raises(TypeError, match="^name: argument is an array of shape \\(2,\\) and dtype float32, expected a "):
+    with pytest.raises(TypeError, match=r"^name: argument is an array of shape \(2,\) and dtype float32, expected a "):
         jax.jit(lambda x: checks.check_argument("name", "argument", x, domain))(jnp.ones(2))
 
 
@@ -156,7 +157,10 @@ def test_annotations_without_a_domain(annotation: Any) -> None:
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: gradtx.chain(gradtx.sgd(0.1), gradtx.adam), f"chain: argument 1 is the function adam, expected {TRANSFORMATION}.{CALL_ADAM}"),
+        (
+            lambda: gradtx.chain(gradtx.sgd(0.1), gradtx.adam),
+            f"chain: argument 1 is the function adam, expected {TRANSFORMATION}.{CALL_ADAM}",
+        ),
         (
             lambda: gradtx.chain(gradtx.constant_schedule(0.1)),
             f"chain: argument 0 is a Function, expected {TRANSFORMATION}. "
@@ -178,7 +182,7 @@ def test_annotations_without_a_domain(annotation: Any) -> None:
             "Call it, if it makes a transformation; a schedule becomes one with scale_by_learning_rate(schedule).",
         ),
     ],
-)  # fmt: skip
+)
 def test_members_of_a_chain(call: Any, text: str) -> None:
     with pytest.raises(TypeError) as error:
         call()

@@ -173,7 +173,8 @@ FUNCTIONS = (
         (
             lambda: gradtx.from_config({"name": "my_package.my_module:mine"}),
             ValueError,
-            "from_config: name is 'my_package.my_module:mine', expected a declared factory. Import the module that declares it first.",
+            "from_config: name is 'my_package.my_module:mine', expected a declared factory. "
+            "Import the module that declares it first.",
         ),
         (
             lambda: gradtx.from_config({"name": "scale", "arguments": {"step": 1.0}}),

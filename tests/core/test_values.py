@@ -67,7 +67,10 @@ FALLING = gradtx.linear_schedule(0.1, 0.0, 10)
         (gradtx.masked(gradtx.scale(2.0), {"w": True}), "masked(inner=scale(step_size=2.0), mask={'w': True})"),
         (gradtx.stateless(plain_init), "stateless(f=plain_init)"),
         (gradtx.named_chain(("a", gradtx.scale(2.0))), "named_chain(('a', scale(step_size=2.0)))"),
-        (gradtx.inject_hyperparams(gradtx.sgd, "nesterov")(0.1), "inject_hyperparams(sgd, static_args=('nesterov',))(learning_rate=0.1)"),
+        (
+            gradtx.inject_hyperparams(gradtx.sgd, "nesterov")(0.1),
+            "inject_hyperparams(sgd, static_args=('nesterov',))(learning_rate=0.1)",
+        ),
         (
             gradtx.inject_hyperparams(gradtx.sgd, hyperparam_dtype=jnp.bfloat16)(0.1),
             "inject_hyperparams(sgd, hyperparam_dtype='bfloat16')(learning_rate=0.1)",
@@ -77,7 +80,7 @@ FALLING = gradtx.linear_schedule(0.1, 0.0, 10)
         (gathered(1, 2, [3], last=(4,), a=5), "gathered(first=1, 2, [3], last=(4,), a=5)"),
         (ramp(0.5), "ramp(slope=0.5)"),
     ],
-)  # fmt: skip
+)
 def test_repr_is_the_call(value: Any, text: str) -> None:
     assert repr(value) == text
     if isinstance(value, tuple):
@@ -115,7 +118,10 @@ def by_hand(count: Any) -> Any:
             lambda: gradtx.inject_hyperparams(gradtx.sgd, hyperparam_dtype="bfloat16")(0.1),
             lambda: gradtx.inject_hyperparams(gradtx.sgd, (), jnp.bfloat16)(learning_rate=0.1),
         ),
-        (lambda: gradtx.inject_hyperparams(gradtx.sgd, "nesterov")(0.1), lambda: gradtx.inject_hyperparams(gradtx.sgd, ["nesterov"])(0.1)),
+        (
+            lambda: gradtx.inject_hyperparams(gradtx.sgd, "nesterov")(0.1),
+            lambda: gradtx.inject_hyperparams(gradtx.sgd, ["nesterov"])(0.1),
+        ),
         (lambda: gradtx.sgd(np.float32(0.1)), lambda: gradtx.sgd(np.float32(0.1))),
         (lambda: gradtx.sgd(by_hand), lambda: gradtx.sgd(by_hand)),
         (lambda: gradtx.sgd(gradtx.linear_schedule(0.1, 0.0, 10)), lambda: gradtx.sgd(FALLING)),
@@ -124,7 +130,7 @@ def by_hand(count: Any) -> Any:
         (lambda: ramp(0.5), lambda: ramp(slope=0.5)),
         (lambda: other_names(), lambda: other_names()),
     ],
-)  # fmt: skip
+)
 def test_equal_calls_make_equal_values(first: Any, second: Any) -> None:
     a, b = first(), second()
     assert a == b
