@@ -43,7 +43,7 @@ def inject_hyperparams(
     Args:
       inner_factory: function that makes a transformation.
       static_args: names of arguments to leave as they are (those that choose shapes, dtypes or branches). Booleans, text,
-        None, dtypes and other non-numbers are left as they are in any case.
+        None, dtypes, other non-numbers, and whole numbers such as a seed are left as they are in any case.
       hyperparam_dtype: dtype of the hyperparameters; None is float32 (float64 under `jax_enable_x64`).
 
     Returns:

@@ -57,6 +57,7 @@ def test_float64_stays() -> None:
         out = map_leaves(average, [jnp.full(2, 0.1)], [jnp.zeros(2)], b=0.9)
         assert out[1][0].dtype == jnp.float64
         np.testing.assert_allclose(out[1][0], 0.01, rtol=1e-15)
+        np.testing.assert_allclose(map_leaves(scaled, jnp.full(2, 3.0), factor=jnp.asarray(0.1)), 0.1 * 3, rtol=1e-15)
 
 
 def test_results_have_the_dtypes_of_their_trees() -> None:
@@ -143,6 +144,12 @@ def test_leaves_of_one_shape_share_one_trace() -> None:
     tree = {"a": jnp.ones(3), "b": jnp.ones(3), "c": jnp.ones(3), "d": jnp.ones((2, 2))}
     jax.jit(lambda tree: map_leaves(counted, tree, factor=2.0))(tree)
     assert sorted(traces) == [(2, 2), (3,)]
+
+
+def test_a_leaf_of_its_own_shape_is_traced_in_place() -> None:
+    """It would pay for a function of its own, to trace and to lower, and share it with nobody."""
+    jaxpr = jax.make_jaxpr(lambda tree: map_leaves(double, tree))({"a": jnp.ones(3), "b": jnp.ones(3), "c": jnp.ones(2)})
+    assert sorted(equation.primitive.name for equation in jaxpr.eqns) == ["jit", "jit", "mul"]
 
 
 def test_vmap_over_a_shared_scalar() -> None:

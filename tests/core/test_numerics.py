@@ -88,6 +88,7 @@ NORMS = [
     ([[3e-30], [4.0]], 4.0),
     ([[1e38] * 4], 2e38),
     ([[3e-20, 4e-20]], 5e-20),
+    ([[1.2e-19] + [1e-19] * 1000], (1.44e-38 + 1e-35) ** 0.5),  # one square is a normal number, all others are flushed to zero
     ([[INF, 1.0]], INF),
     ([[-INF], [0.0]], INF),
     ([[NAN, 1.0]], NAN),

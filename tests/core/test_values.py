@@ -128,6 +128,7 @@ def by_hand(count: Any) -> Any:
         (lambda: gradtx.chain(gradtx.clip(1.0), thrice(2.0)), lambda: gradtx.chain(gradtx.clip(1.0), thrice(factor=2.0))),
         (lambda: gathered([1, {"a": 2}], 3, b=4), lambda: gathered([1, {"a": 2}], 3, b=4)),
         (lambda: ramp(0.5), lambda: ramp(slope=0.5)),
+        (lambda: gathered(jnp.bfloat16, np.float32), lambda: gathered(jnp.dtype("bfloat16"), np.dtype("float32"))),
         (lambda: other_names(), lambda: other_names()),
     ],
 )

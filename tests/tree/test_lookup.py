@@ -89,7 +89,10 @@ def test_get_of_none_integer_keys_and_class_names():
 
 def test_get_of_several():
     state = gradtx.adam(FALLING).init(PARAMS)
-    message = r"tree.get: 'count' is found 2 times, .*: `0/ScaleByAdamState.count`, `1/ScaleByScheduledLearningRateState.count`.*filtering="
+    message = (
+        r"tree.get: 'count' is found 2 times, .*: `0/ScaleByAdamState.count`, "
+        r"`1/ScaleByScheduledLearningRateState.count`.*filtering="
+    )
     with pytest.raises(KeyError, match=message):
         get(state, "count")
     assert get(state, "count", filtering=lambda path, _: path[-1].tuple_name == "ScaleByAdamState") == 0
