@@ -98,7 +98,7 @@ def _show(arguments: dict[str, Any]) -> str:
     return f"inject_hyperparams({', '.join([show(inner), *options])})({changed})"
 
 
-@factory(composite=True, show=_show)
+@factory(composite=True, show=_show, name="inject_hyperparams")
 def injected(
     inner_factory: Callable[..., Any], arguments: dict[str, Any], static_args: tuple[str, ...], hyperparam_dtype: FloatDType | None
 ) -> GradientTransformation:

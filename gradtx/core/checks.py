@@ -171,8 +171,8 @@ def _is_mask(value: Any) -> bool:
 
 
 _finite = _number("a finite number", np.isfinite)
-_non_negative = _number("a number >= 0", lambda x: (x >= 0) & np.isfinite(x))
-_positive = _number("a number > 0", lambda x: (x > 0) & np.isfinite(x))
+_non_negative = _number("a finite number >= 0", lambda x: (x >= 0) & np.isfinite(x))
+_positive = _number("a finite number > 0", lambda x: (x > 0) & np.isfinite(x))
 _decay = _number("a number in [0, 1)", lambda x: (x >= 0) & (x < 1))
 
 
@@ -189,6 +189,7 @@ Number = Annotated[ArrayLike, _finite]
 NonNegative = Annotated[ArrayLike, _non_negative]
 Positive = Annotated[ArrayLike, _positive]
 Decay = Annotated[ArrayLike, _decay]
+Bound = Annotated[ArrayLike, _number("a number >= 0, or inf", lambda x: x >= 0)]
 Fraction = Annotated[ArrayLike, _number("a number in [0, 1]", lambda x: (x >= 0) & (x <= 1))]
 Rate = Annotated[ArrayLike | Schedule, _number_or_schedule(_non_negative)]
 DecayOrSchedule = Annotated[ArrayLike | Schedule, _number_or_schedule(_decay)]

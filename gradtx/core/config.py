@@ -130,9 +130,8 @@ def _encode(at: str, value: Any) -> Any:
 
 
 def _encode_dict(at: str, value: dict[Any, Any]) -> Any:
-    items = [[_encode(at, key), _encode(f"{at}[{key!r}]", item)] for key, item in value.items()]
-    plain = all(isinstance(key, str) and not key.startswith("$") for key in value) and "name" not in value
-    return dict(items) if plain else {"$dict": items}
+    """Pairs, since order matters (the first pattern of `by_path` decides) and writers of JSON and YAML may sort keys."""
+    return {"$dict": [[_encode(at, key), _encode(f"{at}[{key!r}]", item)] for key, item in value.items()]}
 
 
 def _encode_array(value: Any) -> dict[str, Any]:

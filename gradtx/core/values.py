@@ -94,7 +94,7 @@ class Function(Declared):
 
 
 def factory(
-    *, composite: bool = False, show: Callable[[dict[str, Any]], str] | None = None
+    *, composite: bool = False, show: Callable[[dict[str, Any]], str] | None = None, name: str | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Declares a function that makes a transformation, a schedule or another function as a *factory*.
 
@@ -107,6 +107,7 @@ def factory(
     Args:
       composite: for factories whose transformation only hands leaves on to others (`chain`, `masked`): its
         own leaves are not checked.
+      name: what errors and configs call it, if not the function's name.
       show: makes the text for `repr` from the arguments, if it is not `name(argument=value, ...)`.
 
     Returns:
@@ -125,24 +126,26 @@ def factory(
     """
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
+        called = name or function.__name__
         signature = inspect.signature(function)
         hints = typing.get_type_hints(function, include_extras=True)
-        domains = {name: d for name, hint in hints.items() if (d := checks.domain_of(hint)) is not None}
+        domains = {argument: d for argument, hint in hints.items() if (d := checks.domain_of(hint)) is not None}
 
         @functools.wraps(function)
         def make(*args: P.args, **kwargs: P.kwargs) -> R:
-            bound = _bind(function.__name__, signature, args, kwargs)
-            arguments = {name: _copied(value) for name, value in bound.arguments.items()}
-            for name, domain in domains.items():
-                if name in arguments:
-                    _check(function.__name__, signature.parameters[name], arguments[name], domain)
-                    arguments[name] = domain.canonical(arguments[name])
+            bound = _bind(called, signature, args, kwargs)
+            arguments = {argument: _copied(value) for argument, value in bound.arguments.items()}
+            for argument, domain in domains.items():
+                if argument in arguments:
+                    _check(called, signature.parameters[argument], arguments[argument], domain)
+                    arguments[argument] = domain.canonical(arguments[argument])
             bound.arguments.update(arguments)
             value = function(*bound.args, **bound.kwargs)
             call = Call(make, arguments, show)
             declared = getattr(value, "_declared", None)
             return declared(call, composite) if declared else typing.cast(R, Function(typing.cast(Any, value), call))
 
+        make.__name__ = called
         make.__gradtx_factory__ = True  # type: ignore[attr-defined]
         factories[factory_name(make)] = make
         return make

@@ -1,5 +1,6 @@
 """Numbers to log: `metrics` collects them from any state, `monitor` measures more."""
 
+import collections
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -33,26 +34,28 @@ def metrics(state: Any) -> dict[str, jax.Array]:
       >>> {name: float(value) for name, value in gradtx.metrics(state).items()}
       {'grad_norm': 5.0, 'clip_fraction': 1.0, 'learning_rate': 0.5}
     """
-    found = list(_walk((), state))
-    names = [name for _, name, _ in found]
-    return {name if names.count(name) == 1 else "/".join((*path, name)): jnp.asarray(value) for path, name, value in found}
+    found = list(_walk(state))
+    spellings = [[name, "/".join((*keys, name)), "/".join((*path, name))] for keys, path, name, _ in found]
+    taken = collections.Counter(spelling for row in spellings for spelling in set(row))
+    chosen = [next((s for s in row if taken[s] == 1), row[-1]) for row in spellings]
+    return {name: jnp.asarray(value) for name, (*_, value) in zip(chosen, found, strict=True)}
 
 
-def _walk(path: tuple[str, ...], node: Any) -> Iterator[tuple[tuple[str, ...], str, Any]]:
-    """Names and values below a node of the state, with the keys and positions that lead there."""
+Path = tuple[str, ...]
+
+
+def _walk(node: Any, keys: Path = (), path: Path = ()) -> Iterator[tuple[Path, Path, str, Any]]:
+    """Names and values below a node of the state, with the keys and positions that lead there, and these with fields between."""
     if hasattr(node, "_fields"):
         own: Any = getattr(node, "metrics", None)
         if own is not None:
             for name, value in own().items():
-                yield path, name, value
-        for child in node:
-            yield from _walk(path, child)
-    elif isinstance(node, Mapping):
-        for key, child in node.items():
-            yield from _walk((*path, str(key)), child)
-    elif isinstance(node, (list, tuple)):
-        for i, child in enumerate(node):
-            yield from _walk((*path, str(i)), child)
+                yield keys, path, name, value
+        for field, child in zip(node._fields, node, strict=True):
+            yield from _walk(child, keys, (*path, field))
+    elif isinstance(node, (Mapping, list, tuple)):
+        for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
+            yield from _walk(child, (*keys, str(key)), (*path, str(key)))
 
 
 class MonitorState(NamedTuple):

@@ -1,17 +1,25 @@
 """Bounds on updates: by element, by norm, by block."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks
 from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
-from gradtx.core.checks import NonNegative, Positive
+from gradtx.core.checks import Bound, Domain, Positive
 from gradtx.core.leaves import map_leaves, require_params
 from gradtx.core.numerics import abs_sq, default_float, promote, real_dtype, root_sum_squares, safe_increment, zero_count
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.values import factory
+
+
+def _is_axes(value: Any) -> bool:
+    axes = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)
+
+
+Axes = Annotated[int | tuple[int, ...], Domain("a whole number, or a tuple of them", _is_axes)]
 
 
 class ClipByGlobalNormState(NamedTuple):
@@ -33,7 +41,7 @@ def _clip(u: jax.Array, *, max_delta: Any) -> jax.Array:
 
 
 @factory()
-def clip(max_delta: NonNegative) -> GradientTransformation:
+def clip(max_delta: Bound) -> GradientTransformation:
     """Clips each element: `min(max(u, -max_delta), max_delta)`; real and imaginary parts each.
 
     Args:
@@ -65,14 +73,14 @@ def _shrink(u: jax.Array, *, ratio: Any) -> jax.Array:
 
 
 @factory()
-def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformation:
+def clip_by_global_norm(max_norm: Bound) -> GradientTransformation:
     """Scales all updates down together where their norm is too large: `u * min(1, max_norm / |u|)`.
 
     `|u|` is the Euclidean norm over the whole tree, taken in at least float32 and safe from overflow. Where it is inf or NaN,
     updates pass unchanged, so that a wrapper that skips non-finite steps sees them.
 
     Args:
-      max_norm: largest norm, >= 0.
+      max_norm: largest norm, >= 0; inf only measures.
 
     State: `ClipByGlobalNormState(steps int32, clipped int32, norm float32)`, 12 bytes. `gradtx.metrics` reports `grad_norm`
       (the last norm before clipping) and `clip_fraction` (the share of steps that clipped).
@@ -187,9 +195,7 @@ def _clip_unitwise(u: jax.Array, p: jax.Array, *, clipping: Any, eps: Any, axis:
 
 
 @factory()
-def adaptive_grad_clip(
-    clipping: Positive, eps: Positive = 1e-3, axis: int | tuple[int, ...] | None = None
-) -> GradientTransformation:
+def adaptive_grad_clip(clipping: Positive, eps: Positive = 1e-3, axis: Axes | None = None) -> GradientTransformation:
     """Clips each unit's gradient by its weights: `u * min(1, clipping * max(|w|, eps) / |u|)`, norms as in `unitwise_norm`.
 
     Args:

@@ -6,7 +6,7 @@ import jax
 
 from gradtx.compose.masking import masked
 from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
-from gradtx.core.checks import Mask, Rate
+from gradtx.core.checks import Mask, Rate, Schedule
 from gradtx.core.leaves import map_leaves, require_params
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.values import factory
@@ -51,20 +51,31 @@ def add_decayed_weights(weight_decay: Rate = 0.0, mask: Mask | None = None) -> G
 
     Source: Loshchilov and Hutter 2017, arXiv:1711.05101.
     """
+    if callable(weight_decay):
+        tx = _scheduled(weight_decay)
+    else:
 
-    def init(params: Any) -> EmptyState | WeightDecayScheduleState:
-        return WeightDecayScheduleState(zero_count()) if callable(weight_decay) else init_empty_state(params)
+        def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+            return _decayed(updates, params, weight_decay), state
 
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-        require_params(params)
-        if callable(weight_decay):
-            decay = weight_decay(state.count)
-            state = WeightDecayScheduleState(safe_increment(state.count))
-        else:
-            decay = weight_decay
-        if isinstance(decay, (int, float)) and decay == 0:
-            return updates, state
-        return map_leaves(_add_decay, updates, params, weight_decay=decay), state
-
-    tx = GradientTransformation(init, update)
+        tx = GradientTransformation(init_empty_state, update)
     return tx if mask is None else masked(tx, mask)
+
+
+def _scheduled(weight_decay: Schedule) -> GradientTransformation:
+    def init(params: Any) -> WeightDecayScheduleState:
+        return WeightDecayScheduleState(zero_count())
+
+    def update(
+        updates: Any, state: WeightDecayScheduleState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, WeightDecayScheduleState]:
+        return _decayed(updates, params, weight_decay(state.count)), WeightDecayScheduleState(safe_increment(state.count))
+
+    return GradientTransformation(init, update)
+
+
+def _decayed(updates: Any, params: Any, weight_decay: Any) -> Any:
+    require_params(params)
+    if isinstance(weight_decay, (int, float)) and weight_decay == 0:
+        return updates
+    return map_leaves(_add_decay, updates, params, weight_decay=weight_decay)

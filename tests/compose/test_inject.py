@@ -239,13 +239,13 @@ SGD, ADAM = gradtx.inject_hyperparams(gradtx.sgd)(0.1), gradtx.inject_hyperparam
         (
             lambda: gradtx.inject_hyperparams(gradtx.sgd)("0.1"),
             TypeError,
-            "sgd: learning_rate is '0.1' (str), expected a number >= 0, or a schedule (a function of the step count). "
+            "sgd: learning_rate is '0.1' (str), expected a finite number >= 0, or a schedule (a function of the step count). "
             "A number is wanted, not text.",
         ),
         (
             lambda: gradtx.inject_hyperparams(gradtx.sgd, hyperparam_dtype="int32")(0.1),
             TypeError,
-            "injected: hyperparam_dtype is 'int32' (str), expected a floating dtype, such as 'float32' or jnp.bfloat16, or None.",
+            "inject_hyperparams: hyperparam_dtype is 'int32' (str), expected a floating dtype, such as 'float32' or jnp.bfloat16, or None.",
         ),
         (
             lambda: gradtx.inject_hyperparams(lambda rate: 3)(0.1),
@@ -256,13 +256,13 @@ SGD, ADAM = gradtx.inject_hyperparams(gradtx.sgd)(0.1), gradtx.inject_hyperparam
         (
             lambda: SGD.update(PARAMS, ADAM.init(PARAMS)),
             TypeError,
-            "injected: state is an InjectHyperparamsState, expected an InjectHyperparamsState with hyperparams 'learning_rate'; "
+            "inject_hyperparams: state is an InjectHyperparamsState, expected an InjectHyperparamsState with hyperparams 'learning_rate'; "
             + OTHER,
         ),
         (
             lambda: ADAM.update(PARAMS, SGD.init(PARAMS)),
             TypeError,
-            "injected: state is an InjectHyperparamsState, expected an InjectHyperparamsState with hyperparams 'learning_rate', "
+            "inject_hyperparams: state is an InjectHyperparamsState, expected an InjectHyperparamsState with hyperparams 'learning_rate', "
             "'b1', 'b2', 'eps', 'eps_root'; " + OTHER,
         ),
     ],

@@ -247,3 +247,11 @@ def test_errors(call: Any, text: str) -> None:
     with pytest.raises(TypeError) as error:
         call()
     assert str(error.value) == text
+
+
+def test_names_that_clash_at_one_path_are_told_apart_by_fields() -> None:
+    make = gradtx.inject_hyperparams(lambda b1: gradtx.chain(gradtx.monitor({"b1": gradtx.global_norm}), gradtx.trace(b1)))
+    tx = make(b1=0.5)
+    params = jnp.asarray([3.0, 4.0])
+    _, state = tx.update(params, tx.init(params))
+    assert {name: float(value) for name, value in gradtx.metrics(state).items()} == {"b1": 0.5, "0/b1": 5.0}

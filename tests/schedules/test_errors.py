@@ -39,7 +39,7 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: gradtx.polynomial_schedule(1.0, 0.0, 0, 5),
         ValueError,
-        r"polynomial_schedule: power is 0 \(int\), expected a number > 0",
+        r"polynomial_schedule: power is 0 \(int\), expected a finite number > 0",
     ),
     (
         lambda: gradtx.polynomial_schedule(1.0, 0.0, 1, 0),
@@ -49,7 +49,7 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: gradtx.exponential_decay(1.0, 5, 0.0),
         ValueError,
-        r"exponential_decay: decay_rate is 0.0 \(float\), expected a number > 0",
+        r"exponential_decay: decay_rate is 0.0 \(float\), expected a finite number > 0",
     ),
     (lambda: gradtx.exponential_decay(1.0, 0, 0.5), ValueError, rf"exponential_decay: transition_steps is 0 \(int\), {NATURAL}"),
     (lambda: gradtx.exponential_decay(1.0, 5, 0.5, 0, 1), TypeError, r"staircase is 1 \(int\), expected True or False"),
@@ -61,12 +61,16 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: gradtx.natural_exponential_decay(1.0, -0.1),
         ValueError,
-        r"natural_exponential_decay: decay_rate is -0.1 \(float\), expected a number >= 0",
+        r"natural_exponential_decay: decay_rate is -0.1 \(float\), expected a finite number >= 0",
     ),
     (lambda: gradtx.step_decay_schedule(1.0, 0), ValueError, rf"step_decay_schedule: step_size is 0 \(int\), {NATURAL}"),
     (lambda: gradtx.inverse_sqrt_schedule(1.0, -1), ValueError, rf"inverse_sqrt_schedule: warmup_steps is -1 \(int\), {WHOLE}"),
     (lambda: gradtx.cosine_decay_schedule(1.0, 0), ValueError, rf"cosine_decay_schedule: decay_steps is 0 \(int\), {NATURAL}"),
-    (lambda: gradtx.cosine_decay_schedule(1.0, 5, exponent=-1), ValueError, r"exponent is -1 \(int\), expected a number > 0"),
+    (
+        lambda: gradtx.cosine_decay_schedule(1.0, 5, exponent=-1),
+        ValueError,
+        r"exponent is -1 \(int\), expected a finite number > 0",
+    ),
     (
         lambda: gradtx.cosine_annealing_schedule(1.0, 0),
         ValueError,
@@ -92,7 +96,7 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: gradtx.warmup_exponential_decay_schedule(0.0, 1.0, 5, 10, -0.5),
         ValueError,
-        r"warmup_exponential_decay_schedule: decay_rate is -0.5 \(float\), expected a number > 0",
+        r"warmup_exponential_decay_schedule: decay_rate is -0.5 \(float\), expected a finite number > 0",
     ),
     (lambda: gradtx.warmup_stable_decay_schedule(0.0, 1.0, 1, 1, 0), ValueError, rf"decay_steps is 0 \(int\), {NATURAL}"),
     (
@@ -149,12 +153,12 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: gradtx.cosine_onecycle_schedule(9, 1.0, div_factor=0.0),
         ValueError,
-        r"div_factor is 0.0 \(float\), expected a number > 0",
+        r"div_factor is 0.0 \(float\), expected a finite number > 0",
     ),
     (
         lambda: gradtx.piecewise_constant_schedule(1.0, {5: -0.1}),
         ValueError,
-        r"piecewise_constant_schedule: boundaries_and_scales\[5\] is -0.1 \(float\), expected a number >= 0",
+        r"piecewise_constant_schedule: boundaries_and_scales\[5\] is -0.1 \(float\), expected a finite number >= 0",
     ),
     (
         lambda: gradtx.piecewise_constant_schedule(1.0, {2.5: 0.1}),
