@@ -25,9 +25,7 @@ MODEL = (
     "expected a floating or complex array. Was a whole model handed over? Pass its arrays alone: nnx.state(model, nnx.Param) "
     "in Flax NNX, variables['params'] in Linen, eqx.filter(model, eqx.is_inexact_array) in Equinox."
 )
-INTEGERS = (
-    "expected a floating or complex array. Keep integers and booleans out of the parameters, or mask them with gradtx.masked."
-)
+INTEGERS = "expected a floating or complex array. Keep integers and booleans out of the parameters, or wrap the whole optimizer: gradtx.masked(tx, mask)."
 
 
 def assert_raises(call: Any, error: type[Exception], text: str) -> None:

@@ -44,17 +44,16 @@ def by_path(rules: Mapping[str, Any], default: Any = None) -> Callable[[Any], An
         try:
             compiled.append((re.compile(pattern), label))
         except re.error as error:
-            raise ValueError(f"by_path: rules has the pattern {pattern!r}, expected a regular expression ({error}).") from None
+            hint = f" For any text write '.*': '.{pattern}'." if pattern.startswith("*") else ""
+            raise ValueError(
+                f"by_path: rules has the pattern {pattern!r}, expected a regular expression ({error}).{hint}"
+            ) from None
 
     def label_tree(params: Any) -> Any:
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_masked_or_none)
         paths = ["/".join(parts) or ROOT for parts in leaves_by_path(params, is_leaf=is_masked_or_none)]
-        unused = [p for p, _ in compiled if leaves and not any(p.fullmatch(path) for path in paths)]
-        if unused:
-            raise ValueError(
-                f"by_path: the pattern {unused[0].pattern!r} matches no parameter (the whole path must match); "
-                f"paths are {_some(paths)}.{checks.did_you_mean(unused[0].pattern, paths)}"
-            )
+        if leaves:
+            _check_used([pattern for pattern, _ in compiled], paths)
         labelled = zip(paths, leaves, strict=True)
         return treedef.unflatten([leaf if is_masked_or_none(leaf) else _label(path) for path, leaf in labelled])
 
@@ -67,6 +66,36 @@ def by_path(rules: Mapping[str, Any], default: Any = None) -> Callable[[Any], An
         return default
 
     return label_tree
+
+
+def _check_used(patterns: list[re.Pattern[str]], paths: list[str]) -> None:
+    """Raises for a pattern that decides nothing."""
+    deciding = {next((p for p in patterns if p.fullmatch(path)), None) for path in paths}
+    for i, pattern in enumerate(patterns):
+        if pattern in deciding:
+            continue
+        if not any(map(pattern.fullmatch, paths)):
+            raise ValueError(
+                f"by_path: the pattern {pattern.pattern!r} matches no parameter (the whole path must match); "
+                f"paths are {_some(paths)}.{_cure(pattern.pattern, paths)}"
+            )
+        earlier = next(p.pattern for p in patterns[:i] if any(p.fullmatch(path) and pattern.fullmatch(path) for path in paths))
+        raise ValueError(
+            f"by_path: the pattern {pattern.pattern!r} decides no parameter: patterns before it, such as {earlier!r}, "
+            "match all that it matches. Put it first."
+        )
+
+
+def _cure(pattern: str, paths: list[str]) -> str:
+    """What to write instead of a pattern that matches nothing, where that can be guessed."""
+    anywhere = f"(.*/)?{pattern}"
+    if any(re.fullmatch(anywhere, path) for path in paths):
+        return f" To match it anywhere write {anywhere!r}."
+    names = sorted({part for path in paths for part in path.split("/")})
+    for word in re.findall(r"\w+", pattern):
+        if word not in names and (hint := checks.did_you_mean(word, names)):
+            return f"{hint[:-1]} for {word!r}?"
+    return ""
 
 
 def spread(what: str, labels: Any, params: Any) -> list[Any]:

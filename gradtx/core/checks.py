@@ -64,6 +64,8 @@ def kind(value: Any) -> str:
         return f"{value!r}" if value is None else f"{value!r} ({type(value).__name__})"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
+    if callable(value) and hasattr(value, "call"):  # what a factory made
+        return repr(value)
     if inspect.isroutine(value):
         return f"the function {getattr(value, '__qualname__', repr(value))}"
     if isinstance(value, Mapping):
@@ -82,7 +84,8 @@ def _a(name: str) -> str:
 
 def did_you_mean(word: str, known: Any) -> str:
     """` Did you mean 'x'?` where a known word is close, else nothing."""
-    close = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.7)
+    names = [str(k) for k in known]
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.7) or [name for name in names if word and name.startswith(word)]
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
@@ -101,7 +104,9 @@ def is_schedule(value: Any) -> bool:
 
 def is_transformation(value: Any) -> bool:
     """Whether `value` has an `init` and an `update`, as gradtx's, Optax's or a user's own do."""
-    return not isinstance(value, type) and callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
+    if isinstance(value, type) or is_factory(value):
+        return False
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
 
 
 def _is_number(value: Any) -> bool:

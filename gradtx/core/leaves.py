@@ -176,7 +176,7 @@ def _leaf_hint(leaf: Any) -> str:
     if dtype == jax.dtypes.float0:
         return " float0 is the gradient of an integer parameter: leave it out of the parameters, or mask it with gradtx.freeze."
     if dtype is not None or isinstance(leaf, (bool, int)):
-        return " Keep integers and booleans out of the parameters, or mask them with gradtx.masked."
+        return " Keep integers and booleans out of the parameters, or wrap the whole optimizer: gradtx.masked(tx, mask)."
     if callable(leaf) or inspect.isroutine(leaf):
         return (
             " Was a whole model handed over? Pass its arrays alone: nnx.state(model, nnx.Param) in Flax NNX, "

@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import pathlib
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -13,6 +15,9 @@ from gradtx.core import checks
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+TORCH_NAMES = {"lr": "learning_rate", "betas": "b1", "wd": "weight_decay", "alpha": "decay", "rho": "decay"}
+"""What PyTorch and its users call some arguments, for hints."""
 
 factories: dict[str, Callable[..., Any]] = {}
 """Every declared factory by its name: `adam` for gradtx's own, `package.module:name` for a user's."""
@@ -93,36 +98,59 @@ class Function(Declared):
         return self._function(*args, **kwargs)
 
 
+@typing.overload
+def factory(function: Callable[P, R], /) -> Callable[P, R]: ...
+@typing.overload
 def factory(
     *, composite: bool = False, show: Callable[[dict[str, Any]], str] | None = None, name: str | None = None
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def factory(
+    function: Any = None,
+    /,
+    *,
+    composite: bool = False,
+    show: Callable[[dict[str, Any]], str] | None = None,
+    name: str | None = None,
+) -> Any:
     """Declares a function that makes a transformation, a schedule or another function as a *factory*.
 
     What it makes is then a value: it prints as the call that made it, equal calls give equal and equally
     hashed values (so that two equal optimizers share one compiled step), it pickles, and `to_config` turns it
-    into a dict. Arguments annotated with a domain of `gradtx.core.checks` (`Decay`, `Rate`, ...) are checked.
-    A transformation's `init` and `update` also get gradtx's checks of the trees that they are called with.
-    Where an argument cannot be hashed (an array, a tracer), a value is equal to itself alone.
+    into a dict. Arguments annotated with a domain of `gradtx.core.checks` are checked: `Number`, `NonNegative`, `Positive`,
+    `Decay` (in [0, 1)), `Fraction` (in [0, 1]), `Rate` (a number >= 0 or a schedule), `PositiveInt`, `Flag`, `FloatDType`, `Mask`,
+    `Transformation`, `Function`. A transformation's `init` and `update` also get gradtx's checks of the trees that they are called
+    with; keyword-only parameters of `update` are the extra arguments that it takes. Where an argument cannot be hashed
+    (an array, a tracer), a value is equal to itself alone.
 
     Args:
+      function: the factory, where the decorator is used without parentheses. It returns a pair `(init, update)`, such as a
+        `GradientTransformation`, or a function.
       composite: for factories whose transformation only hands leaves on to others (`chain`, `masked`): its
         own leaves are not checked.
       name: what errors and configs call it, if not the function's name.
       show: makes the text for `repr` from the arguments, if it is not `name(argument=value, ...)`.
 
     Returns:
-      A decorator.
+      A decorator, or the declared factory.
 
     Raises:
-      TypeError, ValueError: when the factory is called with arguments it does not take, or out of domain.
+      TypeError, ValueError: when the factory is called with wrong arguments, or returns something else.
 
     Example:
-      >>> import gradtx
-      >>> @gradtx.factory()
-      ... def twice():
-      ...     return gradtx.stateless_with_tree_map(lambda u, p: 2 * u)
-      >>> twice(), twice() == twice()
-      (twice(), True)
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> from gradtx.core.checks import Positive
+      >>> @gradtx.factory
+      ... def scale_by_best(target: Positive = 1.0):  # a state, and an extra argument
+      ...     def init(params):
+      ...         return {"best": jnp.asarray(jnp.inf)}
+      ...     def update(updates, state, params=None, *, value, **extra_args):
+      ...         best = jnp.minimum(state["best"], value)
+      ...         return jax.tree.map(lambda u: u * best / target, updates), {"best": best}
+      ...     return gradtx.GradientTransformation(init, update)
+      >>> tx = gradtx.chain(scale_by_best(2.0), gradtx.scale(-1.0))
+      >>> updates, _ = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), value=4.0)
+      >>> tx, updates
+      (chain(scale_by_best(target=2.0), scale(step_size=-1.0)), Array([-2., -2.], dtype=float32))
     """
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
@@ -142,22 +170,56 @@ def factory(
             bound.arguments.update(arguments)
             value = function(*bound.args, **bound.kwargs)
             call = Call(make, arguments, show)
-            declared = getattr(value, "_declared", None)
-            return declared(call, composite) if declared else typing.cast(R, Function(typing.cast(Any, value), call))
+            return typing.cast(R, _declared(called, value, call, composite))
 
         make.__name__ = called
+        make.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[p.replace(annotation=p.empty) for p in signature.parameters.values()], return_annotation=signature.empty
+        )
+        make.init = make.update = _not_called(called)  # type: ignore[attr-defined]
         make.__gradtx_factory__ = True  # type: ignore[attr-defined]
         factories[factory_name(make)] = make
         return make
 
-    return declare
+    return declare if function is None else declare(function)
+
+
+def _declared(name: str, value: Any, call: Call, composite: bool) -> Any:
+    """What a factory made, as a value."""
+    if checks.is_transformation(value) or _is_pair(value):
+        from gradtx.core.base import GradientTransformation  # base.py needs this module first
+
+        return GradientTransformation(*value)._declared(call, composite)
+    if not callable(value):
+        hint = " Is a `return` missing?" if value is None else ""
+        raise TypeError(f"{name}: the factory returned {checks.kind(value)}, expected a transformation or a function.{hint}")
+    return Function(value, call)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(callable, value))
+
+
+def _not_called(name: str) -> Callable[..., Any]:
+    """Stands for `init` and `update` of a factory that somebody forgot to call."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{name} is a factory, not a transformation: call it first, {name}(...).")
+
+    return refuse
 
 
 def factory_name(made: Callable[..., Any]) -> str:
-    """The name under which a factory is known: bare for gradtx's own, `module:name` for others."""
-    if made.__module__.partition(".")[0] == "gradtx":
+    """The name under which a factory is known: bare for gradtx's own, `module:name` for others.
+
+    In a script run as `__main__` the module is the one that an import of its file would make.
+    """
+    module = made.__module__
+    if module.partition(".")[0] == "gradtx":
         return made.__name__
-    return f"{made.__module__}:{made.__qualname__}"
+    if module == "__main__" and getattr(sys.modules[module], "__file__", None):
+        module = pathlib.Path(str(sys.modules[module].__file__)).stem
+    return f"{module}:{made.__qualname__}"
 
 
 def call_with(made: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
@@ -192,12 +254,16 @@ def is_dtype(value: Any) -> bool:
 
 
 def _bind(name: str, signature: inspect.Signature, args: Any, kwargs: Any) -> inspect.BoundArguments:
+    call = f"the call is {name}{_plain(signature)}."
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for keyword in kwargs:
+        if keyword not in signature.parameters and not takes_any:
+            hint = checks.did_you_mean(TORCH_NAMES.get(keyword, keyword), signature.parameters)
+            raise TypeError(f"{name}: got an unexpected keyword argument {keyword!r}; {call}{hint}")
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        unknown = [k for k in kwargs if k not in signature.parameters]
-        hint = checks.did_you_mean(unknown[0], signature.parameters) if unknown else ""
-        raise TypeError(f"{name}: {error}; the call is {name}{_plain(signature)}.{hint}") from None
+        raise TypeError(f"{name}: {error}; {call}") from None
     bound.apply_defaults()
     return bound
 

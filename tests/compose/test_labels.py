@@ -87,13 +87,25 @@ def test_every_kind_of_tree(params: Any) -> None:
             lambda: gradtx.by_path({r".*/kernl": 1}, default=0)(PARAMS),
             ValueError,
             "by_path: the pattern '.*/kernl' matches no parameter (the whole path must match); paths are `embed/table`, "
-            "`layers/0/bias`, `layers/0/kernel`, `layers/1/bias`, `layers/1/kernel`.",
+            "`layers/0/bias`, `layers/0/kernel`, `layers/1/bias`, `layers/1/kernel`. Did you mean 'kernel' for 'kernl'?",
+        ),
+        (
+            lambda: gradtx.by_path({"kernel": 1}, default=0)(PARAMS),
+            ValueError,
+            "by_path: the pattern 'kernel' matches no parameter (the whole path must match); paths are `embed/table`, "
+            "`layers/0/bias`, `layers/0/kernel`, `layers/1/bias`, `layers/1/kernel`. To match it anywhere write '(.*/)?kernel'.",
+        ),
+        (
+            lambda: gradtx.by_path({".*": 1, ".*/bias": 0})(PARAMS),
+            ValueError,
+            "by_path: the pattern '.*/bias' decides no parameter: patterns before it, such as '.*', match all that it matches. "
+            "Put it first.",
         ),
         (
             lambda: gradtx.by_path({r"embed/tabel": 1}, default=0)(PARAMS),
             ValueError,
             "by_path: the pattern 'embed/tabel' matches no parameter (the whole path must match); paths are `embed/table`, "
-            "`layers/0/bias`, `layers/0/kernel`, `layers/1/bias`, `layers/1/kernel`. Did you mean 'embed/table'?",
+            "`layers/0/bias`, `layers/0/kernel`, `layers/1/bias`, `layers/1/kernel`. Did you mean 'table' for 'tabel'?",
         ),
         (
             lambda: gradtx.by_path({"x": 1}, default=0)(list(range(9))),

@@ -101,7 +101,7 @@ REFUSED = [
     (checks.Transformation, gradtx.adam, TypeError, "the function adam", TRANSFORMATION, CALL_ADAM),
     (checks.Transformation, function, TypeError, "the function function", TRANSFORMATION,
      " Call it, if it makes a transformation; a schedule becomes one with scale_by_learning_rate(schedule)."),
-    (checks.Transformation, gradtx.constant_schedule(0.1), TypeError, "a Function", TRANSFORMATION,
+    (checks.Transformation, gradtx.constant_schedule(0.1), TypeError, "constant_schedule(value=0.1)", TRANSFORMATION,
      " A schedule becomes a transformation with scale_by_learning_rate(schedule)."),
     (checks.Transformation, [gradtx.sgd(0.1)], TypeError, "a list of 1", TRANSFORMATION,
      " Unpack a list of transformations with a star: chain(*transformations)."),
@@ -163,7 +163,7 @@ def test_annotations_without_a_domain(annotation: Any) -> None:
         ),
         (
             lambda: gradtx.chain(gradtx.constant_schedule(0.1)),
-            f"chain: argument 0 is a Function, expected {TRANSFORMATION}. "
+            f"chain: argument 0 is constant_schedule(value=0.1), expected {TRANSFORMATION}. "
             "A schedule becomes a transformation with scale_by_learning_rate(schedule).",
         ),
         (

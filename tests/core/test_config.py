@@ -179,7 +179,7 @@ FUNCTIONS = (
         (
             lambda: gradtx.from_config({"name": "scale", "arguments": {"step": 1.0}}),
             TypeError,
-            "scale: missing a required argument: 'step_size'; the call is scale(step_size).",
+            "scale: got an unexpected keyword argument 'step'; the call is scale(step_size). Did you mean 'step_size'?",
         ),
     ],
 )
