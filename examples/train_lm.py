@@ -102,7 +102,7 @@ def cross_entropy(model: CharacterModel, windows: jax.Array) -> jax.Array:
 def train_step(model: CharacterModel, optimizer: nnx.Optimizer, windows: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     loss, grads = nnx.value_and_grad(cross_entropy)(model, windows)
     optimizer.update(model, grads)
-    return loss, gradtx.metrics(nnx.as_pure(optimizer.opt_state))
+    return loss, gradtx.metrics(optimizer.opt_state)
 
 
 evaluate = nnx.jit(cross_entropy)

@@ -1,6 +1,17 @@
-"""gradtx: composable gradient transformations for JAX."""
+"""gradtx: composable gradient transformations for JAX, in the manner of Optax.
 
-from gradtx import schedules, tree
+>>> import jax.numpy as jnp, gradtx
+>>> tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3, weight_decay=0.1))
+>>> params = {"w": jnp.ones(3)}
+>>> updates, state = tx.update({"w": jnp.ones(3)}, tx.init(params), params)
+>>> params = gradtx.apply_updates(params, updates)
+>>> sorted(gradtx.metrics(state))
+['clip_fraction', 'grad_norm', 'learning_rate']
+"""
+
+from typing import Any
+
+from gradtx import projections, sampling, schedules, tree
 from gradtx.compose.chain import chain, named_chain
 from gradtx.compose.conditional import (
     ConditionallyMaskState,
@@ -8,6 +19,7 @@ from gradtx.compose.conditional import (
     conditionally_mask,
     conditionally_transform,
 )
+from gradtx.compose.evaluation import eval_params
 from gradtx.compose.inject import InjectHyperparamsState, inject_hyperparams
 from gradtx.compose.labels import by_path
 from gradtx.compose.masking import MaskedState, freeze, masked
@@ -17,6 +29,9 @@ from gradtx.core.base import (
     EmptyState,
     GradientTransformation,
     GradientTransformationExtraArgs,
+    OptState,
+    Params,
+    Updates,
     identity,
     init_empty_state,
     set_to_zero,
@@ -25,19 +40,45 @@ from gradtx.core.base import (
     to_optax,
     with_extra_args_support,
 )
+from gradtx.core.checks import ScalarOrSchedule, Schedule, did_you_mean
 from gradtx.core.config import from_config, to_config
 from gradtx.core.leaves import MaskedNode
+from gradtx.core.numerics import safe_increment
 from gradtx.core.paths import path_str
 from gradtx.core.values import factory
 from gradtx.diagnostics.metrics import MonitorState, metrics, monitor
-from gradtx.optimizers.adagrad import ScaleByRssState, adagrad, scale_by_rss
+from gradtx.diagnostics.stopping import EarlyStoppingState, early_stopping
+from gradtx.optimizers.accelegrad import AccelegradState, accelegrad
+from gradtx.optimizers.adagrad import (
+    ScaleByAdagradNormState,
+    ScaleByRssState,
+    adagrad,
+    adagrad_norm,
+    scale_by_adagrad_norm,
+    scale_by_rss,
+)
+from gradtx.optimizers.adagrad_full_matrix import (
+    ScaleByFullMatrixAdagradState,
+    adagrad_full_matrix,
+    scale_by_full_matrix_adagrad,
+)
 from gradtx.optimizers.adam import ScaleByAdamState, adam, adamw, nadam, nadamw, scale_by_adam
 from gradtx.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradtx.optimizers.amsgrad import ScaleByAmsgradState, amsgrad, scale_by_amsgrad
+from gradtx.optimizers.bfgs import ScaleByBFGSState, bfgs, scale_by_bfgs
+from gradtx.optimizers.lbfgs import ScaleByLBFGSState, lbfgs, scale_by_lbfgs
 from gradtx.optimizers.lion import ScaleByLionState, lion, scale_by_lion
+from gradtx.optimizers.minimize import MinimizeResult, minimize
+from gradtx.optimizers.newton import newton, scale_by_newton
+from gradtx.optimizers.noisy import PerturbedGdState, perturbed_gd, perturbed_sgd, sgld
+from gradtx.optimizers.novograd import ScaleByNovogradState, novograd, scale_by_novograd
+from gradtx.optimizers.projected_amsgrad import ProjectedAmsgradState, projected_amsgrad
+from gradtx.optimizers.radam import radam, scale_by_radam
 from gradtx.optimizers.rmsprop import ScaleByRmsState, ScaleByRStdDevState, rmsprop, scale_by_rms, scale_by_stddev
 from gradtx.optimizers.sgd import noisy_sgd, sgd, sgdw
 from gradtx.optimizers.sign import sign_sgd, signum
+from gradtx.optimizers.storm import StormPlusState, StormState, storm, storm_plus
+from gradtx.optimizers.unixgrad import UnixgradState, unixgrad
 from gradtx.schedules import (
     constant_schedule,
     cosine_annealing_schedule,
@@ -59,6 +100,11 @@ from gradtx.schedules import (
     warmup_exponential_decay_schedule,
     warmup_stable_decay_schedule,
 )
+from gradtx.transforms.backtracking import (
+    BacktrackingLinesearchInfo,
+    ScaleByBacktrackingLinesearchState,
+    scale_by_backtracking_linesearch,
+)
 from gradtx.transforms.clipping import (
     ClipByGlobalNormState,
     adaptive_grad_clip,
@@ -71,8 +117,16 @@ from gradtx.transforms.clipping import (
 )
 from gradtx.transforms.constraints import ZeroNansState, keep_params_nonnegative, zero_nans
 from gradtx.transforms.decay import WeightDecayScheduleState, add_decayed_weights
+from gradtx.transforms.linesearch import value_and_grad_from_state
 from gradtx.transforms.momentum import EmaState, ScheduledTraceState, TraceState, ema, trace
-from gradtx.transforms.noise import AddNoiseState, add_noise
+from gradtx.transforms.noise import (
+    AddLangevinNoiseState,
+    AddNoiseState,
+    AddSphereNoiseState,
+    add_langevin_noise,
+    add_noise,
+    add_sphere_noise,
+)
 from gradtx.transforms.normalization import NormalizeByUpdateNormState, centralize, normalize_by_update_norm
 from gradtx.transforms.scaling import (
     ScaleByLearningRateState,
@@ -86,13 +140,30 @@ from gradtx.transforms.scaling import (
     scale_by_sign,
     scale_by_trust_ratio,
 )
+from gradtx.transforms.zoom import ScaleByZoomLinesearchState, ZoomLinesearchInfo, scale_by_zoom_linesearch
 from gradtx.tree import global_norm
 
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Says what to do where code written for Optax asks for what gradtx has not."""
+    raise AttributeError(
+        f"module 'gradtx' has no attribute {name!r}.{did_you_mean(name, __all__)} "
+        "Optax's losses work beside gradtx, and its combinators take a gradtx optimizer as gradtx.to_optax(tx)."
+    )
+
+
 __all__ = [
+    "AccelegradState",
+    "AddLangevinNoiseState",
     "AddNoiseState",
+    "AddSphereNoiseState",
+    "BacktrackingLinesearchInfo",
     "ClipByGlobalNormState",
     "ConditionallyMaskState",
     "ConditionallyTransformState",
+    "EarlyStoppingState",
     "EmaState",
     "EmptyState",
     "GradientTransformation",
@@ -100,32 +171,57 @@ __all__ = [
     "InjectHyperparamsState",
     "MaskedNode",
     "MaskedState",
+    "MinimizeResult",
     "MonitorState",
     "NormalizeByUpdateNormState",
+    "OptState",
+    "Params",
     "PartitionState",
+    "PerturbedGdState",
+    "ProjectedAmsgradState",
+    "ScalarOrSchedule",
+    "ScaleByAdagradNormState",
     "ScaleByAdamState",
     "ScaleByAmsgradState",
+    "ScaleByBFGSState",
+    "ScaleByBacktrackingLinesearchState",
+    "ScaleByFullMatrixAdagradState",
+    "ScaleByLBFGSState",
     "ScaleByLearningRateState",
     "ScaleByLionState",
+    "ScaleByNovogradState",
     "ScaleByRStdDevState",
     "ScaleByRmsState",
     "ScaleByRssState",
     "ScaleByScheduleState",
     "ScaleByScheduledLearningRateState",
+    "ScaleByZoomLinesearchState",
+    "Schedule",
     "ScheduledTraceState",
+    "StormPlusState",
+    "StormState",
     "TraceState",
+    "UnixgradState",
+    "Updates",
     "WeightDecayScheduleState",
     "ZeroNansState",
+    "ZoomLinesearchInfo",
+    "accelegrad",
     "adagrad",
+    "adagrad_full_matrix",
+    "adagrad_norm",
     "adam",
     "adamax",
     "adamaxw",
     "adamw",
     "adaptive_grad_clip",
     "add_decayed_weights",
+    "add_langevin_noise",
     "add_noise",
+    "add_sphere_noise",
     "amsgrad",
     "apply_updates",
+    "bfgs",
     "by_path",
     "centralize",
     "chain",
@@ -138,7 +234,9 @@ __all__ = [
     "cosine_annealing_schedule",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
+    "early_stopping",
     "ema",
+    "eval_params",
     "exponential_decay",
     "factory",
     "freeze",
@@ -151,58 +249,83 @@ __all__ = [
     "inverse_sqrt_schedule",
     "join_schedules",
     "keep_params_nonnegative",
+    "lbfgs",
     "linear_onecycle_schedule",
     "linear_schedule",
     "lion",
     "masked",
     "metrics",
+    "minimize",
     "monitor",
     "multi_transform",
     "nadam",
     "nadamw",
     "named_chain",
     "natural_exponential_decay",
+    "newton",
     "noisy_sgd",
     "normalize_by_update_norm",
+    "novograd",
     "partition",
     "path_str",
     "per_example_global_norm_clip",
     "per_example_layer_norm_clip",
     "periodic_update",
+    "perturbed_gd",
+    "perturbed_sgd",
     "piecewise_constant_schedule",
     "piecewise_interpolate_schedule",
     "polynomial_schedule",
+    "projected_amsgrad",
+    "projections",
+    "radam",
     "rmsprop",
+    "safe_increment",
+    "sampling",
     "scale",
+    "scale_by_adagrad_norm",
     "scale_by_adam",
     "scale_by_adamax",
     "scale_by_amsgrad",
+    "scale_by_backtracking_linesearch",
+    "scale_by_bfgs",
+    "scale_by_full_matrix_adagrad",
+    "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",
+    "scale_by_newton",
+    "scale_by_novograd",
     "scale_by_param_block_norm",
     "scale_by_param_block_rms",
+    "scale_by_radam",
     "scale_by_rms",
     "scale_by_rss",
     "scale_by_schedule",
     "scale_by_sign",
     "scale_by_stddev",
     "scale_by_trust_ratio",
+    "scale_by_zoom_linesearch",
     "schedules",
     "selective_transform",
     "set_to_zero",
     "sgd",
     "sgdr_schedule",
     "sgdw",
+    "sgld",
     "sign_sgd",
     "signum",
     "stateless",
     "stateless_with_tree_map",
     "step_decay_schedule",
+    "storm",
+    "storm_plus",
     "to_config",
     "to_optax",
     "trace",
     "tree",
     "unitwise_norm",
+    "unixgrad",
+    "value_and_grad_from_state",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",

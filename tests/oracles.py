@@ -136,6 +136,17 @@ def amsgrad_torch(g: Array, x: Array, t: int, s: State, b1: float = 0.9, b2: flo
     return m / (1 - b1**t) / (np.sqrt(s["max"] / (1 - b2**t)) + eps)
 
 
+def radam_torch(g: Array, x: Array, t: int, s: State, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Array:
+    """Liu et al. 2019, algorithm 2, with torch's threshold of 5, and its `eps` beside the root of the raw second moment."""
+    m, v = _moments(g, s, b1, b2)
+    last = 2 / (1 - b2) - 1
+    rho = last - 2 * t * b2**t / (1 - b2**t)
+    if rho <= 5:
+        return m / (1 - b1**t)
+    r = np.sqrt((rho - 4) * (rho - 2) * last / ((last - 4) * (last - 2) * rho))
+    return r * m / (1 - b1**t) * np.sqrt(1 - b2**t) / (np.sqrt(v) + eps)
+
+
 def lion(g: Array, x: Array, t: int, s: State, b1: float = 0.9, b2: float = 0.99) -> Array:
     """Chen et al. 2023, algorithm 2."""
     m = s.get("m", np.zeros_like(g))

@@ -62,7 +62,9 @@ def quadratic(shapes: dict[str, tuple[int, ...]]) -> Problem:
     return Problem(params, loss, gradient)
 
 
-def trajectories(transformations: Iterable[Any], problem: Problem, steps: int, dtype: Any = np.float64) -> list[Arrays]:
+def trajectories(
+    transformations: Iterable[Any], problem: Problem, steps: int, dtype: Any = np.float64, *, objective: bool = False
+) -> list[Arrays]:
     """The parameters after each of `steps` steps, for each transformation by itself; all in one scan, to compile once.
 
     Args:
@@ -70,6 +72,7 @@ def trajectories(transformations: Iterable[Any], problem: Problem, steps: int, d
       problem: what to minimize.
       steps: how many steps.
       dtype: dtype of the parameters; float64 switches 64-bit types on for the run.
+      objective: whether updates get `value`, `grad` and `value_fn`, for line searches.
 
     Returns:
       For each transformation and each leaf its iterates, of shape `(steps, *shape)`.
@@ -79,7 +82,9 @@ def trajectories(transformations: Iterable[Any], problem: Problem, steps: int, d
     def step(carry: Any, _: None) -> Any:
         after = []
         for tx, (params, state) in zip(txs, carry, strict=True):
-            updates, state = tx.update(jax.grad(problem.loss)(params), state, params)
+            value, grad = jax.value_and_grad(problem.loss)(params)
+            extra = {"value": value, "grad": grad, "value_fn": problem.loss} if objective else {}
+            updates, state = tx.update(grad, state, params, **extra)
             after.append((gradtx.apply_updates(params, updates), state))
         return after, [params for params, _ in after]
 

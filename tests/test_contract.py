@@ -47,7 +47,7 @@ def check_fixed_state(case: Case, dtype: Any, grad_dtype: Any) -> None:
     """The state never changes type; updates have the gradients' dtype, and new parameters their own."""
     tx, params, grads = case.make(), tree(dtype), tree(grad_dtype)
     state = jax.eval_shape(tx.init, params)
-    updates, after = jax.eval_shape(lambda g, s, p: tx.update(g, s, p, **case.extra), grads, state, params)
+    updates, after = jax.eval_shape(lambda g, s, p: tx.update(g, s, p, **case.extra_for(p)), grads, state, params)
     assert signature(after) == signature(state)
     assert signature(updates) == signature(jax.tree.map(lambda g: jax.ShapeDtypeStruct(g.shape, g.dtype), grads))
     new = jax.eval_shape(gradtx.apply_updates, params, updates)
@@ -82,7 +82,7 @@ def test_scan_equals_loop_and_jit_equals_eager(case: Case) -> None:
 
     def step(carry: Any, g: Any) -> tuple[Any, Any]:
         p, s = carry
-        u, s = tx.update(g, s, p, **case.extra)
+        u, s = tx.update(g, s, p, **case.extra_for(p))
         return (gradtx.apply_updates(p, u), s), u
 
     scanned = jax.tree.map(lambda *xs: jnp.stack(xs), *grads)
@@ -101,7 +101,7 @@ def test_vmap_equals_loop(case: Case) -> None:
     batch = jax.tree.map(lambda *xs: jnp.stack(xs), *lanes)
 
     def one(params: Any) -> Any:
-        return tx.update(params, tx.init(params), params, **case.extra)
+        return tx.update(params, tx.init(params), params, **case.extra_for(params))
 
     together = jax.vmap(one)(batch)
     apart = [one(lane) for lane in lanes]
@@ -115,7 +115,7 @@ def test_equal_optimizers_share_one_trace(case: Case) -> None:
 
     def step(tx: Any, g: Any) -> Any:
         traces.append(1)
-        return tx.update(g, tx.init(g), g, **case.extra)[0]
+        return tx.update(g, tx.init(g), g, **case.extra_for(g))[0]
 
     jitted = jax.jit(step, static_argnums=0)
     grads = {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))}
@@ -132,7 +132,7 @@ def test_zero_gradients_give_finite_updates(case: Case) -> None:
         zeros = jax.tree.map(jnp.zeros_like, params)
         state = tx.init(params)
         for _ in range(2):
-            updates, state = tx.update(zeros, state, params, **case.extra)
+            updates, state = tx.update(zeros, state, params, **case.extra_for(params))
         for leaf in [*jax.tree.leaves(updates), *jax.tree.leaves(state)]:
             if jnp.issubdtype(leaf.dtype, jnp.inexact):
                 assert bool(jnp.all(jnp.isfinite(leaf))), (dtype, leaf)
@@ -143,14 +143,14 @@ def test_key_order_does_not_matter(case: Case) -> None:
     tx, params = case.make(), tree()
     backwards = {key: params[key] for key in reversed(params)}
     backwards["dense"] = {key: params["dense"][key] for key in reversed(params["dense"])}
-    expected = tx.update(params, tx.init(params), params, **case.extra)
-    assert_trees_close(tx.update(backwards, tx.init(backwards), backwards, **case.extra), expected)
+    expected = tx.update(params, tx.init(params), params, **case.extra_for(params))
+    assert_trees_close(tx.update(backwards, tx.init(backwards), backwards, **case.extra_for(backwards)), expected)
 
 
 @ROWS
 def test_empty_tree(case: Case) -> None:
     tx = case.make()
-    updates, state = tx.update({}, tx.init({}), {}, **case.extra)
+    updates, state = tx.update({}, tx.init({}), {}, **case.extra_for({}))
     assert updates == {}
     assert signature(state) == signature(tx.init({}))
 
@@ -203,10 +203,11 @@ def test_optax_chain_hands_on_extra_arguments(case: Case) -> None:
     spy = gradtx.GradientTransformation(gradtx.init_empty_state, spy_update)
     tx = optax.chain(gradtx.to_optax(case.make()), gradtx.to_optax(spy))
     params = tree()
-    updates, _ = tx.update(params, tx.init(params), params, value=3.0, **case.extra)
+    extra = case.extra_for(params) | {"value": 3.0}
+    updates, _ = tx.update(params, tx.init(params), params, **extra)
     assert seen == [3.0]
     ours = case.make()
-    assert_trees_close(updates, ours.update(params, ours.init(params), params, **case.extra)[0])
+    assert_trees_close(updates, ours.update(params, ours.init(params), params, **extra)[0])
 
 
 class Dense(nnx.Module):
@@ -221,9 +222,9 @@ def test_nnx_optimizer(case: Case) -> None:
     grads = jax.tree.map(lambda x: x + 0.1, nnx.state(model, nnx.Param))
     tx = case.make()
     params = {"dense": {key: jnp.asarray(value) for key, value in before["dense"].items()}}
-    expected, _ = tx.update(jax.tree.map(lambda x: x + 0.1, params), tx.init(params), params, **case.extra)
+    expected, _ = tx.update(jax.tree.map(lambda x: x + 0.1, params), tx.init(params), params, **case.extra_for(params))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-    optimizer.update(model, grads, **case.extra)
+    optimizer.update(model, grads, **case.extra_for(nnx.state(model, nnx.Param)))
     after = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     assert_trees_close(after, gradtx.apply_updates(params, expected))
 
@@ -252,7 +253,7 @@ def test_equinox_module(case: Case) -> None:
     model = Module(jnp.ones((3, 2)), jnp.ones(2), jax.nn.relu)
     params = eqx.filter(model, eqx.is_inexact_array)
     tx = case.make()
-    updates, _ = tx.update(params, tx.init(params), params, **case.extra)
+    updates, _ = tx.update(params, tx.init(params), params, **case.extra_for(params))
     new = eqx.apply_updates(model, updates)
     assert isinstance(new, Module)
     assert new.activation is jax.nn.relu

@@ -1,5 +1,6 @@
 """Bad trees and bad calls, each with the whole message that it must give."""
 
+import inspect
 import re
 from typing import Any
 
@@ -66,6 +67,11 @@ def by_value() -> gradtx.GradientTransformation:
         ({"b": None, "w": PARAMS["w"]}, f"adam: updates and params differ in structure: `b` is only in params{ARGUMENT}"),
         (jnp.ones((8, 4)), f"adam: updates and params differ in structure: `(root)` is only in updates{ARGUMENT}"),
         ((PARAMS, jnp.ones(3)), f"adam: updates and params differ in structure: `0/b` is only in updates{ARGUMENT}"),
+        (
+            (jnp.ones(()), PARAMS),
+            "adam: updates and params differ in structure: `0` is only in updates. "
+            "Was the pair (loss, grads) of jax.value_and_grad handed over?",
+        ),
         (
             freeze(PARAMS),
             f"adam: updates and params differ in structure: `(root)` is a flax FrozenDict in one, a dict in the other{ARGUMENT}",
@@ -307,3 +313,64 @@ def test_a_leaf_of_six_axes_inside_a_chain() -> None:
         ValueError, match=r"^chain > adaptive_grad_clip: a leaf has shape \(2, 1, 2, 1, 2, 2\), expected at most 5 axes"
     ):
         tx.update(leaf, tx.init(leaf), leaf)
+
+
+# What factories return, and what schedules give ------------------------------------------------------------------
+
+
+def test_factories_that_return_something_else() -> None:
+    @gradtx.factory
+    def forgetful() -> Any:
+        gradtx.scale(1.0)
+
+    @gradtx.factory
+    def lost_state() -> Any:
+        return gradtx.init_empty_state, lambda updates, state, params=None, **extra_args: updates
+
+    assert_raises(
+        forgetful,
+        TypeError,
+        "forgetful: the factory returned None, expected a transformation or a function. Is a `return` missing?",
+    )
+    assert isinstance(lost_state(), gradtx.GradientTransformation)  # a plain pair will do
+    text = "lost_state: update returned a dict with keys 'b', 'w', expected a pair (updates, state)."
+    assert_raises(lambda: lost_state().update(PARAMS, gradtx.EmptyState()), TypeError, text)
+
+
+def test_a_factory_that_was_not_called() -> None:
+    text = "adam is a factory, not a transformation: call it first, adam(...)."
+    assert_raises(lambda: gradtx.adam.init(PARAMS), TypeError, text)  # type: ignore[attr-defined]
+    assert_raises(lambda: nnx.Optimizer(WithDropout(), gradtx.adam, wrt=nnx.Param), TypeError, text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda f: gradtx.sgd(f), "sgd > scale_by_learning_rate: the schedule learning_rate gave"),
+        (lambda f: gradtx.scale_by_schedule(f), "scale_by_schedule: the schedule step_size_fn gave"),
+    ],
+)
+@pytest.mark.parametrize(("value", "found"), [(None, "None"), (jnp.ones(3), "an array of shape (3,) and dtype float32")])
+def test_schedules_that_give_no_scalar(make: Any, text: str, value: Any, found: str) -> None:
+    assert_raises(lambda: make(lambda count: value).init(PARAMS), TypeError, f"{text} {found}, expected a scalar.")
+
+
+def test_a_whole_module_of_flax() -> None:
+    text = (
+        "adam: params is a Linear, expected a tree of arrays. Was a whole model handed over? Pass its arrays alone: "
+        "nnx.state(model, nnx.Param) in Flax NNX, variables['params'] in Linen, eqx.filter(model, eqx.is_inexact_array) in Equinox."
+    )
+    assert_raises(lambda: ADAM.init(nnx.Linear(1, 1, rngs=nnx.Rngs(0))), TypeError, text)
+
+
+def test_names_that_only_optax_has() -> None:
+    text = (
+        "module 'gradtx' has no attribute 'adamww'. Did you mean 'adamw'? "
+        "Optax's losses work beside gradtx, and its combinators take a gradtx optimizer as gradtx.to_optax(tx)."
+    )
+    assert_raises(lambda: gradtx.adamww, AttributeError, text)
+
+
+def test_signatures_are_plain() -> None:
+    """`help` shows a signature that can be read."""
+    assert str(inspect.signature(gradtx.sgd)) == "(learning_rate, momentum=None, nesterov=False, accumulator_dtype=None)"

@@ -62,6 +62,12 @@ ROWS: dict[str, Row] = {
     "rmsprop, momentum after the rate": lambda lib: lib.rmsprop(falling, eps=0.1, momentum=0.9),
     "rmsprop, nesterov": lambda lib: lib.rmsprop(0.001, eps=1e-3, momentum=0.9, nesterov=True),
     "adagrad": lambda lib: lib.adagrad(0.1),
+    "radam": lambda lib: lib.radam(1e-4),
+    "radam, options": lambda lib: lib.radam(falling, 0.8, 0.95, 1e-3, 1e-4, 4.5, nesterov=True),
+    "scale_by_radam": lambda lib: lib.chain(lib.scale_by_radam(b2=0.5), lib.scale(-0.02)),
+    "novograd": lambda lib: lib.novograd(1e-3),
+    "novograd, options": lambda lib: lib.novograd(falling, 0.8, 0.9, 1e-3, 1e-4, 0.1),
+    "scale_by_novograd": lambda lib: lib.chain(lib.scale_by_novograd(0.5, 0.98, weight_decay=0.01), lib.scale(-0.005)),
     "lion, options": lambda lib: lib.lion(falling, 0.8, 0.9, None, 0.1, MASK),
     "trace, nesterov": lambda lib: lib.chain(lib.trace(0.8, nesterov=True), lib.scale_by_schedule(lambda t: -falling(t))),
     "ema": lambda lib: lib.chain(lib.ema(0.9), lib.scale(-0.1)),
@@ -100,6 +106,21 @@ ROWS_BY_SHAPE: dict[str, Row] = {  # the rule depends on a leaf's number of axes
     "adaptive_grad_clip, axis": lambda lib: lib.chain(lib.adaptive_grad_clip(0.05, axis=-1), lib.sgd(0.1)),
     "centralize": lambda lib: lib.chain(lib.centralize(), lib.sgd(0.1)),
 }
+ROWS_WITH_OBJECTIVE: dict[str, Row] = {
+    "lbfgs": lambda lib: lib.lbfgs(),
+    "lbfgs, no line search": lambda lib: lib.lbfgs(falling, 4, linesearch=None),
+    "lbfgs, unscaled": lambda lib: lib.lbfgs(0.5, 5, False, lib.scale_by_zoom_linesearch(10)),
+    "scale_by_lbfgs": lambda lib: lib.chain(
+        lib.scale_by_lbfgs(3), lib.scale(-1.0), lib.scale_by_backtracking_linesearch(15, store_grad=True)
+    ),
+    "scale_by_zoom_linesearch": lambda lib: lib.chain(lib.sgd(1.0), lib.scale_by_zoom_linesearch(15, curv_rtol=0.3)),
+    "scale_by_zoom_linesearch, options": lambda lib: lib.chain(
+        lib.sgd(0.1), lib.scale_by_zoom_linesearch(20, 30.0, 1e-6, 3.0, 1e-3, 0.1, None, 1e-4, "one")
+    ),
+    "scale_by_backtracking_linesearch": lambda lib: lib.chain(
+        lib.sgd(3.0), lib.scale_by_backtracking_linesearch(20, 0.3, 0.7, 1.2, 2.0, 1e-7, 1e-6)
+    ),
+}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -110,6 +131,13 @@ def test_parity(name: str):
 @pytest.mark.parametrize("name", ROWS_BY_SHAPE)
 def test_parity_on_many_shapes(name: str):
     assert distance(*trajectories(map(ROWS_BY_SHAPE[name], LIBRARIES), LARGE, 100, np.float32)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ROWS_WITH_OBJECTIVE)
+def test_parity_of_line_searches(name: str):
+    """Fewer steps and a wider tolerance: quasi-Newton steps divide by differences of gradients, which keep fewer digits."""
+    rows = map(ROWS_WITH_OBJECTIVE[name], LIBRARIES)
+    assert distance(*trajectories(rows, SMALL, 20, np.float32, objective=True)) < 1e-5
 
 
 def test_the_mask_masks():
@@ -207,13 +235,14 @@ def shared_names() -> set[str]:
 
 
 def test_every_shared_name_has_a_row():
-    calls = " ".join(repr(row(gradtx)) for row in [*ROWS.values(), *ROWS_BY_SHAPE.values()])
+    calls = " ".join(repr(row(gradtx)) for row in [*ROWS.values(), *ROWS_BY_SHAPE.values(), *ROWS_WITH_OBJECTIVE.values()])
     assert shared_names() - set(re.findall(r"(\w+)\(", calls)) == set()
 
 
 SIGNATURES_DIFFER = {
     "noisy_sgd": "Optax's deprecated `seed` is gone, and its default key None, which warns, is 0",
     "add_noise": "Optax's deprecated `seed` is gone, and the key is required",
+    "lbfgs": "the default line search is the same call in either library",
 }
 
 

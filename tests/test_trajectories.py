@@ -62,6 +62,7 @@ TORCH = {  # golden entry: gradtx, and the oracle's rules
 }
 TORCH_DIFFERS = {  # golden entry: gradtx at its nearest, the oracle of torch's definition, how far gradtx is from torch
     "amsgrad": (lambda: gradtx.amsgrad(0.05), [o.amsgrad_torch, rate(0.05)], (1e-3, 1.0)),  # maximum after bias correction
+    "radam": (lambda: gradtx.radam(0.05), [o.radam_torch, rate(0.05)], (1e-8, 1e-4)),  # eps after bias correction
     "adagrad": (  # eps under the root
         lambda: gradtx.adagrad(0.1, initial_accumulator_value=0.0, eps=0.0),
         [partial(o.adagrad, initial=0.0, eps=1e-10, inside=False), rate(0.1)],

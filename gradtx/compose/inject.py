@@ -38,7 +38,8 @@ def inject_hyperparams(
     """Wraps a factory so that its numeric hyperparameters live in the state, in float32 whatever the parameters' dtype.
 
     `inject_hyperparams(adam)(learning_rate=1e-3)` is `adam(1e-3)` with `state.hyperparams["learning_rate"]` and the others to be
-    read, or replaced between steps: a compiled step goes on with the new value, without a recompile.
+    read, or replaced between steps: `state = gradtx.tree.set(state, learning_rate=1e-4)`, in Flax NNX
+    `optimizer.opt_state.hyperparams["learning_rate"][...] = 1e-4`. A compiled step goes on with the new value, without a recompile.
 
     Args:
       inner_factory: function that makes a transformation.
@@ -58,7 +59,7 @@ def inject_hyperparams(
       >>> import jax.numpy as jnp, gradtx
       >>> tx = gradtx.inject_hyperparams(gradtx.sgd)(learning_rate=0.5)
       >>> state = tx.init(jnp.zeros(()))
-      >>> state.hyperparams["learning_rate"] = jnp.float32(0.25)
+      >>> state = gradtx.tree.set(state, learning_rate=0.25)
       >>> float(tx.update(jnp.array(1.0), state)[0])
       -0.25
 

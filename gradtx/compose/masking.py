@@ -1,5 +1,6 @@
 """Transformations for some of the parameters."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -68,12 +69,26 @@ def update_selected(
     if mask_extra_args:
         like = jax.tree.structure(updates)
         extra_args = {k: select(v, keep) if jax.tree.structure(v) == like else v for k, v in extra_args.items()}
+    if params is not None and callable(grad_fn := extra_args.get("grad_fn")):
+        extra_args = extra_args | {"grad_fn": _narrowed(grad_fn, params, keep)}
     some_params = None if params is None else select(params, keep)
     changed, inner_state = inner.update(select(updates, keep), state.inner_state, some_params, **extra_args)
     leaves, treedef = jax.tree.flatten(updates)
     new = iter(jax.tree.leaves(changed))
     merged = treedef.unflatten([next(new) if kept else leaf for leaf, kept in zip(leaves, keep, strict=True)])
     return merged, MaskedState(inner_state)
+
+
+def _narrowed(grad_fn: Callable[[Any], Any], params: Any, keep: list[bool]) -> Callable[[Any], Any]:
+    """The gradient with respect to the kept leaves, the others held at `params`."""
+
+    def narrowed(some: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(params)
+        new = iter(jax.tree.leaves(some))
+        whole = treedef.unflatten([next(new) if kept else leaf for leaf, kept in zip(leaves, keep, strict=True)])
+        return select(grad_fn(whole), keep)
+
+    return narrowed
 
 
 def select(tree: Any, keep: list[bool]) -> Any:

@@ -71,6 +71,12 @@ class GradientTransformation(_Pair):
         return GradientTransformation(init, update)
 
 
+Params = Any
+"""The type of a tree of parameters, as Optax names it: any tree."""
+Updates = Any
+"""The type of a tree of updates."""
+OptState = Any
+"""The type of an optimizer's state."""
 GradientTransformationExtraArgs = GradientTransformation
 """Another name for `GradientTransformation`: every update takes extra arguments."""
 
@@ -84,6 +90,7 @@ class Init(Declared):
     def __call__(self, params: Any) -> Any:
         """Makes the state, after checking the parameters' leaves."""
         with checks.calling(self.call.factory.__name__):
+            leaves.check_no_module(params)
             if not self.composite:
                 leaves.check_leaves("params", params)
             return self.function(params)
@@ -119,7 +126,10 @@ class Update(Declared):
                 leaves.check_same_shapes(updates, params)
             if not self.composite:
                 leaves.check_leaves("updates", updates)
-            return self.function(updates, state, params, **extra_args)
+            result = self.function(updates, state, params, **extra_args)
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise TypeError(f"{checks.where()}: update returned {checks.kind(result)}, expected a pair (updates, state).")
+            return result
 
     def __reduce__(self) -> Any:
         return _field, (self.call.factory, self.call.arguments, "update")

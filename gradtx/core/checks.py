@@ -7,6 +7,7 @@ checks it at construction. Python and NumPy numbers and concrete arrays are chec
 import contextlib
 import difflib
 import inspect
+import re
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -168,6 +169,12 @@ def _is_float_dtype(value: Any) -> bool:
         return False
 
 
+def _mask_hint(value: Any) -> str:
+    if isinstance(value, str) or any(isinstance(leaf, (str, re.Pattern)) for leaf in jax.tree.leaves(value)):
+        return " Patterns of paths go through by_path({pattern: True}, default=False)."
+    return _hint(value)
+
+
 def _is_mask(value: Any) -> bool:
     leaves = jax.tree.leaves(value)
     if len(leaves) == 1 and leaves[0] is value and callable(value):
@@ -187,8 +194,18 @@ def one_of(*choices: str) -> Domain:
     return Domain(text, lambda value: isinstance(value, str) and value in choices, lambda value: did_you_mean(str(value), choices))
 
 
+def scheduled_value(argument: str, schedule: Callable[[Any], Any], count: Any) -> Any:
+    """What a schedule gives at a step: a scalar, or an error that says what it gave."""
+    value = schedule(count)
+    if not _is_number(value):
+        raise TypeError(f"{where()}: the schedule {argument} gave {kind(value)}, expected a scalar.")
+    return value
+
+
 Schedule = Callable[[Any], Any]
 """A function from the step count (int32 scalar or Python int) to a number."""
+ScalarOrSchedule = ArrayLike | Schedule
+"""A number or a schedule: the type of a learning rate."""
 
 Number = Annotated[ArrayLike, _finite]
 NonNegative = Annotated[ArrayLike, _non_negative]
@@ -208,7 +225,12 @@ ScheduleArg = Annotated[Schedule, Domain("a schedule (a function of the step cou
 TRANSFORMATION = Domain("a gradient transformation (a pair of init and update)", is_transformation, _transformation_hint)
 Transformation = Annotated[Any, TRANSFORMATION]
 Mask = Annotated[
-    Any, Domain("a tree of booleans shaped like the parameters (or a prefix of it), or a function from parameters to one", _is_mask)
+    Any,
+    Domain(
+        "a tree of booleans shaped like the parameters (or a prefix of it), or a function from parameters to one",
+        _is_mask,
+        _mask_hint,
+    ),
 ]
 Function = Annotated[Callable[..., Any], Domain("a function", lambda value: callable(value) and not is_factory(value), _hint)]
 

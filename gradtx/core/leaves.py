@@ -159,6 +159,18 @@ def is_inexact(leaf: Any) -> bool:
     return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
 
 
+_WHOLE_MODEL = (
+    " Was a whole model handed over? Pass its arrays alone: nnx.state(model, nnx.Param) in Flax NNX, "
+    "variables['params'] in Linen, eqx.filter(model, eqx.is_inexact_array) in Equinox."
+)
+
+
+def check_no_module(params: Any) -> None:
+    """Raises a `TypeError` for a module of Flax, whose statistics and random streams are no parameters."""
+    if any(base.__name__ == "Module" and base.__module__.startswith("flax.") for base in type(params).__mro__):
+        raise TypeError(f"{checks.where()}: params is a {type(params).__name__}, expected a tree of arrays.{_WHOLE_MODEL}")
+
+
 def check_leaves(argument: str, tree: Any) -> None:
     """Raises a `TypeError` that names the first leaf of `tree` that is no floating or complex array."""
     if all(map(is_inexact, jax.tree.leaves(tree))):
@@ -178,10 +190,7 @@ def _leaf_hint(leaf: Any) -> str:
     if dtype is not None or isinstance(leaf, (bool, int)):
         return " Keep integers and booleans out of the parameters, or wrap the whole optimizer: gradtx.masked(tx, mask)."
     if callable(leaf) or inspect.isroutine(leaf):
-        return (
-            " Was a whole model handed over? Pass its arrays alone: nnx.state(model, nnx.Param) in Flax NNX, "
-            "variables['params'] in Linen, eqx.filter(model, eqx.is_inexact_array) in Equinox."
-        )
+        return _WHOLE_MODEL
     return ""
 
 
@@ -214,10 +223,10 @@ def raise_wrong_state(state: Any, expected: type, detail: str = "") -> None:
 
 def raise_unlike(updates: Any, other: Any, name: str = "the tree in the state") -> None:
     """Raises the `ValueError` for two trees of unlike structure; names the first path that only one has."""
-    raise ValueError(
-        f"{checks.where()}: {structure_difference('updates', updates, name, other)}. "
-        "Were the gradients taken with respect to another argument, or the state made from other parameters?"
-    )
+    cause = "Were the gradients taken with respect to another argument, or the state made from other parameters?"
+    if isinstance(updates, tuple) and len(updates) == 2 and getattr(updates[0], "shape", None) == ():
+        cause = "Was the pair (loss, grads) of jax.value_and_grad handed over?"
+    raise ValueError(f"{checks.where()}: {structure_difference('updates', updates, name, other)}. {cause}")
 
 
 def raise_other_shape(

@@ -66,8 +66,8 @@ def guarded_ratio(numerator: jax.Array, denominator: jax.Array, eps: Any = 0) ->
     """
     if isinstance(eps, (int, float)) and eps > 1e-30:
         return numerator / denominator
-    positive = denominator > 0
-    return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 0)
+    zero = denominator == 0  # not `> 0`, which would turn a NaN into a silent 0
+    return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))
 
 
 def compute_dtype(dtype: Any) -> Any:

@@ -258,7 +258,7 @@ def _bind(name: str, signature: inspect.Signature, args: Any, kwargs: Any) -> in
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for keyword in kwargs:
         if keyword not in signature.parameters and not takes_any:
-            hint = checks.did_you_mean(TORCH_NAMES.get(keyword, keyword), signature.parameters)
+            hint = checks.did_you_mean(TORCH_NAMES.get(keyword) or keyword, signature.parameters)
             raise TypeError(f"{name}: got an unexpected keyword argument {keyword!r}; {call}{hint}")
     try:
         bound = signature.bind(*args, **kwargs)

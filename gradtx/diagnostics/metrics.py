@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core import checks, leaves
 from gradtx.core.base import GradientTransformation, stateless, with_extra_args_support
+from gradtx.core.paths import path_str
 from gradtx.core.values import factory
 
 
@@ -21,11 +22,14 @@ def metrics(state: Any) -> dict[str, jax.Array]:
     `jit` and `lax.scan`; reading costs nothing until a value is brought to the host.
 
     Args:
-      state: state of any transformation, or one that holds such states. For `nnx.Optimizer` pass `optimizer.opt_state`.
+      state: state of any transformation, or a container of such states: a TrainState, `optimizer.opt_state` of an `nnx.Optimizer`.
 
     Returns:
       A dict from names to scalar arrays, empty where nothing is measured. A transformation takes part if its
       state is a NamedTuple with a method `metrics() -> dict`.
+
+    Raises:
+      TypeError: `state` is a transformation or None.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -34,6 +38,8 @@ def metrics(state: Any) -> dict[str, jax.Array]:
       >>> {name: float(value) for name, value in gradtx.metrics(state).items()}
       {'grad_norm': 5.0, 'clip_fraction': 1.0, 'learning_rate': 0.5}
     """
+    if checks.is_transformation(state) or state is None:
+        raise TypeError(f"metrics: state is {checks.kind(state)}, expected the state that tx.init or tx.update returned.")
     found = list(_walk(state))
     spellings = [[name, "/".join((*keys, name)), "/".join((*path, name))] for keys, path, name, _ in found]
     taken = collections.Counter(spelling for row in spellings for spelling in set(row))
@@ -56,6 +62,10 @@ def _walk(node: Any, keys: Path = (), path: Path = ()) -> Iterator[tuple[Path, P
     elif isinstance(node, (Mapping, list, tuple)):
         for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
             yield from _walk(child, (*keys, str(key)), (*path, str(key)))
+    else:  # another container, such as a TrainState or an nnx.Optimizer
+        for key, child in jax.tree_util.tree_leaves_with_path(node, is_leaf=lambda x: x is not node):
+            if key:
+                yield from _walk(child, keys, (*path, path_str(key)))
 
 
 class MonitorState(NamedTuple):

@@ -1,4 +1,4 @@
-"""AdaGrad: gradients over the root of the sum of their squares."""
+"""AdaGrad: gradients over the root of the sum of their squares, by element or by norm."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from gradtx.compose.chain import chain
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import NonNegative, Rate
 from gradtx.core.leaves import map_leaves, real_full_like
-from gradtx.core.numerics import abs_sq, guarded_ratio
+from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, root_sum_squares
 from gradtx.core.values import factory
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -22,7 +22,7 @@ class ScaleByRssState(NamedTuple):
 
 def _rss(g: jax.Array, s: jax.Array, *, eps: Any) -> tuple[jax.Array, jax.Array]:
     s = s + abs_sq(g)
-    return jnp.where(s > 0, guarded_ratio(g, jnp.sqrt(s + eps)), 0), s
+    return jnp.where(s == 0, 0, guarded_ratio(g, jnp.sqrt(s + eps), eps)), s
 
 
 @factory()
@@ -84,3 +84,86 @@ def adagrad(learning_rate: Rate, initial_accumulator_value: NonNegative = 0.1, e
     Source: Duchi et al. 2011, "Adaptive Subgradient Methods".
     """
     return chain(scale_by_rss(initial_accumulator_value, eps), scale_by_learning_rate(learning_rate))
+
+
+class ScaleByAdagradNormState(NamedTuple):
+    """The root of the sum of squared norms, `b`."""
+
+    b: jax.Array
+
+    def metrics(self) -> dict[str, Any]:
+        """What `gradtx.metrics` reports."""
+        return {"adagrad_norm": self.b}
+
+
+def _over(g: jax.Array, *, norm: Any) -> jax.Array:
+    return jnp.where(norm == 0, 0, g / jnp.where(norm == 0, 1, norm))
+
+
+@factory()
+def scale_by_adagrad_norm(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7) -> GradientTransformation:
+    """Divides all by one number: `g / sqrt(b^2 + eps)`, `b^2 = b^2 + |g|^2`, with the norm of the whole tree; 0 while `b` is 0.
+
+    The full-matrix form with `H = b * I`: rotating the parameters rotates the updates.
+
+    Args:
+      initial_accumulator_value: `b^2` at the start, >= 0.
+      eps: added inside the root, >= 0; in units of the gradient squared.
+
+    State: `ScaleByAdagradNormState(b float32)`, 4 bytes; not the square, which would overflow at gradients of 1e19.
+
+    Returns:
+      The transformation. At constant gradients its output falls as `1/sqrt(t)`.
+
+    Raises:
+      ValueError: an argument outside its domain.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale_by_adagrad_norm(initial_accumulator_value=0.0)
+      >>> updates, state = tx.update(jnp.array([3.0, -4.0]), tx.init(jnp.zeros(2)))
+      >>> [round(float(u), 4) for u in updates], float(state.b)
+      ([0.6, -0.8], 5.0)
+
+    Source: Ward, Wu and Bottou 2019, "AdaGrad Stepsizes", arXiv:1806.01811, algorithm 1.
+    """
+
+    def init(params: Any) -> ScaleByAdagradNormState:
+        return ScaleByAdagradNormState(jnp.sqrt(jnp.asarray(initial_accumulator_value, default_float())))
+
+    def update(
+        updates: Any, state: ScaleByAdagradNormState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, ScaleByAdagradNormState]:
+        b = jnp.hypot(state.b, root_sum_squares(jax.tree.leaves(updates)).astype(state.b.dtype))
+        norm = jnp.where(b == 0, 0, jnp.hypot(b, jnp.sqrt(jnp.asarray(eps, b.dtype))))
+        return map_leaves(_over, updates, norm=norm), ScaleByAdagradNormState(b)
+
+    return GradientTransformation(init, update)
+
+
+@factory()
+def adagrad_norm(
+    learning_rate: Rate, initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7
+) -> GradientTransformation:
+    """AdaGrad-Norm: `-learning_rate * g / sqrt(b^2 + eps)`, `b^2 = b^2 + |g|^2`; see `scale_by_adagrad_norm`.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves the whole tree by about `1/sqrt(t)`, in Euclidean norm, at step `t`.
+      initial_accumulator_value, eps: as in `scale_by_adagrad_norm`.
+
+    State: `(ScaleByAdagradNormState, ScaleByLearningRateState)`; 4 bytes in all for `b`.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.adagrad_norm(0.5)
+      adagrad_norm(learning_rate=0.5)
+
+    Source: Ward, Wu and Bottou 2019, "AdaGrad Stepsizes", arXiv:1806.01811.
+    """
+    return chain(scale_by_adagrad_norm(initial_accumulator_value, eps), scale_by_learning_rate(learning_rate))

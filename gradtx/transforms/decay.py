@@ -6,7 +6,7 @@ import jax
 
 from gradtx.compose.masking import masked
 from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
-from gradtx.core.checks import Mask, Rate, Schedule
+from gradtx.core.checks import Mask, Rate, Schedule, scheduled_value
 from gradtx.core.leaves import map_leaves, require_params
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.values import factory
@@ -69,7 +69,9 @@ def _scheduled(weight_decay: Schedule) -> GradientTransformation:
     def update(
         updates: Any, state: WeightDecayScheduleState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, WeightDecayScheduleState]:
-        return _decayed(updates, params, weight_decay(state.count)), WeightDecayScheduleState(safe_increment(state.count))
+        return _decayed(updates, params, scheduled_value("weight_decay", weight_decay, state.count)), WeightDecayScheduleState(
+            safe_increment(state.count)
+        )
 
     return GradientTransformation(init, update)
 

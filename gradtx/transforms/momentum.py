@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx.core.base import GradientTransformation
-from gradtx.core.checks import Decay, DecayOrSchedule, Flag, FloatDType
+from gradtx.core.checks import Decay, DecayOrSchedule, Flag, FloatDType, scheduled_value
 from gradtx.core.leaves import map_leaves, zeros_like
 from gradtx.core.numerics import one_minus_power, safe_increment, zero_count
 from gradtx.core.values import factory
@@ -89,7 +89,7 @@ def trace(decay: DecayOrSchedule, nesterov: Flag = False, accumulator_dtype: Flo
         updates: Any, state: ScheduledTraceState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, ScheduledTraceState]:
         assert callable(decay)
-        updates, m = map_leaves(rule, updates, state.trace, decay=decay(state.count))
+        updates, m = map_leaves(rule, updates, state.trace, decay=scheduled_value("decay", decay, state.count))
         return updates, ScheduledTraceState(safe_increment(state.count), m)
 
     return GradientTransformation(init, scheduled if callable(decay) else update)

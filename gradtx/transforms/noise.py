@@ -1,4 +1,4 @@
-"""Noise on gradients."""
+"""Noise on updates: Gaussian of falling variance, on a sphere, of Langevin dynamics."""
 
 from typing import Annotated, Any, NamedTuple
 
@@ -6,13 +6,28 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.base import GradientTransformation
-from gradtx.core.checks import Domain, NonNegative
-from gradtx.core.leaves import map_leaves
-from gradtx.core.numerics import default_float, is_key, safe_increment, zero_count
+from gradtx.core.checks import Domain, NonNegative, Positive, Rate
+from gradtx.core.leaves import map_leaves, widen
+from gradtx.core.numerics import default_float, guarded_ratio, is_key, root_sum_squares, safe_increment, zero_count
 from gradtx.core.values import factory
+from gradtx.transforms.scaling import multiply
+from gradtx.tree.creation import random_like
 
 
 class AddNoiseState(NamedTuple):
+    """Steps taken, and the key for the next step's noise."""
+
+    count: jax.Array
+    rng_key: jax.Array
+
+
+class AddSphereNoiseState(NamedTuple):
+    """The key for the next step's noise."""
+
+    rng_key: jax.Array
+
+
+class AddLangevinNoiseState(NamedTuple):
     """Steps taken, and the key for the next step's noise."""
 
     count: jax.Array
@@ -82,5 +97,112 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Key) -> GradientTransfo
             return updates, state
         keys = treedef.unflatten(list(jax.random.split(now, treedef.num_leaves)))
         return map_leaves(_plus_noise, updates, keys, deviation=deviation), state
+
+    return GradientTransformation(init, update)
+
+
+def _normal(key: jax.Array, shape: Any, dtype: Any, *, out_sharding: Any = None) -> jax.Array:
+    """Standard normal numbers; of complex ones, the real and the imaginary part each."""
+    parts = jnp.sqrt(2.0) if jnp.issubdtype(dtype, jnp.complexfloating) else 1
+    return (parts * jax.random.normal(key, shape, dtype, out_sharding=out_sharding)).astype(dtype)
+
+
+def gaussian_like(key: jax.Array, tree: Any) -> Any:
+    """Standard normal numbers in the shapes of a tree, in at least float32, other ones for each leaf."""
+    return random_like(key, widen(tree), _normal) if jax.tree.leaves(tree) else tree
+
+
+def sphere_like(key: jax.Array, tree: Any, radius: Any) -> Any:
+    """Noise in the shapes of a tree, in at least float32, uniform on the sphere of a radius; the whole tree is one vector."""
+    xi = gaussian_like(key, tree)
+    norm = root_sum_squares(jax.tree.leaves(xi))
+    return map_leaves(multiply, xi, factor=guarded_ratio(radius, norm))
+
+
+def _plus(u: jax.Array, xi: jax.Array, *, factor: Any = 1) -> jax.Array:
+    return u + factor * xi
+
+
+@factory()
+def add_sphere_noise(radius: Positive, key: Key) -> GradientTransformation:
+    """Adds noise of a fixed length: `u + xi`, `xi` uniform on the sphere `|xi| = radius`.
+
+    The whole tree is one vector: the squares of all leaves' noise add up to `radius**2`.
+
+    Args:
+      radius: length of the noise, > 0, in units of the update.
+      key: random key, or a whole number to seed one.
+
+    State: `AddSphereNoiseState(rng_key)`, one key.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: `radius` is not positive.
+      TypeError: `key` is no key.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx, params = gradtx.add_sphere_noise(radius=2.0, key=0), {"w": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
+      >>> u, state = tx.update(params, tx.init(params))
+      >>> round(float(gradtx.global_norm(u)), 4)
+      2.0
+
+    Source: Ge et al. 2015, arXiv:1503.02101, algorithm 1, where the radius is 1. Normal numbers divided by their norm are uniform
+    on the sphere: Muller 1959.
+    """
+
+    def init(params: Any) -> AddSphereNoiseState:
+        return AddSphereNoiseState(as_key(key))
+
+    def update(updates: Any, state: AddSphereNoiseState, params: Any = None, **extra_args: Any) -> tuple[Any, AddSphereNoiseState]:
+        next_key, now = jax.random.split(state.rng_key)
+        return map_leaves(_plus, updates, sphere_like(now, updates, radius)), AddSphereNoiseState(next_key)
+
+    return GradientTransformation(init, update)
+
+
+@factory()
+def add_langevin_noise(learning_rate: Rate, temperature: NonNegative = 1.0, *, key: Key) -> GradientTransformation:
+    """Adds the noise of Langevin dynamics to a step: `u + sqrt(2 * learning_rate * temperature) * xi`, `xi` standard normal.
+
+    It stands after the learning rate, so that no rate divides: `chain(sgd(rate), add_langevin_noise(rate, key=0))`.
+
+    Args:
+      learning_rate: number >= 0 or schedule of the steps taken so far: the rate that made the step `u`.
+      temperature: >= 0; 1 samples from `exp(-loss)`, 0 adds nothing.
+      key: random key, or a whole number to seed one.
+
+    State: `AddLangevinNoiseState(count int32, rng_key)`, one key.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: `learning_rate` or `temperature` is negative.
+      TypeError: `key` is no key.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.add_langevin_noise(0.02, temperature=0.25, key=0)
+      >>> u, state = tx.update(jnp.zeros(10_000), tx.init(jnp.zeros(10_000)))
+      >>> round(float(u.std()), 2)
+      0.1
+
+    Source: Welling and Teh 2011, equation 4, whose step size is `2 * learning_rate`.
+    """
+
+    def init(params: Any) -> AddLangevinNoiseState:
+        return AddLangevinNoiseState(zero_count(), as_key(key))
+
+    def update(
+        updates: Any, state: AddLangevinNoiseState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, AddLangevinNoiseState]:
+        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        deviation = jnp.sqrt(2 * jnp.asarray(rate, default_float()) * temperature)
+        next_key, now = jax.random.split(state.rng_key)
+        updates = map_leaves(_plus, updates, gaussian_like(now, updates), factor=deviation)
+        return updates, AddLangevinNoiseState(safe_increment(state.count), next_key)
 
     return GradientTransformation(init, update)

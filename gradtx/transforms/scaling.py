@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.base import EmptyState, GradientTransformation, identity, init_empty_state
-from gradtx.core.checks import Flag, NonNegative, Number, Positive, Rate, ScheduleArg
+from gradtx.core.checks import Flag, NonNegative, Number, Positive, Rate, ScheduleArg, scheduled_value
 from gradtx.core.leaves import map_leaves, require_params
 from gradtx.core.numerics import abs_sq, default_float, root_sum_squares, safe_increment, zero_count
 from gradtx.core.values import factory
@@ -96,7 +96,7 @@ def scale_by_schedule(step_size_fn: ScheduleArg) -> GradientTransformation:
     """
 
     def step_size(count: Any) -> jax.Array:
-        return jnp.asarray(step_size_fn(count), default_float())
+        return jnp.asarray(scheduled_value("step_size_fn", step_size_fn, count), default_float())
 
     def init(params: Any) -> ScaleByScheduleState:
         return ScaleByScheduleState(zero_count(), step_size(zero_count()))
@@ -149,12 +149,12 @@ def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: Flag
     if callable(value):
 
         def init_scheduled(params: Any) -> ScaleByScheduledLearningRateState:
-            return ScaleByScheduledLearningRateState(zero_count(), as_array(value(zero_count())))
+            return ScaleByScheduledLearningRateState(zero_count(), as_array(scheduled_value("learning_rate", value, zero_count())))
 
         def scheduled(
             updates: Any, state: ScaleByScheduledLearningRateState, params: Any = None, **extra_args: Any
         ) -> tuple[Any, ScaleByScheduledLearningRateState]:
-            rate = as_array(value(state.count))
+            rate = as_array(scheduled_value("learning_rate", value, state.count))
             updates = map_leaves(multiply, updates, factor=sign * rate)
             return updates, ScaleByScheduledLearningRateState(safe_increment(state.count), rate)
 

@@ -186,7 +186,8 @@ def _fit(name: str, new: Any, old: Any) -> Any:
     """`new` in the dtypes of `old`, where the two have one structure; else as it is."""
     structure = jax.tree.structure(old)
     if jax.tree.structure(new) != structure:
-        if structure.num_leaves != 1 or not jax.tree_util.all_leaves([new]) or not hasattr(old, "value"):
+        boxed = [path for path, _ in jax.tree_util.tree_leaves_with_path(old)] == [(GetAttrKey("value"),)]
+        if not boxed or not jax.tree_util.all_leaves([new]):
             return new
         new = structure.unflatten([new])  # into the box (an NNX variable, a Linen box) that the old value is in
     return jax.tree.map(lambda n, o: _fit_leaf(name, n, o), new, old)

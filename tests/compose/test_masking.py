@@ -199,3 +199,17 @@ def test_labels_are_no_mask(make: Any, name: str, argument: str) -> None:
     with pytest.raises(TypeError) as error:
         make(gradtx.by_path({".*bias": "no_decay"}, default="decay")).init(PARAMS)
     assert str(error.value) == f"{name}: {argument} gives 'no_decay' (str), expected True or False for each parameter."
+
+
+def test_grad_fn_sees_whole_parameters_and_gives_the_kept_part() -> None:
+    """STORM under a mask equals STORM on the part that it sees, with the rest held."""
+    params = {"a": jnp.asarray([1.0, -2.0]), "b": jnp.asarray(3.0)}
+    gradient = jax.grad(lambda p: (p["a"] ** 2).sum() * p["b"] ** 2)
+    alone = jax.grad(lambda a: (a**2).sum() * params["b"] ** 2)
+    tx, part = gradtx.masked(gradtx.storm(), {"a": True, "b": False}), gradtx.storm()
+    state, part_state = tx.init(params), part.init(params["a"])
+    for _ in range(3):
+        updates, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+        expected, part_state = part.update(alone(params["a"]), part_state, params["a"], grad_fn=alone)
+        np.testing.assert_allclose(updates["a"], expected, rtol=1e-6)
+        params = {"a": params["a"] + updates["a"], "b": params["b"]}

@@ -14,6 +14,7 @@ from gradtx.core import checks
 from gradtx.transforms.noise import Key
 
 NAN, INF = float("nan"), float("inf")
+PATTERNS = " Patterns of paths go through by_path({pattern: True}, default=False)."
 CALL_ADAM = " This is the factory itself: call it, adam(...)."
 TEXT_HINT = " A number is wanted, not text."
 SCHEDULE = ", or a schedule (a function of the step count)"
@@ -109,10 +110,10 @@ REFUSED = [
      " A learning rate becomes a transformation with scale_by_learning_rate(rate)."),
     (checks.Transformation, "adam", TypeError, "'adam' (str)", TRANSFORMATION, ""),
     (checks.Transformation, None, TypeError, "None", TRANSFORMATION, ""),
-    (checks.Mask, "kernel", TypeError, "'kernel' (str)", MASK, ""),
+    (checks.Mask, "kernel", TypeError, "'kernel' (str)", MASK, PATTERNS),
     (checks.Mask, 1, TypeError, "1 (int)", MASK, ""),
-    (checks.Mask, gradtx.adam, TypeError, "the function adam", MASK, ""),
-    (checks.Mask, {"a": True, "b": "no"}, TypeError, "a dict with keys 'a', 'b'", MASK, ""),
+    (checks.Mask, gradtx.adam, TypeError, "the function adam", MASK, CALL_ADAM),
+    (checks.Mask, {"a": True, "b": "no"}, TypeError, "a dict with keys 'a', 'b'", MASK, PATTERNS),
     (checks.Mask, Flags(True, 1.0), TypeError, "a Flags", MASK, ""),
     (checks.Function, 3, TypeError, "3 (int)", "a function", ""),
     (checks.Function, gradtx.adam, TypeError, "the function adam", "a function", CALL_ADAM),

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from flax.training.train_state import TrainState
 
 import gradtx
 
@@ -75,8 +76,18 @@ def test_metrics(tx: Any, expected: dict[str, float]) -> None:
 
 
 def test_of_things_that_are_no_state() -> None:
-    for nothing in (None, 3, "text", {}, [], jnp.ones(2), {"a": [1, (2,)]}):
+    for nothing in (3, "text", {}, [], jnp.ones(2), {"a": [1, (2,)]}):
         assert gradtx.metrics(nothing) == {}
+    for wrong, found in ((None, "None"), (gradtx.adam(0.1), "a GradientTransformation")):
+        with pytest.raises(TypeError, match=f"^metrics: state is {found}, expected the state that tx.init or tx.update returned"):
+            gradtx.metrics(wrong)
+
+
+def test_of_a_train_state_and_of_an_nnx_optimizer() -> None:
+    train_state = TrainState.create(apply_fn=None, params=GRADS, tx=gradtx.sgd(0.5))
+    assert floats(gradtx.metrics(train_state)) == {"learning_rate": 0.5}
+    optimizer = nnx.Optimizer(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), gradtx.sgd(0.25), wrt=nnx.Param)
+    assert floats(gradtx.metrics(optimizer.opt_state)) == {"learning_rate": 0.25}
 
 
 def test_a_state_of_ones_own_takes_part() -> None:

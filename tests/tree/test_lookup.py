@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax.tree_util import DictKey, SequenceKey
 
 import gradtx
@@ -374,3 +375,10 @@ def test_map_params_errors():
         ValueError, match=r"the state does not tell what the parameters were, .* mask has the path .* Pass a tree shaped like"
     ):
         map_params(tx, abs, tx.init(PARAMS))
+
+
+def test_set_inside_the_variables_of_nnx():
+    optimizer = nnx.Optimizer(nnx.Linear(2, 1, rngs=nnx.Rngs(0)), gradtx.inject_hyperparams(gradtx.sgd)(0.5), wrt=nnx.Param)
+    changed = gradtx.tree.set(optimizer.opt_state, learning_rate=0.25)
+    assert jax.tree.structure(changed) == jax.tree.structure(optimizer.opt_state)
+    assert float(changed.hyperparams["learning_rate"][...]) == 0.25

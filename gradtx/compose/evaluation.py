@@ -1,0 +1,111 @@
+"""Evaluating elsewhere than at the parameters: at an average, and the gradient of the same minibatch at a second point."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core import checks
+from gradtx.core.leaves import cast_like, check_leaves, is_masked_or_none, raise_other_shape
+from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
+
+
+def eval_params(state: Any, params: Any) -> Any:
+    """The parameters to evaluate with: an average where the optimizer keeps one, else the parameters themselves.
+
+    AcceleGrad and UniXGrad, for example, prove their rates for an average, not for the point where gradients are taken.
+    Works inside `jit`. Under `masked` or `partition` only the leaves that an average covers change.
+
+    Args:
+      state: state of any transformation, or one that holds such states. For `nnx.Optimizer` pass `optimizer.opt_state`.
+      params: the parameters that the state belongs to.
+
+    Returns:
+      A tree like `params`, in its dtypes. A transformation takes part if its state is a NamedTuple with a method
+      `eval_params(self, params)` that gives such a tree, with `MaskedNode` where it has nothing to say. States inside such a
+      state are its own affair: the outermost one speaks.
+
+    Raises:
+      ValueError: an average has another structure or shape than `params`, or two averages cover one leaf (a chain with two
+        averaging optimizers): pass the one state that is meant.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx, params = gradtx.accelegrad(diameter=2.0), {"w": jnp.array([1.0])}
+      >>> state = tx.init(params)
+      >>> for _ in range(3):
+      ...     updates, state = tx.update(params, state, params)
+      ...     params = gradtx.apply_updates(params, updates)
+      >>> gradtx.eval_params(state, params)["w"].round(4), gradtx.eval_params(gradtx.sgd(0.1).init(params), params) is params
+      (Array([-0.3861], dtype=float32), True)
+    """
+    own = leaves_by_path(params, is_leaf=is_masked_or_none)
+    chosen, sources = dict(own), {}
+    for place, node in _averaging(state):
+        source = f"{type(node).__name__} at {place or 'the top of the state'}"
+        average = node.eval_params(params)
+        found = leaves_by_path(average, is_leaf=is_masked_or_none)
+        if found.keys() != own.keys():
+            difference = structure_difference("params", params, f"the average of {source}", average)
+            raise ValueError(f"eval_params: {difference}. Does the state belong to these parameters?")
+        for path, leaf in found.items():
+            if is_masked_or_none(leaf) or is_masked_or_none(own[path]):
+                continue
+            name = "/".join(path) or ROOT
+            if path in sources:
+                raise ValueError(
+                    f"eval_params: two averages, {sources[path]} and {source}, cover the leaf `{name}`; "
+                    "pass the one state that is meant instead of the whole."
+                )
+            if np.shape(leaf) != np.shape(own[path]):
+                raise ValueError(
+                    f"eval_params: params leaf `{name}` has shape {np.shape(own[path])}, but the average of {source} has "
+                    f"{np.shape(leaf)} there. Does the state belong to these parameters?"
+                )
+            sources[path] = source
+            chosen[path] = jnp.asarray(leaf).astype(jnp.result_type(own[path]))
+    if not sources:
+        return params
+    return jax.tree.structure(params).unflatten([leaf for leaf in chosen.values() if not is_masked_or_none(leaf)])
+
+
+def gradient_at(grad_fn: Callable[[Any], Any], point: Any, params: Any, updates: Any) -> Any:
+    """`grad_fn` at a point of the state, in the parameters' dtypes: the second gradient of a step.
+
+    Args:
+      grad_fn: function from the parameters to the gradient on the minibatch that also gave `updates`.
+      point: tree like the parameters, of any dtypes.
+      params: the parameters.
+      updates: the gradient that was handed in, whose structure and shapes the second one must have.
+
+    Raises:
+      TypeError, ValueError: `grad_fn` is no function, or gives something else than a gradient.
+    """
+    if not callable(grad_fn) or checks.is_factory(grad_fn):
+        raise TypeError(
+            f"{checks.where()}: grad_fn is {checks.kind(grad_fn)}, expected a function from the parameters to their gradient, "
+            "as jax.grad(loss) makes one."
+        )
+    gradient = grad_fn(cast_like(point, params))
+    if jax.tree.structure(gradient) != jax.tree.structure(updates):
+        pair = " jax.value_and_grad gives a pair, of which the gradient is the second." if type(gradient) is tuple else ""
+        raise ValueError(
+            f"{checks.where()}: {structure_difference('updates', updates, 'what grad_fn returns', gradient)}. "
+            f"It must be a gradient with respect to the parameters, as `updates` are.{pair}"
+        )
+    check_leaves("what grad_fn returns,", gradient)
+    raise_other_shape(gradient, updates, "updates", scalars=False, own="what grad_fn returns,")
+    return gradient
+
+
+def _averaging(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """The outermost states with an average, each with its place."""
+    fields = getattr(node, "_fields", None)
+    if fields is not None and hasattr(node, "eval_params"):
+        yield place, node
+    elif fields is not None or isinstance(node, (Mapping, list, tuple)):
+        items = zip(fields, node, strict=True) if fields else node.items() if isinstance(node, Mapping) else enumerate(node)
+        for key, child in items:
+            yield from _averaging(child, f"{place}/{key}" if place else str(key))

@@ -1,0 +1,35 @@
+"""Roots of positive semidefinite matrices."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def apply_inverse_sqrt(matrix: jax.Array, vector: jax.Array, eps: Any = 0.0) -> jax.Array:
+    """`Q (sqrt(lambda) + eps)^-1 Q^H x`, for `matrix = Q lambda Q^H`: the inverse root of a semidefinite matrix times `x`.
+
+    Eigenvalues are known to about `n * rounding * largest` only, so smaller ones (negative ones too) count as that; and a
+    component of `x` along an eigenvector that is no more than rounding (`n * rounding * |x|`) counts as 0. So noise in
+    a direction in which both are zero is not amplified (a few `sqrt(rounding)` are left at most), while a direction of small
+    but true components moves.
+
+    Args:
+      matrix: `(n, n)`, symmetric or Hermitian, positive semidefinite up to rounding; float32, float64 or complex.
+      vector: `(n,)`.
+      eps: added to the roots, >= 0.
+
+    Returns:
+      `(n,)`; zeros where the matrix is zero.
+    """
+    n = matrix.shape[0]
+    if n == 0:
+        return vector
+    eigenvalues, q = jnp.linalg.eigh(matrix)
+    rounding = n * jnp.finfo(eigenvalues.dtype).eps
+    along = jnp.matmul(q.conj().T, vector, precision="highest")
+    along = jnp.where(jnp.abs(along) <= rounding * jnp.linalg.norm(vector), 0, along)
+    floor = rounding * jnp.maximum(eigenvalues[-1], 0)
+    nothing = floor == 0  # written so that NaN stays NaN
+    roots = jnp.sqrt(jnp.where(nothing, 1, jnp.maximum(eigenvalues, floor))) + eps
+    return jnp.matmul(q, jnp.where(nothing, 0, along / roots), precision="highest")

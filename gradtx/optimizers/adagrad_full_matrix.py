@@ -1,0 +1,176 @@
+"""AdaGrad with the full matrix of second moments."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.compose.chain import chain
+from gradtx.core import checks
+from gradtx.core.base import GradientTransformation
+from gradtx.core.checks import Flag, NonNegative, PositiveInt, Rate
+from gradtx.core.leaves import cast_like, raise_unlike
+from gradtx.core.numerics import compute_dtype, promote
+from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.values import factory
+from gradtx.linalg.roots import apply_inverse_sqrt
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+class ScaleByFullMatrixAdagradState(NamedTuple):
+    """The sum of outer products: a matrix for each leaf, or one for the whole tree."""
+
+    sum_of_outer_products: Any
+
+
+@jax.jit  # leaves of one size share one trace
+def _full_matrix(g: jax.Array, s: jax.Array, eps: Any) -> tuple[jax.Array, jax.Array]:
+    flat = g.ravel().astype(s.dtype)
+    s = s + flat[:, None] * flat.conj()[None, :]
+    return apply_inverse_sqrt(s, flat, jnp.asarray(eps, s.real.dtype)).reshape(g.shape), s
+
+
+@factory()
+def scale_by_full_matrix_adagrad(
+    initial_accumulator_value: NonNegative = 0.1,
+    eps: NonNegative = 1e-7,
+    *,
+    whole_tree: Flag = False,
+    max_size: PositiveInt = 1024,
+) -> GradientTransformation:
+    """Divides by the root of the sum of outer products: `Q (sqrt(lambda) + eps)^-1 Q^T g`, `S = S + g g^T = Q lambda Q^T`.
+
+    Each leaf is one vector `g` with its own `S`, or all leaves together are. Where `S` and `g` are zero, the output is
+    zero. A rotation of the parameters rotates the updates, which the diagonal form (`scale_by_rss`) does not. A step
+    costs one symmetric eigendecomposition for each leaf, some `10 n^3` operations for `n` elements.
+
+    Args:
+      initial_accumulator_value: `S` at the start is this times the identity, >= 0.
+      eps: added outside the root, >= 0; in units of the gradient.
+      whole_tree: whether all leaves are one vector, with one `S`.
+      max_size: largest number of elements of a vector, >= 1.
+
+    State: `ScaleByFullMatrixAdagradState(sum_of_outer_products)`; `n` by `n` for each vector, so `4n` bytes a parameter.
+      For complex leaves `S` is Hermitian, `g g^H`.
+
+    Returns:
+      The transformation. At constant gradients its output falls as `1/sqrt(t)`.
+
+    Raises:
+      ValueError: a leaf, or the whole tree, has more than `max_size` elements; complex and real leaves in one vector;
+        an argument outside its domain.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale_by_full_matrix_adagrad(initial_accumulator_value=0.0)
+      >>> updates, state = tx.update(jnp.array([3.0, -4.0]), tx.init(jnp.zeros(2)))
+      >>> [round(float(u), 4) for u in updates], state.sum_of_outer_products.shape
+      ([0.6, -0.8], (2, 2))
+
+    Source: Duchi et al. 2011, "Adaptive Subgradient Methods", the full-matrix form.
+    """
+
+    def identity_of(size: int, dtype: Any) -> jax.Array:
+        return jnp.asarray(initial_accumulator_value, dtype) * jnp.eye(size, dtype=dtype)
+
+    def init(params: Any) -> ScaleByFullMatrixAdagradState:
+        leaves = jax.tree.leaves(params)
+        if whole_tree:
+            size = sum(map(np.size, leaves))
+            _check_size("params have", size, _common_dtype(params), max_size)
+            return ScaleByFullMatrixAdagradState(identity_of(size, _common_dtype(params)))
+        for parts, leaf in leaves_by_path(params).items():
+            _check_size(f"params leaf `{'/'.join(parts) or ROOT}` has", np.size(leaf), _dtype(leaf), max_size)
+        return ScaleByFullMatrixAdagradState(jax.tree.map(lambda p: identity_of(np.size(p), _dtype(p)), params))
+
+    def update(
+        updates: Any, state: ScaleByFullMatrixAdagradState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, ScaleByFullMatrixAdagradState]:
+        leaves, treedef = jax.tree.flatten(updates)
+        wide = [promote(leaf) for leaf in leaves]
+        if whole_tree:
+            vector = jnp.concatenate([jnp.zeros(0, _common_dtype(updates)), *(leaf.ravel() for leaf in wide)])
+            _check_matrices(updates, [vector], [state.sum_of_outer_products])
+            vector, sums = _full_matrix(vector, state.sum_of_outer_products, eps)
+            ends = np.cumsum([leaf.size for leaf in wide], dtype=int)[:-1]
+            new = [part.reshape(leaf.shape) for part, leaf in zip(jnp.split(vector, ends), wide, strict=False)]
+        else:
+            matrices, other = jax.tree.flatten(state.sum_of_outer_products)
+            if other != treedef:
+                raise_unlike(updates, state.sum_of_outer_products)
+            _check_matrices(updates, wide, matrices)
+            pairs = [_full_matrix(leaf, matrix, eps) for leaf, matrix in zip(wide, matrices, strict=True)]
+            new, sums = [out for out, _ in pairs], treedef.unflatten([matrix for _, matrix in pairs])
+        return cast_like(treedef.unflatten(new), updates), ScaleByFullMatrixAdagradState(sums)
+
+    return GradientTransformation(init, update)
+
+
+def _dtype(leaf: Any) -> Any:
+    return compute_dtype(jnp.result_type(leaf))
+
+
+def _common_dtype(tree: Any) -> Any:
+    """The dtype of all leaves as one vector."""
+    dtypes = [_dtype(leaf) for leaf in jax.tree.leaves(tree)]
+    if len({jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes}) > 1:
+        raise ValueError(
+            f"{checks.where()}: whole_tree is True and the tree has complex and real leaves, expected leaves of one kind. "
+            "Use whole_tree=False, or gradtx.partition for the two kinds."
+        )
+    return jnp.result_type(*dtypes) if dtypes else np.dtype(np.float32)
+
+
+def _check_size(what: str, size: int, dtype: Any, max_size: int) -> None:
+    if size > max_size:
+        raise ValueError(
+            f"{checks.where()}: {what} {size} elements, whose matrix takes {size * size * dtype.itemsize} bytes, expected at most "
+            f"max_size={max_size} elements. Use the diagonal gradtx.adagrad for large leaves (with gradtx.partition), "
+            "or raise max_size."
+        )
+
+
+def _check_matrices(updates: Any, vectors: list[Any], matrices: list[Any]) -> None:
+    for i, (vector, matrix) in enumerate(zip(vectors, matrices, strict=True)):
+        if matrix.shape != (vector.size, vector.size):
+            paths = ["/".join(parts) or ROOT for parts in leaves_by_path(updates)]
+            what = f"updates leaf `{paths[i]}` has" if len(vectors) == len(paths) else "updates have"
+            raise ValueError(
+                f"{checks.where()}: {what} {vector.size} elements, but the matrix in the state has shape {matrix.shape}, expected "
+                f"{(vector.size, vector.size)}. Was the state made from other parameters, or with another whole_tree?"
+            )
+
+
+@factory()
+def adagrad_full_matrix(
+    learning_rate: Rate,
+    initial_accumulator_value: NonNegative = 0.1,
+    eps: NonNegative = 1e-7,
+    *,
+    whole_tree: Flag = False,
+    max_size: PositiveInt = 1024,
+) -> GradientTransformation:
+    """AdaGrad with the full matrix: `-learning_rate * (S^(1/2) + eps)^-1 g`, `S = S + g g^T`; see `scale_by_full_matrix_adagrad`.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves each vector by about `1/sqrt(t)` along each axis seen, at step `t`.
+      initial_accumulator_value, eps, whole_tree, max_size: as in `scale_by_full_matrix_adagrad`.
+
+    State: `(ScaleByFullMatrixAdagradState, ScaleByLearningRateState)`; `4n` bytes a parameter for a leaf of `n` elements.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain; a leaf with more than `max_size` elements.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.adagrad_full_matrix(0.1, whole_tree=True)
+      adagrad_full_matrix(learning_rate=0.1, whole_tree=True)
+
+    Source: Duchi et al. 2011, "Adaptive Subgradient Methods".
+    """
+    kernel = scale_by_full_matrix_adagrad(initial_accumulator_value, eps, whole_tree=whole_tree, max_size=max_size)
+    return chain(kernel, scale_by_learning_rate(learning_rate))

@@ -1,0 +1,134 @@
+"""BFGS, the quasi-Newton method with a dense matrix: `scale_by_bfgs`, `bfgs`."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.compose.chain import chain
+from gradtx.core.base import GradientTransformation, identity
+from gradtx.core.checks import PositiveInt, Rate, Transformation
+from gradtx.core.leaves import check_same_shapes, require_params
+from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.values import factory
+from gradtx.optimizers.lbfgs import FROM_ONE, curvature_weight, first_scale
+from gradtx.optimizers.newton import check_size, from_vector, to_vector
+from gradtx.transforms.linesearch import line_dtype
+from gradtx.transforms.scaling import scale, scale_by_learning_rate
+
+
+class ScaleByBFGSState(NamedTuple):
+    """Steps taken, pairs used; last parameters and gradient as vectors; the estimate of the inverse Hessian."""
+
+    count: jax.Array
+    pairs: jax.Array
+    params: jax.Array
+    updates: jax.Array
+    inverse_hessian: jax.Array
+
+
+@factory()
+def scale_by_bfgs(*, max_size: PositiveInt = 1024) -> GradientTransformation:
+    """Multiplies gradients by a dense estimate `P` of the inverse Hessian: `P @ g`.
+
+    With `s = x_{t+1} - x_t`, `y = g_{t+1} - g_t`, `rho = 1/<s, y>`: `P <- (I - rho*s*y') P (I - rho*y*s') + rho*s*s'`.
+    `P` is `min(1, 1/||g||) * I` for the first step, and `<s, y>/<y, y> * I` before its first pair. A pair without positive
+    curvature is left out. If the parameters did not move since the last step, `P` starts anew.
+
+    The whole tree is one vector; complex elements count as two. A step costs a few products of the matrix with a vector.
+
+    Args:
+      max_size: largest number of elements `d`, >= 1.
+
+    State: `ScaleByBFGSState(count int32, pairs int32, params, updates, inverse_hessian)`; `4 * d + 8` bytes a parameter.
+
+    Returns:
+      The transformation; its update needs `params`. Gradients of complex parameters are conjugates of `jax.grad`.
+
+    Raises:
+      ValueError: more than `max_size` elements, or `params` was not passed to `update`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx, params = gradtx.chain(gradtx.scale_by_bfgs(), gradtx.scale(-1.0)), jnp.array([3.0, -2.0])
+      >>> state = tx.init(params)
+      >>> for _ in range(20):
+      ...     updates, state = tx.update(jnp.array([1.0, 4.0]) * params, state, params)
+      ...     params = gradtx.apply_updates(params, updates)
+      >>> bool(jnp.max(jnp.abs(params)) < 1e-4)
+      True
+
+    Source: Nocedal and Wright 2006, "Numerical Optimization", equations 6.17 and 6.20.
+    """
+
+    def init(params: Any) -> ScaleByBFGSState:
+        dtype = line_dtype(params)
+        check_size(params, max_size, dtype, "Use gradtx.lbfgs for many parameters")
+        x = to_vector(params, dtype)
+        return ScaleByBFGSState(zero_count(), zero_count(), jnp.zeros_like(x), jnp.zeros_like(x), jnp.eye(x.size, dtype=dtype))
+
+    def update(updates: Any, state: ScaleByBFGSState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByBFGSState]:
+        check_same_shapes(updates, require_params(params))
+        dtype = state.inverse_hessian.dtype
+        x, g = to_vector(params, dtype), to_vector(updates, dtype)
+        if x.shape != state.params.shape:
+            raise ValueError(
+                f"scale_by_bfgs: params have {x.size} elements, but the state has {state.params.size}; "
+                "was the state made from other parameters?"
+            )
+        moved = jnp.any(x != state.params) & (state.count > 0)
+        s, y = (jnp.where(moved, new - old, 0) for new, old in ((x, state.params), (g, state.updates)))
+        rho = curvature_weight(s, y, dtype)
+        usable = rho > 0
+        pairs = jnp.where(moved, state.pairs, 0)
+        eye = jnp.eye(x.size, dtype=dtype)
+        square = jnp.where(usable, rho * jnp.sum(y * y), 1)
+        before = jnp.where(pairs > 0, state.inverse_hessian, eye / square)
+        after = jnp.where(usable, _with_pair(before, s, y, rho), before)
+        pairs = jnp.where(usable, safe_increment(pairs), pairs)
+        after = jnp.where(pairs > 0, after, first_scale(g, dtype) * eye)
+        return from_vector(after @ g, updates), ScaleByBFGSState(safe_increment(state.count), pairs, x, g, after)
+
+    return GradientTransformation(init, update)
+
+
+def _with_pair(p: jax.Array, s: jax.Array, y: jax.Array, rho: jax.Array) -> jax.Array:
+    """`(I - rho*s*y') P (I - rho*y*s') + rho*s*s'`, multiplied out for a symmetric `P`."""
+    py = p @ y
+    return p - rho * (jnp.outer(s, py) + jnp.outer(py, s)) + rho * (1 + rho * (y @ py)) * jnp.outer(s, s)
+
+
+@factory()
+def bfgs(
+    learning_rate: Rate | None = None,
+    linesearch: Transformation | None = FROM_ONE,
+    *,
+    max_size: PositiveInt = 1024,
+) -> GradientTransformation:
+    """BFGS with a line search: `-s * P @ g`, for the full batch; see `scale_by_bfgs`.
+
+    Args:
+      learning_rate: number >= 0 or schedule, multiplies the direction before the line search; None is 1.
+      linesearch: transformation that finds the step `s`, as in `lbfgs`; None takes `s = 1`.
+      max_size: as in `scale_by_bfgs`.
+
+    State: `(ScaleByBFGSState, state of the rate, state of the line search)`; `4 * d + 12` bytes a parameter.
+
+    Returns:
+      The transformation. Its update needs `params` and, with a line search, the extra arguments `value`, `grad` and `value_fn`.
+      `minimize` passes them.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain, too many parameters, or an extra argument is missing.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> fn = lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+      >>> params, result = gradtx.minimize(fn, jnp.array([-1.2, 1.0]), gradtx.bfgs(), max_steps=100, tol=1e-3)
+      >>> params.round(2), result.message()
+      (Array([1., 1.], dtype=float32), 'converged: no component of the gradient is above tol')
+
+    Source: Nocedal and Wright 2006, "Numerical Optimization", algorithm 6.1.
+    """
+    rate = scale(-1.0) if learning_rate is None else scale_by_learning_rate(learning_rate)
+    return chain(scale_by_bfgs(max_size=max_size), rate, identity() if linesearch is None else linesearch)

@@ -1,0 +1,213 @@
+"""L-BFGS, the quasi-Newton method of limited memory: `scale_by_lbfgs`, `lbfgs`."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.compose.chain import chain
+from gradtx.core.base import GradientTransformation, identity
+from gradtx.core.checks import Flag, PositiveInt, Rate, Transformation
+from gradtx.core.leaves import cast_like, map_leaves, raise_other_shape, raise_unlike, require_params, zeros_like
+from gradtx.core.numerics import root_sum_squares, safe_increment, zero_count
+from gradtx.core.values import factory
+from gradtx.transforms.linesearch import line_dtype
+from gradtx.transforms.scaling import multiply, scale, scale_by_learning_rate
+from gradtx.transforms.zoom import scale_by_zoom_linesearch
+from gradtx.tree.reductions import norm, vdot
+
+FROM_ONE = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
+"""The line search for Newton's method and its kin, whose natural step is 1."""
+
+
+class ScaleByLBFGSState(NamedTuple):
+    """Steps taken; last parameters and gradients; the last `memory_size` differences of both, and the weights of these pairs.
+
+    Pair `t` lies at `t % memory_size` of the memories' first axis. A weight is `1 / <s, y>`, or 0 for a pair left out.
+    """
+
+    count: jax.Array
+    params: Any
+    updates: Any
+    diff_params_memory: Any
+    diff_updates_memory: Any
+    weights_memory: jax.Array
+
+
+def _minus(x: jax.Array, y: jax.Array) -> jax.Array:
+    return x - y
+
+
+def _plus_scaled(x: jax.Array, y: jax.Array, *, factor: Any) -> jax.Array:
+    return x + factor * y
+
+
+def stored_like(tree: Any, stored: Any) -> Any:
+    """`tree` in the dtypes of a tree in the state, after a check that the two have one structure and its shapes."""
+    if jax.tree.structure(tree) != jax.tree.structure(stored):
+        raise_unlike(tree, stored)
+    if any(np.shape(x) != np.shape(y) for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(stored), strict=True)):
+        raise_other_shape(tree, stored, scalars=False)
+    return cast_like(tree, stored)
+
+
+def inner(x: Any, y: Any, dtype: Any) -> jax.Array:
+    """`Re <x, y>`: complex numbers count as pairs of real ones."""
+    return jnp.real(vdot(x, y)).astype(dtype)
+
+
+def curvature_weight(s: Any, y: Any, dtype: Any) -> jax.Array:
+    """`1 / <s, y>`, or 0 where the curvature is not positive or too small against rounding to be told from 0."""
+    info = jnp.finfo(dtype)
+    curvature, square = inner(s, y, dtype), inner(y, y, dtype)
+    lengths = norm(s).astype(dtype) * norm(y).astype(dtype)
+    usable = (curvature > info.eps * lengths) & (jnp.minimum(curvature, square) > info.tiny) & jnp.isfinite(lengths)
+    return jnp.where(usable, 1 / jnp.where(usable, curvature, 1), 0)
+
+
+def first_scale(updates: Any, dtype: Any) -> jax.Array:
+    """`min(1, 1/||g||)`: where no curvature is known, a step is no longer than 1 and no longer than the gradient."""
+    length = root_sum_squares(jax.tree.leaves(updates)).astype(dtype)
+    return 1 / jnp.maximum(length, 1)
+
+
+@factory()
+def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: Flag = True) -> GradientTransformation:
+    """Multiplies gradients by an estimate `P` of the inverse Hessian, from the last steps: `P @ g`.
+
+    With `s = x_{t+1} - x_t`, `y = g_{t+1} - g_t` and `rho = 1/<s, y>`, oldest pair first:
+    `P <- (I - rho*s*y') P (I - rho*y*s') + rho*s*s'`, from `P = gamma*I`, `gamma = <s, y>/<y, y>` of the newest pair.
+    `P` is never formed; a product costs `4 * memory_size` inner products and additions.
+
+    A pair without positive curvature, or with less than rounding lets tell, is left out. If the parameters did not move since
+    the last step (a line search found nothing), all pairs are forgotten. Without a pair, `gamma = min(1, 1/||g||)`.
+
+    Args:
+      memory_size: how many pairs are kept, >= 1.
+      scale_init_precond: whether to use `gamma`; else 1.
+
+    State: `ScaleByLBFGSState(count int32, params, updates, diff_params_memory, diff_updates_memory, weights_memory)`;
+      `8 * memory_size + 8` bytes a parameter.
+
+    Returns:
+      The transformation; its update needs `params`. Complex parameters count as pairs of real ones, with conjugates of
+      `jax.grad` as gradients.
+
+    Raises:
+      ValueError: `memory_size` is below 1, or `params` was not passed to `update`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> tx, params = gradtx.chain(gradtx.scale_by_lbfgs(), gradtx.scale(-1.0)), jnp.array([3.0, -2.0])
+      >>> state = tx.init(params)
+      >>> for _ in range(20):
+      ...     updates, state = tx.update(jnp.array([1.0, 4.0]) * params, state, params)
+      ...     params = gradtx.apply_updates(params, updates)
+      >>> bool(jnp.max(jnp.abs(params)) < 1e-4)
+      True
+
+    Source: Nocedal 1980; Liu and Nocedal 1989; Nocedal and Wright 2006, "Numerical Optimization", algorithms 7.4 and 7.5.
+    The first scale is a heuristic of Optax's.
+
+    **Differs:** Optax keeps pairs of negative and of tiny curvature, scales by 1 where the newest pair has none, and forgets none.
+    """
+
+    def init(params: Any) -> ScaleByLBFGSState:
+        zeros = zeros_like(params)
+        memory = jax.tree.map(lambda z: jnp.zeros((memory_size, *z.shape), z.dtype), zeros)
+        return ScaleByLBFGSState(zero_count(), zeros, zeros, memory, memory, jnp.zeros(memory_size, line_dtype(params)))
+
+    def update(updates: Any, state: ScaleByLBFGSState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByLBFGSState]:
+        require_params(params)
+        dtype = state.weights_memory.dtype
+        params, wide = stored_like(params, state.params), stored_like(updates, state.updates)
+        later = state.count > 0
+        s, y = (_where(later, map_leaves(_minus, new, old)) for new, old in ((params, state.params), (wide, state.updates)))
+        newest = (state.count - 1) % memory_size
+        weights = state.weights_memory.at[newest].set(jnp.where(later, curvature_weight(s, y, dtype), 0))
+        weights = jnp.where(norm(s) > 0, weights, 0)
+        memory_s = _remember(state.diff_params_memory, s, newest)
+        memory_y = _remember(state.diff_updates_memory, y, newest)
+        order = (state.count + jnp.arange(memory_size)) % memory_size
+
+        gamma = jnp.ones((), dtype)
+        if scale_init_precond:
+            known = weights[order] > 0
+            last = order[memory_size - 1 - jnp.argmax(known[::-1])]
+            y_last = _recall(memory_y, last)
+            some = jnp.any(known)
+            square = jnp.where(some, weights[last] * inner(y_last, y_last, dtype), 1)
+            gamma = jnp.where(some, 1 / square, first_scale(wide, dtype))
+        direction = _two_loops(wide, memory_s, memory_y, weights, order, gamma)
+        new_state = ScaleByLBFGSState(safe_increment(state.count), params, wide, memory_s, memory_y, weights)
+        return cast_like(direction, updates), new_state
+
+    return GradientTransformation(init, update)
+
+
+def _two_loops(g: Any, memory_s: Any, memory_y: Any, weights: jax.Array, order: jax.Array, gamma: jax.Array) -> Any:
+    """`P @ g` by the recursion of Nocedal and Wright, algorithm 7.4; `order` is oldest first."""
+    dtype = weights.dtype
+
+    def back(q: Any, i: jax.Array) -> tuple[Any, jax.Array]:
+        a = weights[i] * inner(_recall(memory_s, i), q, dtype)
+        return map_leaves(_plus_scaled, q, _recall(memory_y, i), factor=-a), a
+
+    def forth(r: Any, i_and_a: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+        i, a = i_and_a
+        b = weights[i] * inner(_recall(memory_y, i), r, dtype)
+        return map_leaves(_plus_scaled, r, _recall(memory_s, i), factor=a - b), None
+
+    q, alphas = jax.lax.scan(back, g, order, reverse=True)
+    r = map_leaves(multiply, q, factor=gamma)
+    return jax.lax.scan(forth, r, (order, alphas))[0]
+
+
+def _where(condition: jax.Array, tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.where(condition, x, 0), tree)
+
+
+def _remember(memory: Any, tree: Any, index: jax.Array) -> Any:
+    return jax.tree.map(lambda m, x: m.at[index].set(x.astype(m.dtype)), memory, tree)
+
+
+def _recall(memory: Any, index: jax.Array) -> Any:
+    return jax.tree.map(lambda m: m[index], memory)
+
+
+@factory()
+def lbfgs(
+    learning_rate: Rate | None = None,
+    memory_size: PositiveInt = 10,
+    scale_init_precond: Flag = True,
+    linesearch: Transformation | None = FROM_ONE,
+) -> GradientTransformation:
+    """L-BFGS with a line search: `-s * P @ g`, for the full batch; see `scale_by_lbfgs`.
+
+    Args:
+      learning_rate: number >= 0 or schedule, multiplies the direction before the line search; None is 1.
+      memory_size, scale_init_precond: as in `scale_by_lbfgs`.
+      linesearch: transformation that finds the step `s`, `scale_by_zoom_linesearch(20, initial_guess_strategy="one")` if none is
+        given; None takes `s = 1`.
+
+    State: `(ScaleByLBFGSState, state of the rate, state of the line search)`; `8 * memory_size + 12` bytes a parameter.
+
+    Returns:
+      The transformation. Its update needs `params` and, with a line search, the extra arguments `value`, `grad` and `value_fn`.
+      `minimize` passes them.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain, or an extra argument is missing.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> rosenbrock = lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+      >>> params, result = gradtx.minimize(rosenbrock, jnp.array([-1.2, 1.0]), gradtx.lbfgs(), max_steps=100, tol=1e-3)
+      >>> params.round(2), bool(result.converged)
+      (Array([1., 1.], dtype=float32), True)
+
+    Source: Liu and Nocedal 1989, "On the limited memory BFGS method for large scale optimization".
+    """
+    rate = scale(-1.0) if learning_rate is None else scale_by_learning_rate(learning_rate)
+    return chain(scale_by_lbfgs(memory_size, scale_init_precond), rate, identity() if linesearch is None else linesearch)

@@ -1,0 +1,147 @@
+"""Newton's method with the dense Hessian: `scale_by_newton`, `newton`; and trees as real vectors."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.compose.chain import chain
+from gradtx.core import checks
+from gradtx.core.base import EmptyState, GradientTransformation
+from gradtx.core.checks import Flag, NonNegative, PositiveInt, Rate
+from gradtx.core.leaves import require_params
+from gradtx.core.numerics import promote
+from gradtx.core.values import factory
+from gradtx.transforms.linesearch import bind_value_fn, line_dtype
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+def check_size(params: Any, max_size: int, dtype: Any, instead: str) -> None:
+    """Raises unless a dense matrix of the parameters' size is allowed."""
+    size = sum(math.prod(np.shape(p)) * (2 if jnp.iscomplexobj(p) else 1) for p in jax.tree.leaves(params))
+    if size > max_size:
+        memory = size**2 * np.dtype(dtype).itemsize / 2**20
+        raise ValueError(
+            f"{checks.where()}: params have {size:,} elements, so that their matrix takes {memory:,.0f} MiB; expected at most "
+            f"max_size={max_size:,} elements. {instead}, or raise max_size."
+        )
+
+
+def to_vector(tree: Any, dtype: Any) -> jax.Array:
+    """All elements in one real vector; complex leaves as real and then imaginary parts."""
+    parts = [jnp.zeros(0, dtype)]
+    for leaf in map(promote, jax.tree.leaves(tree)):
+        parts += [part.ravel().astype(dtype) for part in ((leaf.real, leaf.imag) if jnp.iscomplexobj(leaf) else (leaf,))]
+    return jnp.concatenate(parts)
+
+
+def from_vector(vector: jax.Array, like: Any) -> Any:
+    """The tree of `to_vector`, with the shapes and dtypes of `like`."""
+    leaves, treedef = jax.tree.flatten(like)
+    new, at = [], 0
+
+    def take(size: int) -> jax.Array:
+        nonlocal at
+        at += size
+        return vector[at - size : at]
+
+    for leaf in leaves:
+        size, dtype = math.prod(np.shape(leaf)), jnp.result_type(leaf)
+        flat = jax.lax.complex(take(size), take(size)) if jnp.iscomplexobj(leaf) else take(size)
+        new.append(flat.reshape(np.shape(leaf)).astype(dtype))
+    return treedef.unflatten(new)
+
+
+@factory()
+def scale_by_newton(damping: NonNegative = 0.0, *, max_size: PositiveInt = 1024, has_aux: Flag = False) -> GradientTransformation:
+    """Multiplies gradients by the inverse Hessian: `solve(H + damping*I, g)`, with `H` the Hessian of `value_fn` at `params`.
+
+    The whole tree is one vector; complex elements count as two. Where the system is singular, updates stay as they are.
+    Time grows with the cube of the number of elements, memory with the square.
+
+    Args:
+      damping: added to the diagonal, >= 0, in units of the Hessian. Above the largest negative curvature, steps descend.
+      max_size: largest number of elements, >= 1.
+      has_aux: whether `value_fn` gives `(value, aux)`; `aux` is dropped.
+
+    State: `EmptyState()`, 0 bytes.
+
+    Returns:
+      The transformation. Its update needs `params` and the extra argument `value_fn`; other extra arguments go to `value_fn`
+      where it takes them.
+
+    Raises:
+      ValueError: more than `max_size` elements, or `damping` is negative.
+      TypeError: `value_fn` is missing.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> fn = lambda x: x[0] ** 2 + 5 * (x[1] - x[0]) ** 2
+      >>> tx, params = gradtx.scale_by_newton(), jnp.array([3.0, -2.0])
+      >>> step, _ = tx.update(jax.grad(fn)(params), tx.init(params), params, value_fn=fn)
+      >>> step.round(4)
+      Array([ 3., -2.], dtype=float32)
+
+    Source: Nocedal and Wright 2006, "Numerical Optimization", equation 3.30; damping after Levenberg 1944.
+    """
+
+    def init(params: Any) -> EmptyState:
+        check_size(params, max_size, line_dtype(params), "Use gradtx.lbfgs for many parameters")
+        return EmptyState()
+
+    def update(
+        updates: Any,
+        state: EmptyState,
+        params: Any = None,
+        *,
+        value: Any = None,  # not used; known, so that a call as for line searches is no misspelling of value_fn
+        value_fn: Callable[..., Any],
+        **extra_args: Any,
+    ) -> tuple[Any, EmptyState]:
+        require_params(params)
+        dtype = line_dtype(params)
+        check_size(params, max_size, dtype, "Use gradtx.lbfgs for many parameters")
+        fn = bind_value_fn(value_fn, extra_args, has_aux)
+        g = to_vector(updates, dtype)
+        if not g.size:
+            return updates, state
+        hessian = jax.hessian(lambda x: fn(from_vector(x, params)).astype(dtype))(to_vector(params, dtype))
+        step = jnp.linalg.solve(hessian + damping * jnp.eye(g.size, dtype=dtype), g)
+        return from_vector(jnp.where(jnp.all(jnp.isfinite(step)), step, g), updates), state
+
+    return GradientTransformation(init, update)
+
+
+@factory()
+def newton(
+    learning_rate: Rate = 1.0, damping: NonNegative = 0.0, *, max_size: PositiveInt = 1024, has_aux: Flag = False
+) -> GradientTransformation:
+    """Newton's method: `-learning_rate * solve(H + damping*I, g)`; see `scale_by_newton`.
+
+    It finds any stationary point, saddles and maxima too. Put a line search behind it where the start is far.
+
+    Args:
+      learning_rate: number >= 0 or schedule; 1 jumps to where the quadratic model is stationary.
+      damping, max_size, has_aux: as in `scale_by_newton`.
+
+    State: `(EmptyState, state of the rate)`; 0 bytes a parameter.
+
+    Returns:
+      The transformation. Its update needs `params` and the extra argument `value_fn`; `minimize` passes it.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain, too many parameters, or `value_fn` is missing.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> fn = lambda x: jnp.sum(jnp.cosh(x - 1.0))
+      >>> params, result = gradtx.minimize(fn, jnp.array([0.0, 2.0]), gradtx.newton(), max_steps=10)
+      >>> params.round(4), int(result.steps)
+      (Array([1., 1.], dtype=float32), 3)
+
+    Source: Nocedal and Wright 2006, "Numerical Optimization", equation 3.30.
+    """
+    return chain(scale_by_newton(damping, max_size=max_size, has_aux=has_aux), scale_by_learning_rate(learning_rate))

@@ -1,0 +1,168 @@
+"""Gradient descent with noise that leaves saddles, or that samples: perturbed SGD, perturbed GD, Langevin dynamics."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.compose.chain import chain
+from gradtx.core.apply import apply_updates
+from gradtx.core.base import GradientTransformation
+from gradtx.core.checks import NonNegative, NonNegativeInt, Positive, Rate
+from gradtx.core.leaves import cast_like, check_same_shapes, require_params, widen, zeros_like
+from gradtx.core.numerics import root_sum_squares, safe_increment
+from gradtx.core.values import factory
+from gradtx.transforms.noise import Key, add_langevin_noise, add_sphere_noise, as_key, sphere_like
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@factory()
+def perturbed_sgd(learning_rate: Rate, radius: Positive = 1.0, key: Key = 0) -> GradientTransformation:
+    """Noisy gradient descent: `-learning_rate * (g + xi)`, `xi` uniform on the sphere `|xi| = radius` at every step.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient and the noise.
+      radius: length of the noise, > 0, in units of the gradient; all parameters are one vector.
+      key: random key, or a whole number to seed one; the default seed is 0.
+
+    State: `(AddSphereNoiseState, ScaleByLearningRateState)`; one key.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.perturbed_sgd(0.5, radius=2.0, key=7)
+      >>> updates, state = tx.update(jnp.zeros(3), tx.init(jnp.zeros(3)))
+      >>> round(float(gradtx.global_norm(updates)), 4)
+      1.0
+
+    Source: Ge et al. 2015, arXiv:1503.02101, algorithm 1, where the radius is 1.
+    """
+    return chain(add_sphere_noise(radius, key), scale_by_learning_rate(learning_rate))
+
+
+@jax.jit
+def _sphere_where(due: jax.Array, key: jax.Array, like: Any, radius: Any) -> tuple[Any, jax.Array]:
+    """Noise on the sphere and the next key where it is due, else zeros and the same key; compiled once for eager calls, too."""
+
+    def draw() -> tuple[Any, jax.Array]:
+        next_key, now = jax.random.split(key)
+        return sphere_like(now, like, radius), next_key
+
+    return jax.lax.cond(due, draw, lambda: (zeros_like(like), key))
+
+
+class PerturbedGdState(NamedTuple):
+    """Steps since the last perturbation, the key for the next one, and the learning rate's state."""
+
+    steps_since: jax.Array
+    rng_key: jax.Array
+    rate_state: Any
+
+
+@factory()
+def perturbed_gd(
+    learning_rate: Rate, radius: Positive, gradient_threshold: NonNegative, interval: NonNegativeInt, key: Key = 0
+) -> GradientTransformation:
+    """Gradient descent with a push where the gradient is small: `xi - learning_rate * g` there, else `-learning_rate * g`.
+
+    `xi` is uniform on the sphere `|xi| = radius`. It is drawn where `|g| <= gradient_threshold` and the last push, if any, was more
+    than `interval` steps ago. Descent alone leaves a saddle that it runs into only after very long, or never.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient. It does not scale the noise.
+      radius: length of the perturbation, > 0, in units of the parameters; all parameters are one vector.
+      gradient_threshold: norm of the whole gradient, >= 0, up to which it counts as small.
+      interval: steps after a perturbation without another, >= 0.
+      key: random key, or a whole number to seed one; the default seed is 0.
+
+    State: `PerturbedGdState(steps_since int32, rng_key, rate_state)`; one key.
+
+    Returns:
+      The transformation. With the extra argument `grad_fn`, a function from parameters to gradients, a perturbed step descends
+      along the gradient of the perturbed parameters, as in the paper; without it, along the gradient given.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain, or `grad_fn` without `params`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.perturbed_gd(0.1, radius=0.01, gradient_threshold=1e-3, interval=50)
+      >>> updates, state = tx.update(jnp.zeros(3), tx.init(jnp.zeros(3)))
+      >>> round(float(gradtx.global_norm(updates)), 4)
+      0.01
+
+    Source: Jin et al. 2017, arXiv:1703.00887, algorithm 2.
+
+    **Differs:** the paper draws from the ball of that radius, and ends where the loss has not fallen enough `interval` steps after
+    a perturbation; here the noise is on the sphere, and the end of the loop is the caller's.
+    """
+    scaling = scale_by_learning_rate(learning_rate)
+
+    def init(params: Any) -> PerturbedGdState:
+        never = jnp.asarray(interval + 1, jnp.int32)
+        return PerturbedGdState(never, as_key(key), scaling.init(params))
+
+    def update(
+        updates: Any,
+        state: PerturbedGdState,
+        params: Any = None,
+        *,
+        grad_fn: Callable[[Any], Any] | None = None,
+        **extra_args: Any,
+    ) -> tuple[Any, PerturbedGdState]:
+        grad_norm = root_sum_squares(jax.tree.leaves(updates))
+        due = (grad_norm <= gradient_threshold) & (state.steps_since > interval)
+
+        def at_perturbed(grad_fn: Callable[[Any], Any]) -> Any:
+            grads = grad_fn(apply_updates(require_params(params), xi))
+            check_same_shapes(grads, updates)
+            return cast_like(grads, updates)
+
+        xi, rng_key = _sphere_where(due, state.rng_key, updates, radius)
+        grads = updates if grad_fn is None else jax.lax.cond(due, lambda: at_perturbed(grad_fn), lambda: updates)
+        steps, rate_state = scaling.update(widen(grads), state.rate_state)
+        updates = cast_like(jax.tree.map(jnp.add, xi, steps), updates)
+        return updates, PerturbedGdState(jnp.where(due, 1, safe_increment(state.steps_since)), rng_key, rate_state)
+
+    return GradientTransformation(init, update)
+
+
+@factory()
+def sgld(learning_rate: Rate, temperature: NonNegative = 1.0, key: Key = 0) -> GradientTransformation:
+    """Stochastic gradient Langevin dynamics: `-learning_rate * g + sqrt(2 * learning_rate * temperature) * xi`.
+
+    `xi` is standard normal. For small rates the parameters become samples of the density proportional to
+    `exp(-loss / temperature)`, where the loss is the whole data's sum, not its mean. On `lam * x**2 / 2` their variance is
+    `temperature / (lam * (1 - learning_rate * lam / 2))`.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient, and the noise's variance by twice the
+        temperature.
+      temperature: >= 0; 0 is gradient descent.
+      key: random key, or a whole number to seed one; the default seed is 0.
+
+    State: `(ScaleByLearningRateState, AddLangevinNoiseState)`; one key.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.sgld(0.02, temperature=0.25, key=7)
+      >>> updates, state = tx.update(jnp.ones(10_000), tx.init(jnp.zeros(10_000)))
+      >>> round(float(updates.mean()), 2), round(float(updates.std()), 2)
+      (-0.02, 0.1)
+
+    Source: Welling and Teh 2011, "Bayesian learning via stochastic gradient Langevin dynamics", equation 4, whose step size is
+    `2 * learning_rate`.
+    """
+    return chain(scale_by_learning_rate(learning_rate), add_langevin_noise(learning_rate, temperature, key=key))

@@ -1,0 +1,134 @@
+"""NovoGrad: gradients over a running norm of their layer, then momentum."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.compose.chain import chain
+from gradtx.core.base import GradientTransformation
+from gradtx.core.checks import Decay, FloatDType, NonNegative, Rate, scheduled_value
+from gradtx.core.leaves import map_leaves, require_params, zeros_like
+from gradtx.core.numerics import abs_sq, compute_dtype, guarded_ratio, real_dtype, safe_increment, zero_count
+from gradtx.core.values import factory
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+class ScaleByNovogradState(NamedTuple):
+    """Steps taken, first moment, and for each leaf the running squared norm."""
+
+    count: jax.Array
+    mu: Any
+    nu: Any
+
+
+def _novograd(
+    g: jax.Array,
+    m: jax.Array,
+    v: jax.Array,
+    p: jax.Array | None = None,
+    *,
+    b1: Any,
+    b2: Any,
+    eps: Any,
+    eps_root: Any,
+    d: Any,
+    first: Any,
+) -> tuple[jax.Array, ...]:
+    norm_sq = jnp.sum(abs_sq(g))
+    v = jnp.where(first, norm_sq, b2 * v + (1 - b2) * norm_sq)
+    u = guarded_ratio(g, jnp.sqrt(v + eps_root) + eps, eps)
+    m = b1 * m + (u if p is None else u + d * p)
+    return m, m, v
+
+
+@factory()
+def scale_by_novograd(
+    b1: Decay = 0.9,
+    b2: Decay = 0.25,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    weight_decay: Rate = 0.0,
+    mu_dtype: FloatDType | None = None,
+) -> GradientTransformation:
+    """NovoGrad's direction: `m = b1*m + g / (sqrt(v + eps_root) + eps) + weight_decay * p`, `v = b2*v + (1-b2)*|g|^2`, by leaf.
+
+    Each leaf is a layer with one number `v`, which is `|g|^2` at the first step. No bias is corrected; `m` is a sum, no average.
+
+    Args:
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the squared norm, in [0, 1).
+      eps: added outside the root, >= 0; in units of the gradient's norm.
+      eps_root: added inside the root, >= 0; in units of the norm squared.
+      weight_decay: number >= 0 or schedule; added before the momentum.
+      mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider parameters.
+
+    State: `ScaleByNovogradState(count int32, mu, nu)`; 4 bytes a parameter, and one float32 a leaf.
+
+    Returns:
+      The transformation; with a weight decay its update needs `params`. One unit of a learning rate after it moves each leaf
+      by about `1/(1-b1)` in Euclidean norm at steady gradients.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale_by_novograd()
+      >>> updates, state = tx.update(jnp.array([3.0, -4.0]), tx.init(jnp.zeros(2)))
+      >>> [round(float(u), 4) for u in updates], float(state.nu)
+      ([0.6, -0.8], 25.0)
+
+    Source: Ginsburg et al. 2019, arXiv:1905.11286, algorithm 1; there the first step has no `eps`, and decays are 0.95, 0.98.
+
+    **Differs:** Optax needs `params` without a weight decay too, takes no schedule for it, and divides float16 zeros by zero.
+    """
+    decays = not isinstance(weight_decay, (int, float)) or weight_decay > 0
+
+    def init(params: Any) -> ScaleByNovogradState:
+        nu = jax.tree.map(lambda p: jnp.zeros((), real_dtype(compute_dtype(jnp.result_type(p)))), params)
+        return ScaleByNovogradState(zero_count(), zeros_like(params, mu_dtype), nu)
+
+    def update(
+        updates: Any, state: ScaleByNovogradState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, ScaleByNovogradState]:
+        trees = [require_params(params)] if decays else []
+        d = scheduled_value("weight_decay", weight_decay, state.count) if callable(weight_decay) else weight_decay
+        hypers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "d": d, "first": state.count == 0}
+        updates, mu, nu = map_leaves(_novograd, updates, state.mu, state.nu, *trees, **hypers)
+        return updates, ScaleByNovogradState(safe_increment(state.count), mu, nu)
+
+    return GradientTransformation(init, update)
+
+
+@factory()
+def novograd(
+    learning_rate: Rate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.25,
+    eps: NonNegative = 1e-6,
+    eps_root: NonNegative = 0.0,
+    weight_decay: Rate = 0.0,
+) -> GradientTransformation:
+    """NovoGrad: `-learning_rate * m`, `m = b1*m + g / (sqrt(v + eps_root) + eps) + weight_decay * p`; see `scale_by_novograd`.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves each leaf by about `1/(1-b1)` a step in Euclidean norm.
+      b1, b2, eps, eps_root, weight_decay: as in `scale_by_novograd`.
+
+    State: `(ScaleByNovogradState, ScaleByLearningRateState)`; 4 bytes a parameter, and one float32 a leaf.
+
+    Returns:
+      The transformation; with a weight decay its update needs `params`.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.novograd(0.01, b1=0.95, b2=0.98, weight_decay=1e-3)
+      novograd(learning_rate=0.01, b1=0.95, b2=0.98, weight_decay=0.001)
+
+    Source: Ginsburg et al. 2019, arXiv:1905.11286, algorithm 1.
+    """
+    return chain(scale_by_novograd(b1, b2, eps, eps_root, weight_decay), scale_by_learning_rate(learning_rate))

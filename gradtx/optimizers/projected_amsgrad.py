@@ -1,0 +1,111 @@
+"""AMSGrad on a convex set: each step ends at the nearest point of the set, in the norm of the second moment."""
+
+import inspect
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core import checks
+from gradtx.core.base import GradientTransformation
+from gradtx.core.checks import Decay, DecayOrSchedule, Domain, Positive, Rate
+from gradtx.core.leaves import cast_like, map_leaves, require_params, widen
+from gradtx.core.values import factory
+from gradtx.optimizers.amsgrad import ScaleByAmsgradState, scale_by_amsgrad
+from gradtx.projections import check_projection
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+class ProjectedAmsgradState(NamedTuple):
+    """The moments, and the learning rate's state."""
+
+    amsgrad: ScaleByAmsgradState
+    rate: Any
+
+
+def _takes_weights(value: Any) -> bool:
+    if not callable(value) or checks.is_factory(value):
+        return False
+    parameters = inspect.signature(value).parameters.values()
+    return any(p.name == "weights" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _hint(value: Any) -> str:
+    if checks.is_factory(value):
+        return f" This is the factory itself: call it, {value.__name__}(...)."
+    return " It projects in a weighted norm: minimize sum(weights * (x - tree)^2) over the set."
+
+
+WeightedProjection = Annotated[Any, Domain("a function project(tree, weights=None)", _takes_weights, _hint)]
+
+
+def _plus(p: jax.Array, u: jax.Array) -> jax.Array:
+    return p + u
+
+
+def _minus(x: jax.Array, p: jax.Array) -> jax.Array:
+    return x - p
+
+
+def _weight(v_max: jax.Array, *, eps: Any) -> jax.Array:
+    return jnp.sqrt(v_max) + eps
+
+
+@factory()
+def projected_amsgrad(
+    learning_rate: Rate, projection: WeightedProjection, b1: DecayOrSchedule = 0.9, b2: Decay = 0.999, eps: Positive = 1e-8
+) -> GradientTransformation:
+    """AMSGrad with projection: `x = argmin over K of sum(w * (x - y)^2)`, `y = p - learning_rate * m / w`, `w = sqrt(v_max) + eps`.
+
+    With `m = b1*m + (1-b1)*g`, `v = b2*v + (1-b2)*|g|^2`, `v_max = max(v_max, v)`, and no bias correction. The update is `x - p`:
+    parameters that start anywhere are in `K` after one step, up to the rounding of `p + (x - p)`. It must be the last of a chain.
+
+    Args:
+      learning_rate: number >= 0 or schedule; the theory has `c/sqrt(k)` (`inverse_sqrt_schedule`). One unit moves each
+        parameter by about 1 a step, before the projection.
+      projection: function `project(tree, weights=None)` to the nearest point of a convex set `K`, in the norm
+        with these positive weights: `gradtx.projections.box(-1.0, 1.0)`, say.
+      b1: decay of the first moment, in [0, 1), or a schedule.
+      b2: decay of the second moment, in [0, 1).
+      eps: added to the root, > 0, so that weights are positive; in units of the gradient.
+
+    State: `ProjectedAmsgradState(amsgrad, rate)`; 12 bytes a parameter.
+
+    Returns:
+      The transformation; its update needs `params`.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain, `params` was not passed to `update`, or the projection changed
+        the tree's structure or a shape.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> box = gradtx.projections.box(-1.0, 1.0)
+      >>> tx, params = gradtx.projected_amsgrad(0.5, box, b1=0.0, b2=0.0), jnp.array([0.75, 0.0])
+      >>> updates, state = tx.update(jnp.array([-4.0, -4.0]), tx.init(params), params)
+      >>> gradtx.apply_updates(params, updates)
+      Array([1. , 0.5], dtype=float32)
+
+    Source: Reddi et al. 2018, "On the Convergence of Adam and Beyond", algorithm 2; `eps` is not in the paper.
+    """
+    rate = scale_by_learning_rate(learning_rate)
+
+    def amsgrad(decay: Any) -> Any:
+        return scale_by_amsgrad(decay, b2, eps, bias_correction_mu=False, bias_correction_nu=False)
+
+    def init(params: Any) -> ProjectedAmsgradState:
+        return ProjectedAmsgradState(amsgrad(0.0).init(params), rate.init(params))
+
+    def update(
+        updates: Any, state: ProjectedAmsgradState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, ProjectedAmsgradState]:
+        decay = checks.scheduled_value("b1", b1, state.amsgrad.count) if callable(b1) else b1
+        start = widen(require_params(params))
+        step, moments = amsgrad(decay).update(widen(updates), state.amsgrad)
+        step, rate_state = rate.update(step, state.rate)
+        free = map_leaves(_plus, start, step)
+        nearest = projection(free, weights=map_leaves(_weight, moments.nu_max, eps=eps))
+        check_projection(checks.where(), free, nearest)
+        return cast_like(map_leaves(_minus, nearest, start), updates), ProjectedAmsgradState(moments, rate_state)
+
+    return GradientTransformation(init, update)

@@ -1,0 +1,186 @@
+"""RAdam: Adam whose step is rectified while its second moment is uncertain."""
+
+import math
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gradtx.compose.chain import chain
+from gradtx.core import checks
+from gradtx.core.base import GradientTransformation
+from gradtx.core.checks import Decay, Domain, Flag, NonNegative, Number, Rate
+from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
+from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, is_tracer, one_minus_power, safe_increment, zero_count
+from gradtx.core.values import factory
+from gradtx.optimizers.adam import ScaleByAdamState
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+def _is_threshold(value: Any) -> bool:
+    number = checks.domain_of(Number)
+    return number is not None and number.contains(value) and (is_tracer(value) or value >= 4)
+
+
+Threshold = Annotated[
+    ArrayLike, Domain("a finite number >= 4", _is_threshold, lambda _: " At or below 4 the variance is infinite.", numeric=True)
+]
+
+
+def _langevin(x: jax.Array) -> jax.Array:
+    """`coth(x) - 1/x` for `x` in [0, 1], as Gauss's continued fraction: a sum of positive terms, so nothing cancels."""
+    d = jnp.full_like(x, 21)
+    for k in range(19, 1, -2):
+        d = k + x * x / d
+    return x / d
+
+
+def _approximate_length(b2: Any, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The lengths of simple averages like those after `t` steps and at last: `rho = rho_inf - 2*t*b2^t/(1-b2^t)`, and `rho_inf`.
+
+    In float32 the textbook form loses the first ten steps at b2 = 0.9999, a small difference of numbers near 20,000. With
+    `u = -log(b2)` and `L(x) = coth(x) - 1/x` it equals `t*(1 - L(t*u/2)) + L(u/2)`, which serves while `t*u/2 < 1`.
+    """
+    t = count.astype(default_float())
+    if isinstance(b2, (int, float)):
+        u = jnp.asarray(-math.log(b2) if b2 > 0 else math.inf, t.dtype)
+        rho_inf = jnp.asarray((1 + b2) / (1 - b2), t.dtype)
+    else:
+        b2 = jnp.asarray(b2, t.dtype)
+        u, rho_inf = -jnp.log(b2), (1 + b2) / (1 - b2)
+    x = t * u / 2
+    early = x < 1
+    first = t * (1 - _langevin(jnp.where(early, x, 0))) + _langevin(jnp.where(early, u / 2, 0))
+    return jnp.where(early, first, rho_inf - 2 * t / jnp.expm1(2 * jnp.where(early, 1, x))), rho_inf
+
+
+def _rectification(rho: jax.Array, rho_inf: jax.Array, threshold: Any) -> tuple[jax.Array, jax.Array]:
+    """Whether the variance is known well enough, and the factor `r` for it (1 where it is not)."""
+    tractable = (rho >= threshold) & (rho > 4)
+    rho, limit = jnp.where(tractable, rho, 5), jnp.where(tractable, rho_inf, 5)
+    return tractable, jnp.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
+
+
+def _radam(
+    g: jax.Array,
+    m: jax.Array,
+    v: jax.Array,
+    *,
+    b1: Any,
+    b2: Any,
+    eps: Any,
+    eps_root: Any,
+    c1: Any,
+    c1_next: Any,
+    c2: Any,
+    tractable: Any,
+    r: Any,
+) -> tuple[jax.Array, ...]:
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * abs_sq(g)
+    m_hat = m / c1 if c1_next is None else b1 * m / c1_next + (1 - b1) * g / c1
+    return guarded_ratio(r * m_hat, jnp.where(tractable, jnp.sqrt(v / c2 + eps_root) + eps, 1), eps), m, v
+
+
+@factory()
+def scale_by_radam(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    threshold: Threshold = 5.0,
+    *,
+    nesterov: Flag = False,
+) -> GradientTransformation:
+    """RAdam's direction: `r * m_hat / (sqrt(v_hat + eps_root) + eps)` once `rho >= threshold`, `m_hat` before.
+
+    `m_hat` and `v_hat` as in `scale_by_adam`, and, with `rho_inf = 2/(1-b2) - 1`, `rho = rho_inf - 2*t*b2^t/(1-b2^t)`,
+    `r = sqrt((rho-4) * (rho-2) * rho_inf / ((rho_inf-4) * (rho_inf-2) * rho))`. `rho` is about `t` at first: at the
+    usual `b2` the sixth step is the first that adapts. For `b2` up to 0.6 `rho` never exceeds 4, and no step does.
+
+    Args:
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: added outside the root, >= 0; in units of the gradient.
+      eps_root: added inside the root, >= 0; in units of the gradient squared.
+      threshold: least `rho` at which steps adapt, >= 4. In the paper `rho > 4` is enough (`threshold=4`); PyTorch and Optax have 5.
+      nesterov: whether to look one step of momentum ahead, as in `scale_by_adam`.
+
+    State: `ScaleByAdamState(count int32, mu, nu)`; 8 bytes a parameter.
+
+    Returns:
+      The transformation. One unit of a learning rate after it moves each parameter by about 1 a step once it adapts; by
+      the size of the gradient before.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale_by_radam()
+      >>> state = tx.init(jnp.zeros(2))
+      >>> for _ in range(6):
+      ...     updates, state = tx.update(jnp.array([0.5, -2.0]), state)
+      ...     print([round(float(u), 3) for u in updates])
+      [0.5, -2.0]
+      [0.5, -2.0]
+      [0.5, -2.0]
+      [0.5, -2.0]
+      [0.5, -2.0]
+      [0.026, -0.026]
+
+    Source: Liu et al. 2019, "On the Variance of the Adaptive Learning Rate and Beyond", arXiv:1908.03265, algorithm 2.
+
+    **Differs:** Optax takes a threshold below 4, where `r` is imaginary, and its `rho` is a difference of large numbers in
+    float32. PyTorch adds `eps` to the root of `v` before its bias is corrected.
+    """
+
+    def init(params: Any) -> ScaleByAdamState:
+        return ScaleByAdamState(zero_count(), zeros_like(params), real_full_like(params, 0))
+
+    def update(updates: Any, state: ScaleByAdamState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByAdamState]:
+        count = safe_increment(state.count)
+        tractable, r = _rectification(*_approximate_length(b2, count), threshold)
+        hypers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "tractable": tractable, "r": r}
+        hypers |= {"c1": one_minus_power(b1, count), "c2": one_minus_power(b2, count)}
+        hypers["c1_next"] = one_minus_power(b1, safe_increment(count)) if nesterov else None
+        updates, mu, nu = map_leaves(_radam, updates, state.mu, state.nu, **hypers)
+        return updates, ScaleByAdamState(count, mu, nu)
+
+    return GradientTransformation(init, update)
+
+
+@factory()
+def radam(
+    learning_rate: Rate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    threshold: Threshold = 5.0,
+    *,
+    nesterov: Flag = False,
+) -> GradientTransformation:
+    """Rectified Adam: `-learning_rate * r * m_hat / (sqrt(v_hat + eps_root) + eps)`, or `m_hat` at first; see `scale_by_radam`.
+
+    Args:
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step once it adapts.
+      b1, b2, eps, eps_root, threshold, nesterov: as in `scale_by_radam`. The paper's threshold is 4.
+
+    State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.radam(1e-3, threshold=4.0)
+      radam(learning_rate=0.001, threshold=4.0)
+
+    Source: Liu et al. 2019, arXiv:1908.03265, algorithm 2.
+    """
+    return chain(scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov), scale_by_learning_rate(learning_rate))

@@ -1,0 +1,171 @@
+"""STORM and STORM+: momentum that removes the gradient's variance, two gradients a step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.compose.evaluation import gradient_at
+from gradtx.core.base import GradientTransformation
+from gradtx.core.checks import Positive
+from gradtx.core.leaves import map_leaves, require_params, zeros_like
+from gradtx.core.numerics import default_float, guarded_ratio, safe_increment, zero_count
+from gradtx.core.values import factory
+from gradtx.optimizers.accelegrad import copies
+from gradtx.tree.reductions import norm
+
+
+class StormState(NamedTuple):
+    """Steps taken, the gradient's estimate, the parameters before the last step, the sum, and the step size in use."""
+
+    count: jax.Array
+    estimate: Any
+    previous: Any
+    sum_of_squares: jax.Array
+    learning_rate: jax.Array
+
+    def metrics(self) -> dict[str, Any]:
+        """What `gradtx.metrics` reports."""
+        return {"learning_rate": self.learning_rate}
+
+
+class StormPlusState(NamedTuple):
+    """As `StormState`, with the sum that sets the step size beside the one that sets the momentum."""
+
+    estimate: Any
+    previous: Any
+    sum_of_squares: jax.Array
+    scaled_sum: jax.Array
+    learning_rate: jax.Array
+
+    def metrics(self) -> dict[str, Any]:
+        """What `gradtx.metrics` reports."""
+        return {"learning_rate": self.learning_rate}
+
+
+def recursive_momentum(g: jax.Array, d: jax.Array, g_previous: jax.Array, *, a: Any) -> tuple[jax.Array, jax.Array]:
+    """`d = g + (1-a) * (d - g_previous)`, with both gradients from one minibatch; `g` comes out too.
+
+    Under additive noise of variance `s`, the estimate's error has variance `a*s/(2-a)` in the long run.
+    """
+    return g, g + (1 - a) * (d - g_previous)
+
+
+def _descend(g: jax.Array, d: jax.Array, *, eta: Any) -> jax.Array:
+    return -eta * d
+
+
+@factory()
+def storm(k: Positive = 0.1, w: Positive = 0.1, c: Positive = 1.0) -> GradientTransformation:
+    """STORM: `-eta * d`, with the estimate `d = g + (1-a) * (d - grad_fn(previous parameters))` and an adaptive step size.
+
+    `eta = k / (w + sum |g|^2)^(1/3)` (the present term included), `a = min(1, c*eta^2)` with the `eta` of the step before; the
+    first step has `d = g`. On full batches `d` is the gradient.
+
+    Args:
+      k: scale of the step size, > 0; the first steps move the parameters by about `k * |g|^(1/3)`.
+      w: added to the sum of squares, > 0, in units of the gradient squared; bounds the step size by `k / w^(1/3)`.
+      c: how much of each new gradient enters the estimate, > 0; in units of the step size to the power -2.
+
+    State: `StormState(count int32, estimate, previous, sum_of_squares, learning_rate)`; 8 bytes a parameter, 4 of them the
+      previous parameters. `gradtx.metrics` reports `eta` as `learning_rate`.
+
+    Returns:
+      The transformation; its update needs `params` and `grad_fn`, the function from parameters to the gradient on the
+      minibatch of this step: a step costs two gradients, the one handed in and one at the previous parameters. Transformations
+      before it in a chain change the first of them only, so put it first. All leaves together are one vector with one step size.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain, `params` or `grad_fn` was not passed to `update`, or `grad_fn` gives
+        no gradient.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> tx, params = gradtx.storm(k=1.0), jnp.array([3.0, -1.0])
+      >>> state = tx.init(params)
+      >>> for batch in jax.random.normal(jax.random.key(0), (200, 8, 2)):
+      ...     gradient = jax.grad(lambda x: ((x - batch) ** 2).sum(1).mean())
+      ...     updates, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+      ...     params = gradtx.apply_updates(params, updates)
+      >>> bool(abs(params).max() < 0.2)
+      True
+
+    Source: Cutkosky and Orabona 2019, arXiv:1905.10018, algorithm 1; defaults of `k` and `w` from its experiments.
+
+    **Differs:** `a` is at most 1, which the paper's choice of `w` ensures.
+    """
+
+    def eta_of(sum_of_squares: jax.Array) -> jax.Array:
+        return jnp.asarray(k / jnp.cbrt(w + sum_of_squares), default_float())
+
+    def init(params: Any) -> StormState:
+        zero = jnp.zeros((), default_float())
+        return StormState(zero_count(), zeros_like(params), copies(params), zero, eta_of(zero))
+
+    def update(
+        updates: Any, state: StormState, params: Any = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
+    ) -> tuple[Any, StormState]:
+        params = require_params(params)
+        a = jnp.where(state.count > 0, jnp.minimum(c * state.learning_rate**2, 1), 1)
+        gradient = gradient_at(grad_fn, state.previous, params, updates)
+        _, estimate = map_leaves(recursive_momentum, updates, state.estimate, gradient, a=a)
+        sum_of_squares = state.sum_of_squares + norm(updates, squared=True).astype(default_float())
+        eta = eta_of(sum_of_squares)
+        updates = map_leaves(_descend, updates, estimate, eta=eta)
+        return updates, StormState(safe_increment(state.count), estimate, copies(params), sum_of_squares, eta)
+
+    return GradientTransformation(init, update)
+
+
+@factory()
+def storm_plus() -> GradientTransformation:
+    """STORM+: `storm` without anything to tune.
+
+    `d = g + (1-a) * (d - grad_fn(previous parameters))` with `a = 1 / (1 + sum |g|^2)^(2/3)` over the steps before, and
+    `-eta * d` with `eta = 1 / (sum |d|^2 / a)^(1/3)`, where `a` counts the step's own gradient too, as the next step's does.
+    While all gradients are zero, `eta` is 0.
+
+    State: `StormPlusState(estimate, previous, sum_of_squares, scaled_sum, learning_rate)`; 8 bytes a parameter, 4 of them the
+      previous parameters. `gradtx.metrics` reports `eta` as `learning_rate`.
+
+    Returns:
+      The transformation; its update needs `params` and `grad_fn`, as that of `storm`. There is no learning rate: a first gradient
+      `g` below 1 moves the parameters by about `|g|^(1/3)`, whatever their scale.
+
+    Raises:
+      ValueError, TypeError: as `storm`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> tx, params = gradtx.storm_plus(), jnp.array([3.0, -1.0])
+      >>> state, gradient = tx.init(params), jax.grad(lambda x: (x**2).sum())
+      >>> for _ in range(100):
+      ...     updates, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+      ...     params = gradtx.apply_updates(params, updates)
+      >>> bool(abs(params).max() < 0.01)
+      True
+
+    Source: Levy, Kavis and Cevher 2021, arXiv:2111.01040, algorithm 1.
+    """
+
+    def weight(sum_of_squares: jax.Array) -> jax.Array:
+        return 1 / jnp.cbrt(1 + sum_of_squares) ** 2
+
+    def init(params: Any) -> StormPlusState:
+        sums = [jnp.zeros((), default_float()) for _ in range(3)]
+        return StormPlusState(zeros_like(params), copies(params), *sums)
+
+    def update(
+        updates: Any, state: StormPlusState, params: Any = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
+    ) -> tuple[Any, StormPlusState]:
+        params = require_params(params)
+        gradient = gradient_at(grad_fn, state.previous, params, updates)
+        _, estimate = map_leaves(recursive_momentum, updates, state.estimate, gradient, a=weight(state.sum_of_squares))
+        sum_of_squares = state.sum_of_squares + norm(updates, squared=True).astype(default_float())
+        scaled_sum = state.scaled_sum + norm(estimate, squared=True).astype(default_float()) / weight(sum_of_squares)
+        eta = guarded_ratio(jnp.ones_like(scaled_sum), jnp.cbrt(scaled_sum))
+        updates = map_leaves(_descend, updates, estimate, eta=eta)
+        return updates, StormPlusState(estimate, copies(params), sum_of_squares, scaled_sum, eta)
+
+    return GradientTransformation(init, update)

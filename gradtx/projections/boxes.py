@@ -1,0 +1,139 @@
+"""Sets that bound each element by itself: box, hypercube, non-negative orthant, L-infinity ball.
+
+Each element is projected alone, so that weights, of whatever value, change nothing.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gradtx.core.leaves import map_leaves
+from gradtx.projections.inputs import check_bounds, check_each, check_weights, like, named, parts, positive
+
+
+@named
+def projection_non_negative(tree: Any) -> Any:
+    """The nearest tree without negative elements: `max(x, 0)`.
+
+    Args:
+      tree: tree of real floating arrays.
+
+    Returns:
+      The projected tree, in the dtypes of `tree`. NaN stays NaN.
+
+    Raises:
+      TypeError: a leaf is no real floating array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.projection_non_negative({"w": jnp.array([-1.0, 2.0])})
+      {'w': Array([0., 2.], dtype=float32)}
+    """
+    parts(tree)
+    return map_leaves(_relu, tree)
+
+
+@named
+def projection_box(tree: Any, lower: Any, upper: Any, *, weights: Any = None) -> Any:
+    """The nearest tree between two bounds: `min(max(x, lower), upper)`.
+
+    Args:
+      tree: tree of real floating arrays.
+      lower: lower bound: one number, or a tree like `tree` of numbers and arrays; -inf is no bound.
+      upper: upper bound, in the same form, nowhere below `lower`; inf is no bound.
+      weights: costs of moving each element, >= 0; checked, and without effect here.
+
+    Returns:
+      The projected tree, in the dtypes of `tree`. NaN stays NaN.
+
+    Raises:
+      ValueError: `lower > upper` somewhere, or a bound or `weights` has another structure or shape than `tree`.
+      TypeError: a leaf is no real floating array, or a bound is no number.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.projection_box({"w": jnp.array([-3.0, 0.5, 3.0])}, -1.0, {"w": jnp.array([9.0, 9.0, 2.0])})
+      {'w': Array([-1. ,  0.5,  2. ], dtype=float32)}
+
+    **Differs:** Optax takes one number for both bounds only where `tree` is a single array, and has no `weights`.
+    """
+    parts(tree)
+    lows, highs = like("lower", lower, tree), like("upper", upper, tree)
+    check_bounds(lower, upper)
+    if weights is not None:
+        check_weights(weights, tree)
+    return map_leaves(_clip, tree, lows, highs)
+
+
+@named
+def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
+    """The nearest tree in a cube at the origin: `min(max(x, 0), scale)`.
+
+    Args:
+      tree: tree of real floating arrays.
+      scale: edge, > 0: one number, or a tree like `tree` of numbers and arrays.
+
+    Returns:
+      The projected tree, in the dtypes of `tree`. NaN stays NaN.
+
+    Raises:
+      ValueError: `scale` is not positive, or has another structure or shape than `tree`.
+      TypeError: a leaf is no real floating array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.projection_hypercube(jnp.array([-3.0, 0.5, 3.0]))
+      Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    parts(tree)
+    scales = like("scale", scale, tree)
+    check_edge(scale)
+    return map_leaves(_clip, tree, jax.tree.map(lambda _: 0, tree), scales)
+
+
+@named
+def projection_linf_ball(tree: Any, scale: ArrayLike = 1) -> Any:
+    """The nearest tree with no magnitude above `scale`: `min(max(x, -scale), scale)`, or `x * min(1, scale/|x|)` if complex.
+
+    Args:
+      tree: tree of floating or complex arrays.
+      scale: radius, > 0.
+
+    Returns:
+      The projected tree, in the dtypes of `tree`. NaN stays NaN.
+
+    Raises:
+      ValueError: `scale` is not positive.
+      TypeError: a leaf is no floating or complex array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.projection_linf_ball(jnp.array([-3.0, 0.5, 3.0]))
+      Array([-1. ,  0.5,  1. ], dtype=float32)
+    """
+    parts(tree, ordered=False)
+    positive("scale", scale)
+    return map_leaves(shorten, tree, scale=scale)
+
+
+def check_edge(scale: Any) -> None:
+    """Raises a `ValueError` unless the edges of a hypercube, where known, are positive."""
+    check_each("scale", scale, lambda s: s > 0, "numbers > 0")
+
+
+def _relu(x: jax.Array) -> jax.Array:
+    return jax.nn.relu(x)
+
+
+def _clip(x: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+    return jnp.clip(x, low, high)
+
+
+def shorten(x: jax.Array, *, scale: Any) -> jax.Array:
+    """Cuts magnitudes to `scale`."""
+    if not jnp.iscomplexobj(x):
+        return jnp.clip(x, -scale, scale)
+    size = jnp.abs(x)
+    return jnp.where(size > scale, x * (scale / jnp.where(size > scale, size, 1)), x)

@@ -1,0 +1,171 @@
+"""What projections are given: checks of scales, bounds, weights and normal vectors, and of what a projection gives back."""
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any, ParamSpec, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core import checks
+from gradtx.core.checks import Domain, Positive
+from gradtx.core.leaves import check_leaves
+from gradtx.core.numerics import is_tracer, promote, root_sum_squares
+from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+POSITIVE = cast(Domain, checks.domain_of(Positive))
+
+norm = jax.jit(root_sum_squares)
+"""Jitted, since an eager condition is compiled anew at every call."""
+
+
+def named(function: Callable[P, R]) -> Callable[P, R]:
+    """Lets errors below say which projection was at work."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with checks.calling(function.__name__):
+            return function(*args, **kwargs)
+
+    return call
+
+
+def positive(argument: str, value: Any) -> None:
+    """Raises unless `value` is a number > 0, or traced."""
+    checks.check_argument(checks.where(), argument, value, POSITIVE)
+
+
+def parts(tree: Any, *, ordered: bool = True) -> list[jax.Array]:
+    """The leaves with elements, in at least float32; `ordered` for sets that complex numbers are not in."""
+    check_leaves("tree", tree)
+    if ordered:
+        for path, leaf in leaves_by_path(tree).items():
+            if jnp.iscomplexobj(leaf):
+                raise TypeError(
+                    f"{checks.where()}: tree leaf `{_text(path)}` is {checks.kind(leaf)}, expected real numbers. "
+                    "Complex ones have balls and spheres."
+                )
+    return [x for x in map(promote, jax.tree.leaves(tree)) if x.size]
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return True
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating))
+
+
+def _is_scalar(value: Any) -> bool:
+    return jax.tree_util.all_leaves([value]) and np.shape(value) == ()
+
+
+def _is_numbers(value: Any) -> bool:
+    leaves = jax.tree.leaves(value)
+    return bool(leaves) and all(map(_is_numeric, leaves))
+
+
+Numbers = Annotated[Any, Domain("a real number or a tree of them like the tree to project", _is_numbers)]
+NUMBERS = cast(Domain, checks.domain_of(Numbers))
+
+
+def like(argument: str, value: Any, tree: Any, *, scalars: bool = True) -> Any:
+    """`value` as a tree with the leaves of `tree`: one number for all, or a tree whose leaves have the same shapes."""
+    leaves, treedef = jax.tree.flatten(tree)
+    if leaves:
+        checks.check_argument(checks.where(), argument, value, NUMBERS)
+    if scalars and _is_scalar(value):
+        return treedef.unflatten([value] * len(leaves))
+    if jax.tree.structure(value) != treedef:
+        raise ValueError(f"{checks.where()}: {structure_difference(argument, value, 'the tree', tree)}.")
+    for (path, own), leaf in zip(leaves_by_path(value).items(), leaves, strict=True):
+        found, expected = np.shape(own), np.shape(leaf)
+        if found != expected and not (scalars and found == ()):
+            raise ValueError(
+                f"{checks.where()}: {argument} leaf `{_text(path)}` has shape {found}, but the tree has {expected} there; "
+                "shapes must be equal, nothing is broadcast."
+            )
+    return value
+
+
+def known(value: Any) -> np.ndarray | None:
+    """The numbers of a value that can be read now: no tracer, and no array spread over other hosts."""
+    if is_tracer(value) or not getattr(value, "is_fully_addressable", True):
+        return None
+    return np.asarray(value)
+
+
+def check_each(argument: str, tree: Any, test: Callable[[np.ndarray], Any], expected: str, cause: str = "") -> None:
+    """Raises a `ValueError` that shows the first number for which `test` fails, of those known."""
+    for path, leaf in leaves_by_path(tree).items():
+        numbers = known(leaf)
+        if numbers is not None and not np.all(good := test(numbers)):
+            first = float(np.ravel(numbers)[np.argmin(np.ravel(good))])
+            at = f" at `{_text(path)}`" if path else ""
+            raise ValueError(f"{checks.where()}: {argument} is {first:g}{at}, expected {expected}.{cause}")
+
+
+def check_bounds(lower: Any, upper: Any) -> None:
+    """Raises a `ValueError` unless `lower <= upper`, where both are known and of one shape."""
+    if _is_scalar(lower):
+        lower = jax.tree.map(lambda _: lower, upper)
+    elif _is_scalar(upper):
+        upper = jax.tree.map(lambda _: upper, lower)
+    highs = leaves_by_path(upper)
+    for path, leaf in leaves_by_path(lower).items():
+        low, high = known(leaf), known(highs.get(path, leaf))
+        if low is None or high is None or (low.shape != high.shape and () not in (low.shape, high.shape)):
+            continue
+        low, high = map(np.ravel, np.broadcast_arrays(low, high))
+        good = low <= high
+        if not good.all():
+            i, at = np.argmin(good), f" at `{_text(path)}`" if path else ""
+            raise ValueError(
+                f"{checks.where()}: lower is {low[i]:g} and upper is {high[i]:g}{at}, expected lower <= upper. Were they swapped?"
+            )
+
+
+def check_weights(weights: Any, tree: Any) -> Any:
+    """The weights as a tree like `tree`; raises where a known one is negative."""
+    weights = like("weights", weights, tree)
+    check_each("weights", weights, lambda w: ~(w < 0), "numbers >= 0", " A weight is the cost of moving an element.")
+    return weights
+
+
+def check_projection(name: str, before: Any, after: Any) -> None:
+    """Raises unless a projection gave back a tree of the structure and shapes that it was given.
+
+    For transformations that take a projection from their user; it costs nothing at run time.
+
+    Args:
+      name: what the error calls the transformation.
+      before: the tree that was projected.
+      after: what came back.
+
+    Raises:
+      ValueError: the trees differ; names the first path where they do.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.projections import check_projection
+      >>> check_projection("sgd", {"w": jnp.ones(3)}, {"w": jnp.zeros(3)})
+      >>> check_projection("sgd", {"w": jnp.ones(3)}, {"w": jnp.zeros(2)})
+      Traceback (most recent call last):
+      ValueError: sgd: projection changed the shape of `w` from (3,) to (2,), expected a tree like the one it is given.
+    """
+    expected = "expected a tree like the one it is given"
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        difference = structure_difference("the tree", before, "its projection", after)
+        raise ValueError(f"{name}: projection changed the structure: {difference}; {expected}.")
+    afters = jax.tree.leaves(after)
+    for (path, own), other in zip(leaves_by_path(before).items(), afters, strict=True):
+        if np.shape(own) != np.shape(other):
+            change = f"from {np.shape(own)} to {np.shape(other)}"
+            raise ValueError(f"{name}: projection changed the shape of `{_text(path)}` {change}, {expected}.")
+
+
+def _text(path: tuple[str, ...]) -> str:
+    return "/".join(path) or ROOT

@@ -1,0 +1,333 @@
+"""Balls and spheres of three norms, and the simplex. The whole tree is one vector.
+
+Multipliers of the constraints are found by Newton's method in sums over leaves: no sort, and no copy of the tree as one
+array, so that sharded leaves stay where they are.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from gradtx.core.leaves import map_leaves
+from gradtx.core.numerics import abs_sq, promote, real_dtype, root_sum_squares
+from gradtx.projections.boxes import shorten
+from gradtx.projections.inputs import check_weights, named, norm, parts, positive
+
+LEAST_WEIGHT = 1e-30
+"""Weights below this part of the largest one are taken as it, so that an element without cost has a place to go."""
+
+
+@named
+def projection_simplex(tree: Any, scale: ArrayLike = 1) -> Any:
+    """The nearest tree of non-negative elements with the sum `scale`: `max(x - theta, 0)`.
+
+    Args:
+      tree: tree of real floating arrays, as one vector.
+      scale: what the elements sum to, > 0; 1 is the probability simplex.
+
+    Returns:
+      The projected tree, in the dtypes of `tree`. An element that is not finite makes elements NaN, unless it is -inf.
+
+    Raises:
+      ValueError: `scale` is not positive.
+      TypeError: a leaf is no real floating array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.projection_simplex({"w": jnp.array([2.5, 3.25]), "b": jnp.array(0.5)})
+      {'b': Array(0., dtype=float32), 'w': Array([0.125, 0.875], dtype=float32)}
+
+    Source: Michelot 1986, "A finite algorithm for finding the projection of a point onto the canonical simplex".
+
+    **Differs:** Optax sorts all elements; here `theta` is computed from the largest element down, so that it stays right for
+    elements far from zero.
+    """
+    xs = parts(tree)
+    positive("scale", scale)
+    if not xs:
+        return tree
+    top, theta = _threshold(xs, scale)
+    return map_leaves(_above, tree, top=top, theta=theta)
+
+
+@named
+def projection_l1_ball(tree: Any, scale: ArrayLike = 1) -> Any:
+    """The nearest tree with `sum |x| <= scale`: `sign(x) * max(|x| - theta, 0)`.
+
+    Args:
+      tree: tree of floating or complex arrays, as one vector.
+      scale: radius, > 0.
+
+    Returns:
+      The projected tree, in the dtypes of `tree`. An element that is not finite makes elements NaN.
+
+    Raises:
+      ValueError: `scale` is not positive.
+      TypeError: a leaf is no floating or complex array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.projection_l1_ball(jnp.array([-2.0, 1.5, 0.25]))
+      Array([-0.75,  0.25,  0.  ], dtype=float32)
+
+    Source: Duchi et al. 2008, "Efficient projections onto the l1-ball for learning in high dimensions".
+    """
+    sizes = [jnp.abs(x) for x in parts(tree, ordered=False)]
+    positive("scale", scale)
+    if not sizes:
+        return tree
+    top, theta = _threshold(sizes, scale)
+    inside = _total(sizes) <= scale
+    return map_leaves(_shrink, tree, top=jnp.where(inside, 0, top), theta=jnp.where(inside, 0, theta))
+
+
+@named
+def projection_l1_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
+    """The nearest tree with `sum |x| = scale`: `sign(x) * max(|x| - theta, 0)`, with 1 for the sign of 0.
+
+    Args:
+      tree: tree of floating or complex arrays, as one vector. Of zeros, all elements become equal.
+      scale: radius, > 0.
+
+    Returns:
+      The projected tree, in the dtypes of `tree`. An element that is not finite makes elements NaN.
+
+    Raises:
+      ValueError: `scale` is not positive.
+      TypeError: a leaf is no floating or complex array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.projection_l1_sphere(jnp.array([-0.25, 0.0]))
+      Array([-0.625,  0.375], dtype=float32)
+
+    **Differs:** in Optax zeros stay zero, where the result is not on the sphere.
+    """
+    sizes = [jnp.abs(x) for x in parts(tree, ordered=False)]
+    positive("scale", scale)
+    if not sizes:
+        return tree
+    top, theta = _threshold(sizes, scale)
+    return map_leaves(_shrink, tree, top=top, theta=theta)
+
+
+@named
+def projection_l2_ball(tree: Any, scale: ArrayLike = 1, *, weights: Any = None) -> Any:
+    """The nearest tree with `||x|| <= scale`: `x * min(1, scale/||x||)`.
+
+    With weights, the `y` in the ball that has the least `sum w_i*(y_i - x_i)^2`: `y_i = w_i*x_i/(w_i + mu)`, where `mu >= 0`
+    makes the norm `scale`.
+
+    Args:
+      tree: tree of floating or complex arrays, as one vector.
+      scale: radius, > 0.
+      weights: costs `w` of moving each element, >= 0: one number, or a tree like `tree` of numbers and arrays. Only ratios
+        matter; an element that costs nothing moves first. None is equal costs.
+
+    Returns:
+      The projected tree, in the dtypes of `tree`; a tree inside the ball as it is. An element that is not finite makes
+      elements NaN.
+
+    Raises:
+      ValueError: `scale` is not positive, a weight is negative, or `weights` has another structure or shape than `tree`.
+      TypeError: a leaf is no floating or complex array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> x = {"w": jnp.array([3.0]), "b": jnp.array(4.0)}
+      >>> gradtx.projections.projection_l2_ball(x, 2.5)
+      {'b': Array(2., dtype=float32), 'w': Array([1.5], dtype=float32)}
+      >>> y = gradtx.projections.projection_l2_ball(x, 2.5, weights={"w": 100.0, "b": 1.0})
+      >>> round(float(y["w"][0]), 3), round(float(y["b"]), 3)
+      (2.493, 0.187)
+
+    Source: Moré and Sorensen 1983, "Computing a trust region step", for the equation of `mu`.
+
+    **Differs:** Optax has no `weights`.
+    """
+    xs = parts(tree, ordered=False)
+    positive("scale", scale)
+    if weights is not None:
+        weights = check_weights(weights, tree)
+    if not xs:
+        return tree
+    length = norm(xs)
+    inside = length <= scale
+    if weights is None:
+        return map_leaves(_times, tree, factor=jnp.where(inside, 1, scale / jnp.where(inside, 1, length)))
+    weights = jax.tree.map(lambda w, x: jnp.asarray(w).astype(real_dtype(promote(x).dtype)), weights, tree)
+    ws = [w for w, x in zip(jax.tree.leaves(weights), jax.tree.leaves(tree), strict=True) if np.size(x)]
+    largest = jnp.stack([jnp.max(w) for w in ws]).max()
+    largest = jnp.where(largest > 0, largest, 1)
+    mu, factor = _multiplier(xs, [_relative(w, largest=largest.astype(w.dtype)) for w in ws], length, scale)
+    mu, factor = jnp.where(inside, 0, mu), jnp.where(inside, 1, factor)
+    return map_leaves(_divided, tree, weights, largest=largest, mu=mu, factor=factor)
+
+
+@named
+def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
+    """The nearest tree with `||x|| = scale`: `scale * x/||x||`.
+
+    Args:
+      tree: tree of floating or complex arrays, as one vector. Of zeros, all elements become equal.
+      scale: radius, > 0.
+
+    Returns:
+      The projected tree, in the dtypes of `tree`. An element that is not finite makes elements NaN.
+
+    Raises:
+      ValueError: `scale` is not positive.
+      TypeError: a leaf is no floating or complex array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.projection_l2_sphere(jnp.array([0.3, 0.4])).round(3)
+      Array([0.6, 0.8], dtype=float32)
+
+    **Differs:** Optax makes zeros NaN.
+    """
+    xs = parts(tree, ordered=False)
+    positive("scale", scale)
+    if not xs:
+        return tree
+    each = 1 / math.sqrt(sum(x.size for x in xs))
+    return map_leaves(_direction, tree, length=norm(xs), scale=scale, each=each)
+
+
+@named
+def projection_linf_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
+    """The nearest tree whose largest magnitude is `scale`: all are cut to `scale`, and the largest is moved there.
+
+    Args:
+      tree: tree of floating or complex arrays, as one vector. Of equally large elements the first is moved.
+      scale: radius, > 0.
+
+    Returns:
+      The projected tree, in the dtypes of `tree`. NaN stays NaN.
+
+    Raises:
+      ValueError: `scale` is not positive.
+      TypeError: a leaf is no floating or complex array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.projection_linf_sphere(jnp.array([0.25, -0.5]))
+      Array([ 0.25, -1.  ], dtype=float32)
+
+    **Differs:** Optax has none.
+    """
+    xs = parts(tree, ordered=False)
+    positive("scale", scale)
+    if not xs:
+        return tree
+    leaves, treedef = jax.tree.flatten(tree)
+    sizes = [jnp.abs(x) for x in leaves]
+    best = jnp.argmax(jnp.stack([jnp.max(size) if size.size else -1.0 for size in sizes]))
+    at = [jnp.where(best == k, jnp.argmax(size), -1) if size.size else -1 for k, size in enumerate(sizes)]
+    return map_leaves(_push, tree, treedef.unflatten(at), scale=scale)
+
+
+# Multipliers ----------------------------------------------------------------------------------------------
+
+
+def _total(xs: list[jax.Array]) -> jax.Array:
+    return jnp.sum(jnp.stack([jnp.sum(x) for x in xs]))
+
+
+def _newton(step: Callable[..., jax.Array], *data: Any) -> jax.Array:
+    """The root to which `step(root, *data)` rises from 0: Newton's method for a convex falling function, from its left.
+
+    It ends where rounding lets it rise no more. One more step carries derivatives: at the root, those of a
+    Newton step are those of the root.
+    """
+    fixed = jax.lax.stop_gradient(data)
+
+    def rises(carry: tuple[Any, ...]) -> jax.Array:
+        before, after, steps = carry
+        return (after > before) & (steps < 200)
+
+    start = step(jnp.zeros_like(fixed[-1]), *fixed)
+    root, _, _ = jax.lax.while_loop(
+        rises, lambda carry: (carry[1], step(carry[1], *fixed), carry[2] + 1), (jnp.zeros_like(start), start, 0)
+    )
+    return step(root, *data)
+
+
+# Jitted, since eager loops and conditions would be compiled anew at every call.
+@jax.jit
+def _threshold(xs: list[jax.Array], scale: Any) -> tuple[jax.Array, jax.Array]:
+    """`top`, the largest element, and `theta` so that `sum max(x - top - theta, 0) = scale`."""
+    dtype = jnp.result_type(*xs)
+    scale = jnp.asarray(scale).astype(dtype)
+    top = jax.lax.stop_gradient(jnp.stack([jnp.max(x).astype(dtype) for x in xs]).max())
+    gaps = [jnp.maximum(x - top.astype(x.dtype), -scale.astype(x.dtype)) + scale.astype(x.dtype) for x in xs]
+    return top, _newton(_simplex_step, gaps, scale) - scale
+
+
+def _simplex_step(theta: jax.Array, xs: list[jax.Array], scale: jax.Array) -> jax.Array:
+    excess = _total([jnp.maximum(x - theta.astype(x.dtype), 0) for x in xs]) - scale
+    count = _total([jnp.where(x > theta.astype(x.dtype), 1, 0).astype(x.dtype) for x in xs])
+    return (theta + excess / count).astype(theta.dtype)
+
+
+@jax.jit
+def _multiplier(xs: list[jax.Array], ws: list[jax.Array], length: jax.Array, scale: Any) -> tuple[jax.Array, jax.Array]:
+    """`mu` of the weighted ball, and the factor that brings what rounding left outside the ball into it."""
+    ratio = jnp.maximum(length / scale, 1).astype(length.dtype)
+    unit = jnp.where(length > 0, length, 1)
+    xs = [x / unit.astype(real_dtype(x.dtype)) for x in xs]
+    mu = _newton(_ball_step, xs, ws, ratio)
+    left = root_sum_squares(_divide_all(xs, ws, mu)) * ratio
+    return mu, jax.lax.stop_gradient(jnp.where(left > 1, 1 / left, 1))
+
+
+def _divide_all(xs: list[jax.Array], ws: list[jax.Array], mu: jax.Array) -> list[jax.Array]:
+    return [x / (1 + mu.astype(w.dtype) / w) for x, w in zip(xs, ws, strict=True)]
+
+
+def _ball_step(mu: jax.Array, xs: list[jax.Array], ws: list[jax.Array], ratio: jax.Array) -> jax.Array:
+    ys = _divide_all(xs, ws, mu)
+    length = root_sum_squares(ys)
+    unit = jnp.where(length > 0, length, 1)
+    slope = _total([abs_sq(y / unit.astype(w.dtype)) / (w + mu.astype(w.dtype)) for y, w in zip(ys, ws, strict=True)])
+    return (mu + (length * ratio - 1) / jnp.where(slope > 0, slope, 1)).astype(mu.dtype)
+
+
+# Rules for one array --------------------------------------------------------------------------------------
+
+
+def _sign(x: jax.Array) -> jax.Array:
+    return jnp.where(x == 0, 1, jnp.sign(x))
+
+
+def _above(x: jax.Array, *, top: Any, theta: Any) -> jax.Array:
+    return jax.nn.relu((x - top) - theta)
+
+
+def _shrink(x: jax.Array, *, top: Any, theta: Any) -> jax.Array:
+    return _sign(x) * jax.nn.relu((jnp.abs(x) - top) - theta)
+
+
+def _times(x: jax.Array, *, factor: Any) -> jax.Array:
+    return x * factor
+
+
+def _relative(w: jax.Array, *, largest: Any) -> jax.Array:
+    return jnp.maximum(w / largest, LEAST_WEIGHT)
+
+
+def _divided(x: jax.Array, w: jax.Array, *, largest: Any, mu: Any, factor: Any) -> jax.Array:
+    return factor * x / (1 + mu / _relative(w, largest=largest))
+
+
+def _direction(x: jax.Array, *, length: Any, scale: Any, each: Any) -> jax.Array:
+    return scale * jnp.where(length == 0, each, x / jnp.where(length == 0, 1, length))
+
+
+def _push(x: jax.Array, at: jax.Array, *, scale: Any) -> jax.Array:
+    return jnp.where(jnp.arange(x.size).reshape(x.shape) == at, _sign(x) * scale, shorten(x, scale=scale))

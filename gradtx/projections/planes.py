@@ -1,0 +1,179 @@
+"""Sets given by linear equations: a line through the origin, hyperplane, halfspace, affine set. The whole tree is one vector."""
+
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from gradtx.core import checks
+from gradtx.core.checks import Domain, Number
+from gradtx.core.leaves import map_leaves
+from gradtx.core.numerics import compute_dtype, promote
+from gradtx.projections.inputs import known, like, named, norm, parts
+
+NUMBER = cast(Domain, checks.domain_of(Number))
+
+
+@named
+def projection_vector(x: Any, a: Any) -> Any:
+    """The nearest multiple of `a`: `a * <a, x>/<a, a>`.
+
+    Args:
+      x: tree of real floating arrays, as one vector.
+      a: direction: a tree like `x`, not zero.
+
+    Returns:
+      The projected tree, in the dtypes of `x`.
+
+    Raises:
+      ValueError: `a` is zero, or has another structure or shape than `x`.
+      TypeError: a leaf is no real floating array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.projection_vector(jnp.array([3.0, 1.0]), jnp.array([1.0, 1.0])).round(3)
+      Array([2., 2.], dtype=float32)
+    """
+    length, along = _along(x, a)
+    return map_leaves(_multiple, x, a, length=length, along=along)
+
+
+@named
+def projection_hyperplane(x: Any, a: Any, b: ArrayLike) -> Any:
+    """The nearest tree with `<a, y> = b`: `x + a * (b - <a, x>)/<a, a>`.
+
+    Args:
+      x: tree of real floating arrays, as one vector.
+      a: normal vector: a tree like `x`, not zero.
+      b: offset, a number.
+
+    Returns:
+      The projected tree, in the dtypes of `x`.
+
+    Raises:
+      ValueError: `a` is zero, or has another structure or shape than `x`; `b` is not finite.
+      TypeError: a leaf is no real floating array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.projection_hyperplane(jnp.array([3.0, 1.0]), jnp.array([1.0, 1.0]), 2.0).round(3)
+      Array([2., 0.], dtype=float32)
+    """
+    length, along = _along(x, a)
+    return map_leaves(_move, x, a, length=length, by=_offset(b, length) - along)
+
+
+@named
+def projection_halfspace(x: Any, a: Any, b: ArrayLike) -> Any:
+    """The nearest tree with `<a, y> <= b`: `x + a * min(b - <a, x>, 0)/<a, a>`.
+
+    Args:
+      x: tree of real floating arrays, as one vector.
+      a: normal vector, pointing out of the set: a tree like `x`, not zero.
+      b: offset, a number.
+
+    Returns:
+      The projected tree, in the dtypes of `x`.
+
+    Raises:
+      ValueError: `a` is zero, or has another structure or shape than `x`; `b` is not finite.
+      TypeError: a leaf is no real floating array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.projection_halfspace(jnp.array([-3.0, 1.0]), jnp.array([1.0, 1.0]), 2.0)
+      Array([-3.,  1.], dtype=float32)
+    """
+    length, along = _along(x, a)
+    return map_leaves(_move, x, a, length=length, by=jnp.minimum(_offset(b, length) - along, 0))
+
+
+@named
+def projection_affine_set(x: Any, a: ArrayLike, b: ArrayLike) -> Any:
+    """The nearest tree with `A y = b`: `x - pinv(A) (A x - b)`.
+
+    Args:
+      x: tree of real floating arrays, as one vector: the leaves in the order of `jax.tree.leaves`, each row by row.
+      a: matrix `A` of shape (equations, elements of `x`), of any rank.
+      b: right-hand sides, of shape (equations,). Where no `y` solves them, the nearest of the least-squares solutions is given.
+
+    Returns:
+      The projected tree, in the dtypes of `x`.
+
+    Raises:
+      ValueError: `a` or `b` has another shape.
+      TypeError: a leaf is no real floating array.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> x = {"v": jnp.array([1.0, 2.0]), "w": jnp.array(4.0)}
+      >>> y = gradtx.projections.projection_affine_set(x, jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 2.0]]), jnp.array([1.0, 6.0]))
+      >>> [round(float(v), 3) for v in (*y["v"], y["w"])]
+      [0.0, 1.0, 3.0]
+
+    **Differs:** Optax has none.
+    """
+    xs = parts(x)
+    check_equations(a, b)
+    size = sum(leaf.size for leaf in xs)
+    if np.shape(a)[1] != size:
+        raise ValueError(f"{checks.where()}: a has {np.shape(a)[1]} columns, but the tree has {size} elements; expected as many.")
+    if not xs:
+        return x
+    flat = jnp.concatenate([leaf.ravel() for leaf in xs])
+    matrix, offsets = (jnp.asarray(v).astype(flat.dtype) for v in (a, b))
+    excess = jnp.matmul(matrix, flat, precision="highest") - offsets
+    flat = flat - jnp.linalg.lstsq(matrix, excess)[0]
+    leaves, treedef = jax.tree.flatten(x)
+    ends = np.cumsum([np.size(leaf) for leaf in leaves])[:-1]
+    moved = [part.reshape(np.shape(leaf)) for part, leaf in zip(jnp.split(flat, ends), leaves, strict=True)]
+    return map_leaves(_second, x, treedef.unflatten(moved))
+
+
+def check_equations(a: Any, b: Any) -> None:
+    """Raises a `ValueError` unless `a` is a matrix and `b` a vector of as many rows."""
+    if np.ndim(a) != 2 or np.shape(b) != np.shape(a)[:1]:
+        found = f"a has shape {np.shape(a)} and b {np.shape(b)}"
+        raise ValueError(f"{checks.where()}: {found}, expected (equations, elements) and (equations,).")
+
+
+def check_normal(a: Any) -> None:
+    """Raises a `ValueError` where all of `a` is known to be zero."""
+    numbers = [known(leaf) for leaf in jax.tree.leaves(a) if np.size(leaf)]
+    if numbers and all(n is not None and not np.any(n) for n in numbers):
+        raise ValueError(f"{checks.where()}: a is zero, expected a vector with a direction.")
+
+
+def _along(x: Any, a: Any) -> tuple[jax.Array, jax.Array]:
+    """The length of `a`, and that of `x` along it."""
+    xs = parts(x)
+    a = like("a", a, x, scalars=False)
+    check_normal(a)
+    normals = [promote(jnp.asarray(n, compute_dtype(v.dtype))) for n, v in zip(_with_elements(a), xs, strict=True)]
+    length = norm(normals)
+    unit = jnp.where(length > 0, length, 1)
+    products = [jnp.sum(n / unit.astype(n.dtype) * v) for n, v in zip(normals, xs, strict=True)]
+    return unit, jnp.sum(jnp.stack(products)) if products else jnp.zeros((), length.dtype)
+
+
+def _with_elements(tree: Any) -> list[Any]:
+    return [leaf for leaf in jax.tree.leaves(tree) if np.size(leaf)]
+
+
+def _offset(b: Any, length: jax.Array) -> jax.Array:
+    checks.check_argument(checks.where(), "b", b, NUMBER)
+    return jnp.asarray(b).astype(length.dtype) / length
+
+
+def _multiple(x: jax.Array, a: jax.Array, *, length: Any, along: Any) -> jax.Array:
+    return along * (a / length)
+
+
+def _move(x: jax.Array, a: jax.Array, *, length: Any, by: Any) -> jax.Array:
+    return x + by * (a / length)
+
+
+def _second(x: jax.Array, y: jax.Array) -> jax.Array:
+    return y

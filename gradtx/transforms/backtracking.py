@@ -1,0 +1,186 @@
+"""The backtracking line search: the first of ever smaller steps that decreases enough."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from gradtx.core.base import GradientTransformation
+from gradtx.core.checks import Domain, Flag, NonNegative, PositiveInt
+from gradtx.core.leaves import cast_like, map_leaves, zeros_like
+from gradtx.core.numerics import is_tracer, safe_increment, zero_count
+from gradtx.core.values import factory
+from gradtx.transforms.linesearch import PositiveOrInf, ascent, bind_value_fn, checked_gradient, line_dtype, moved, slope_along
+from gradtx.transforms.scaling import multiply
+
+
+def _between_zero_and_one(value: Any) -> bool:
+    is_number = isinstance(value, (float, np.floating, jax.Array, np.ndarray)) and np.shape(value) == ()
+    return is_number and (is_tracer(value) or bool(0 < value < 1))
+
+
+Shrink = Annotated[ArrayLike, Domain("a number in (0, 1)", _between_zero_and_one, numeric=True)]
+
+
+class BacktrackingLinesearchInfo(NamedTuple):
+    """Evaluations of the value in the last search, and by how much the decrease was missed (0: it holds)."""
+
+    num_linesearch_steps: jax.Array
+    decrease_error: jax.Array
+
+
+class ScaleByBacktrackingLinesearchState(NamedTuple):
+    """The last step size; value at the point that it led to, and gradient (as `jax.grad` gives it) if it is kept, else None."""
+
+    learning_rate: jax.Array
+    value: jax.Array
+    grad: Any
+    info: BacktrackingLinesearchInfo
+
+    def metrics(self) -> dict[str, Any]:
+        """What `gradtx.metrics` reports."""
+        return {"learning_rate": self.learning_rate, "linesearch_steps": self.info.num_linesearch_steps}
+
+
+class _Search(NamedTuple):
+    count: jax.Array
+    step: jax.Array
+    value: jax.Array
+    grad: Any
+    decrease_error: jax.Array
+
+
+@factory()
+def scale_by_backtracking_linesearch(
+    max_backtracking_steps: PositiveInt,
+    slope_rtol: NonNegative = 1e-4,
+    decrease_factor: Shrink = 0.8,
+    increase_factor: PositiveOrInf = 1.5,
+    max_learning_rate: PositiveOrInf = 1.0,
+    atol: NonNegative = 0.0,
+    rtol: NonNegative = 0.0,
+    store_grad: Flag = False,
+    verbose: Flag = False,
+    *,
+    has_aux: Flag = False,
+) -> GradientTransformation:
+    """Multiplies updates by a step `s` with `f(x + s*u) <= (1 + rtol) * f(x) + slope_rtol * s * f' + atol`.
+
+    `f'` is the slope along `u`. The search starts from `min(increase_factor * last step, max_learning_rate)` and multiplies by
+    `decrease_factor` until the condition holds or no evaluations are left; then the last step is taken, or 0 where the
+    value there is not finite.
+
+    Updates must point downhill: put a `scale(-1.0)` or a learning rate before.
+
+    Args:
+      max_backtracking_steps: most decreases of the step in one search, >= 1.
+      slope_rtol: part of the slope that the decrease must reach, >= 0.
+      decrease_factor: in (0, 1).
+      increase_factor: growth of the first trial over the last step, > 0; 1 keeps it, inf always starts from `max_learning_rate`.
+      max_learning_rate: largest step, > 0.
+      atol: absolute tolerance, >= 0, in units of the value.
+      rtol: relative tolerance, >= 0.
+      store_grad: whether to compute and keep the gradient at the new point, for `value_and_grad_from_state`.
+      verbose: whether to print when a search fails.
+      has_aux: whether `value_fn` gives `(value, aux)`; `aux` is dropped.
+
+    State: `ScaleByBacktrackingLinesearchState(learning_rate, value, grad, info)`; 0 bytes a parameter, 4 with `store_grad`.
+
+    Returns:
+      The transformation. Its update needs `params` and the extra arguments `value`, `grad` (value and gradient at `params`; for
+      complex parameters the conjugate of `jax.grad`) and `value_fn`; other extra arguments go to `value_fn` where it takes them.
+
+    Raises:
+      TypeError: an extra argument is missing, or `value_fn` does not give a real scalar.
+      ValueError: an argument outside its domain, or some parameters are masked out.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> fn = lambda x: jnp.sum(x**2)
+      >>> tx, params = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_backtracking_linesearch(15)), jnp.array([1.0, 2.0])
+      >>> value, grad = jax.value_and_grad(fn)(params)
+      >>> updates, state = tx.update(grad, tx.init(params), params, value=value, grad=grad, value_fn=fn)
+      >>> round(float(state[1].learning_rate), 4)  # 1 leads as far up the other side
+      0.8
+
+    Source: Armijo 1966; Nocedal and Wright 2006, "Numerical Optimization", algorithm 3.1; Vaswani et al. 2019, arXiv:1905.09997,
+    for the step that grows again.
+
+    **Differs:** a direction that does not descend must decrease the value all the same. After a step of 0 the search starts from
+    `max_learning_rate`, where Optax stays at 0. Extra arguments that `value_fn` does not take are left to other transformations.
+    For complex parameters `grad` is the conjugate, as in the zoom search; Optax wants the one here and the other there. Optax has
+    no `has_aux`.
+    """
+
+    def init(params: Any) -> ScaleByBacktrackingLinesearchState:
+        dtype = line_dtype(params)
+        unknown = jnp.full((), jnp.inf, dtype)
+        grad = zeros_like(params) if store_grad else None
+        info = BacktrackingLinesearchInfo(zero_count(), unknown)
+        return ScaleByBacktrackingLinesearchState(jnp.ones((), dtype), unknown, grad, info)
+
+    def update(
+        updates: Any,
+        state: ScaleByBacktrackingLinesearchState,
+        params: Any = None,
+        *,
+        value: Any = None,
+        grad: Any = None,
+        value_fn: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Any, ScaleByBacktrackingLinesearchState]:
+        grad = checked_gradient(params, value, grad, value_fn)
+        dtype = state.value.dtype
+        value = jnp.asarray(value, dtype)
+        slope = jnp.minimum(slope_along(grad, updates, dtype), 0)
+        fn = bind_value_fn(value_fn, extra_args, has_aux)
+
+        def search_step(s: _Search) -> _Search:
+            step = jnp.where(s.count > 0, decrease_factor * s.step, s.step).astype(dtype)
+            point = moved(params, updates, step)
+            if store_grad:
+                raw, pullback = jax.vjp(fn, point)
+            else:
+                raw, pullback = fn(point), None
+            new_value = raw.astype(dtype)
+            error = new_value - (1 + rtol) * value - slope_rtol * step * slope
+            error = jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
+            kept = s.grad
+            if pullback is not None:
+                last = (error <= atol) | (s.count >= max_backtracking_steps)
+                one = jnp.ones_like(raw)
+                kept = jax.lax.cond(last, lambda: cast_like(pullback(one)[0], s.grad), lambda: s.grad)
+            return _Search(safe_increment(s.count), step, new_value, kept, error)
+
+        first = jnp.where(state.learning_rate > 0, increase_factor * state.learning_rate, max_learning_rate)
+        first = jnp.minimum(first, max_learning_rate).astype(dtype)
+        start = cast_like(ascent(grad), state.grad) if store_grad else None
+        final = jax.lax.while_loop(
+            lambda s: ~(s.decrease_error <= atol) & (s.count <= max_backtracking_steps),
+            search_step,
+            _Search(zero_count(), first, value, start, jnp.full((), jnp.inf, dtype)),
+        )
+        usable = jnp.isfinite(final.decrease_error)
+        step, new_value = jnp.where(usable, final.step, 0), jnp.where(usable, final.value, value)
+        new_grad = jax.tree.map(lambda new, old: jnp.where(usable, new, old), final.grad, start)
+        if verbose:
+            jax.lax.cond(final.decrease_error <= atol, lambda: None, lambda: _report(final, value, slope, step))
+        info = BacktrackingLinesearchInfo(final.count, final.decrease_error)
+        new_state = ScaleByBacktrackingLinesearchState(step, new_value, new_grad, info)
+        return map_leaves(multiply, updates, factor=step), new_state
+
+    return GradientTransformation(init, update)
+
+
+def _report(final: _Search, value: jax.Array, slope: jax.Array, taken: jax.Array) -> None:
+    jax.debug.print(
+        "scale_by_backtracking_linesearch: no step decreases enough; value {value}, slope {slope}, last trial {trial}, "
+        "decrease missed by {decrease}; taking step {taken}.",
+        value=value,
+        slope=slope,
+        trial=final.step,
+        decrease=final.decrease_error,
+        taken=taken,
+    )

@@ -1,0 +1,171 @@
+"""What line searches share: the objective among the extra arguments, points on a line, and reuse of what a search evaluated."""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from gradtx.core import checks
+from gradtx.core.checks import Domain
+from gradtx.core.leaves import MaskedNode, map_leaves, raise_other_shape, require_params
+from gradtx.core.numerics import compute_dtype, is_tracer, real_dtype
+from gradtx.core.paths import leaves_by_path, structure_difference
+from gradtx.tree.lookup import get_all_with_path
+from gradtx.tree.reductions import vdot
+
+
+def _positive_or_inf(value: Any) -> bool:
+    is_number = isinstance(value, (int, float, np.number, jax.Array, np.ndarray)) and not isinstance(value, bool)
+    return is_number and np.shape(value) == () and (is_tracer(value) or bool(value > 0))
+
+
+PositiveOrInf = Annotated[ArrayLike, Domain("a number > 0, or inf", _positive_or_inf, numeric=True)]
+
+
+def line_dtype(params: Any) -> Any:
+    """The real dtype of values and slopes: at least float32, and as wide as the widest parameter."""
+    return jnp.result_type(jnp.float32, *(real_dtype(compute_dtype(jnp.result_type(p))) for p in jax.tree.leaves(params)))
+
+
+def slope_along(grad: Any, updates: Any, dtype: Any) -> jax.Array:
+    """The derivative along `updates`, `Re sum(conj(grad) * updates)`, for a gradient that points to steepest ascent."""
+    return jnp.real(vdot(grad, updates)).astype(dtype)
+
+
+def moved(params: Any, updates: Any, step: jax.Array) -> Any:
+    """`params + step * updates`, in the dtypes of the parameters."""
+    return map_leaves(_moved, params, updates, step=step)
+
+
+def _moved(p: jax.Array, u: jax.Array, *, step: Any) -> jax.Array:
+    return p + step * u
+
+
+def ascent(grad: Any) -> Any:
+    """`jax.grad`'s gradient as the direction of steepest ascent: conjugated where it is complex. Its own inverse."""
+    return jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, grad)
+
+
+def checked_gradient(params: Any, value: Any, grad: Any, value_fn: Any) -> Any:
+    """`grad` in the structure of `params`, after a check that both and the two other extra arguments are there and fit."""
+    given = {"value": value, "grad": grad, "value_fn": value_fn}
+    missing = [f"`{name}`" for name, argument in given.items() if argument is None]
+    if missing:
+        raise TypeError(
+            f"{checks.where()}: missing extra argument{'s' * (len(missing) > 1)} {', '.join(missing)}; "
+            "call tx.update(grad, state, params, value=value, grad=grad, value_fn=fn), "
+            "with value, grad = jax.value_and_grad(fn)(params)."
+        )
+    require_params(params)
+    if any(isinstance(x, MaskedNode) for x in jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, MaskedNode))):
+        raise ValueError(
+            f"{checks.where()}: some parameters are masked out, and value_fn needs all of them. Put the line search after the "
+            "mask: chain(masked(..., mask), line_search), or chain(partition(...), line_search); "
+            "lbfgs(linesearch=None) has none inside."
+        )
+    if not callable(value_fn):
+        raise TypeError(f"{checks.where()}: value_fn is {checks.kind(value_fn)}, expected a function from parameters to a number.")
+    if np.shape(value) != ():
+        raise ValueError(f"{checks.where()}: value is {checks.kind(value)}, expected a scalar, value_fn(params).")
+    grads, treedef = leaves_by_path(grad), jax.tree.structure(params)
+    if list(grads) != list(leaves_by_path(params)):
+        raise ValueError(f"{checks.where()}: {structure_difference('grad', grad, 'params', params)}.")
+    grad = treedef.unflatten(grads.values())  # Flax NNX passes pure arrays as params, but extra arguments as they are
+    if any(np.shape(g) != np.shape(p) for g, p in zip(jax.tree.leaves(grad), jax.tree.leaves(params), strict=True)):
+        raise_other_shape(grad, params, "params", scalars=False, own="grad")
+    return grad
+
+
+def bind_value_fn(value_fn: Callable[..., Any], extra_args: dict[str, Any], has_aux: bool) -> Callable[[Any], jax.Array]:
+    """`value_fn` as a function of the parameters alone: its other arguments are those of `update` that it takes by name."""
+    named, takes_all = _parameters(value_fn)
+    for name in extra_args:
+        if name not in named and not takes_all and (hint := checks.did_you_mean(name, named - extra_args.keys())):
+            raise TypeError(f"{checks.where()}: value_fn takes no argument `{name}`.{hint}")
+    arguments = {name: x for name, x in extra_args.items() if takes_all or name in named}
+
+    def fn(params: Any) -> jax.Array:
+        out = value_fn(params, **arguments)
+        if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+            raise TypeError(f"{checks.where()}: value_fn gives {checks.kind(out)}, expected (value, aux), since has_aux is set.")
+        if not has_aux and isinstance(out, tuple):
+            raise TypeError(f"{checks.where()}: value_fn gives a tuple, expected a number; set has_aux=True if it is (value, aux).")
+        value = jnp.asarray(out[0] if has_aux else out)
+        if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(f"{checks.where()}: value_fn gives {checks.kind(value)}, expected a real scalar.")
+        return value
+
+    return fn
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:
+    """The arguments that a function takes by name, and whether it takes any name."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin, say
+        return set(), False
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}, any(
+        p.kind is p.VAR_KEYWORD for p in parameters
+    )
+
+
+def value_and_grad_from_state(value_fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., tuple[Any, Any]]:
+    """`jax.value_and_grad` that takes value and gradient from a line search's state, where the search left them.
+
+    Before the first step, and where the state's value is not finite, the function is evaluated. Only for a line search that
+    is the last link of its chain and for one objective: what is kept are value and gradient at the point that the search chose.
+
+    Args:
+      value_fn: function from parameters to a number.
+      has_aux: whether it gives `(value, aux)`; `aux` then costs one evaluation without gradient.
+
+    Returns:
+      Function `(params, *args, state, **kwargs) -> (value, grad)`, or `((value, aux), grad)`; the other arguments go to `value_fn`.
+
+    Raises:
+      ValueError: the state has no value and gradient, or several.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> fn = lambda x: jnp.sum((x - 1.0) ** 2)
+      >>> tx, params = gradtx.lbfgs(), jnp.array([3.0, 4.0])
+      >>> state, value_and_grad = tx.init(params), gradtx.value_and_grad_from_state(fn)
+      >>> for _ in range(3):
+      ...     value, grad = value_and_grad(params, state=state)
+      ...     updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=fn)
+      ...     params = gradtx.apply_updates(params, updates)
+      >>> params.round(4), float(value.round(4))
+      (Array([1., 1.], dtype=float32), 0.0)
+
+    **Differs:** Optax has no `has_aux`.
+    """
+
+    def value_and_grad(params: Any, *args: Any, state: Any, **kwargs: Any) -> tuple[Any, Any]:
+        value, grad = (_found(state, name) for name in ("value", "grad"))
+
+        def evaluate() -> tuple[Any, Any]:
+            return jax.value_and_grad(value_fn, has_aux=has_aux)(params, *args, **kwargs)
+
+        def reuse() -> tuple[Any, Any]:
+            like_value, like_grad = jax.eval_shape(evaluate)
+            known = value.astype((like_value[0] if has_aux else like_value).dtype)
+            kept = jax.tree.map(lambda g, like: g.astype(like.dtype), grad, like_grad)
+            return (known, value_fn(params, *args, **kwargs)[1]) if has_aux else known, kept
+
+        return jax.lax.cond(jnp.isfinite(value), reuse, evaluate)
+
+    return value_and_grad
+
+
+def _found(state: Any, name: str) -> Any:
+    found = [value for _, value in get_all_with_path(state, name) if value is not None]
+    if len(found) != 1:
+        raise ValueError(
+            f"value_and_grad_from_state: `{name}` is found {len(found)} times in the state, expected once. Line searches keep it: "
+            "scale_by_zoom_linesearch, and scale_by_backtracking_linesearch with store_grad=True."
+        )
+    return found[0]

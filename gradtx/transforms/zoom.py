@@ -1,0 +1,260 @@
+"""The zoom line search: steps that decrease enough and leave little slope."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.base import GradientTransformation
+from gradtx.core.checks import Bound, Flag, NonNegative, PositiveInt, one_of
+from gradtx.core.leaves import cast_like, map_leaves, zeros_like
+from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.values import factory
+from gradtx.transforms.linesearch import PositiveOrInf, ascent, bind_value_fn, checked_gradient, line_dtype, moved, slope_along
+from gradtx.transforms.scaling import multiply
+
+Guess = Annotated[str, one_of("one", "keep")]
+
+
+class ZoomLinesearchInfo(NamedTuple):
+    """Evaluations of value and gradient in the last search, and by how much each condition was missed (0: it holds)."""
+
+    num_linesearch_steps: jax.Array
+    decrease_error: jax.Array
+    curvature_error: jax.Array
+
+
+class ScaleByZoomLinesearchState(NamedTuple):
+    """The last step size, and value and gradient (as `jax.grad` gives it) at the point that it led to."""
+
+    learning_rate: jax.Array
+    value: jax.Array
+    grad: Any
+    info: ZoomLinesearchInfo
+
+    def metrics(self) -> dict[str, Any]:
+        """What `gradtx.metrics` reports."""
+        return {"learning_rate": self.learning_rate, "linesearch_steps": self.info.num_linesearch_steps}
+
+
+class _Point(NamedTuple):
+    """A step, and value and slope there."""
+
+    step: jax.Array
+    value: jax.Array
+    slope: jax.Array
+
+
+class _Search(NamedTuple):
+    """A search under way. Once bracketed, a good step lies between `low`, the best end, and `high`."""
+
+    count: jax.Array
+    low: _Point
+    high: _Point
+    reference: _Point  # the end that was given up last
+    bracketed: jax.Array
+    trial: _Point
+    grad: Any
+    decrease_error: jax.Array
+    curvature_error: jax.Array
+    safe: _Point  # the best point so far that decreases enough, else the start
+    safe_grad: Any
+    done: jax.Array
+    failed: jax.Array
+
+
+def _choose(condition: jax.Array, x: Any, y: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
+
+
+def _between(low: _Point, high: _Point, reference: _Point) -> jax.Array:
+    """The next trial: minimizer of a cubic, else of a parabola, else the middle, whichever lies well inside the interval."""
+    width = jnp.abs(high.step - low.step)
+    left, right = jnp.minimum(low.step, high.step), jnp.maximum(low.step, high.step)
+    db, dc = high.step - low.step, reference.step - low.step
+    known = (db != 0) & (dc != 0) & (db != dc)
+    safe_db, safe_dc, safe_gap = jnp.where(db != 0, db, 1), jnp.where(known, dc, 1), jnp.where(known, db - dc, 1)
+    rb = (high.value - low.value - low.slope * db) / safe_db**2
+    rc = (reference.value - low.value - low.slope * dc) / safe_dc**2
+    a = (rb - rc) / safe_gap
+    b = rb - a * db
+    radical = b * b - 3 * a * low.slope
+    root = b + jnp.sqrt(jnp.maximum(radical, 0))
+    cubic = low.step - low.slope / jnp.where(root != 0, root, 1)
+    parabola = low.step - low.slope / jnp.where(rb != 0, 2 * rb, 1)
+    use_cubic = known & (radical >= 0) & (root != 0) & (cubic > left + 0.2 * width) & (cubic < right - 0.2 * width)
+    use_parabola = (rb != 0) & (parabola > left + 0.1 * width) & (parabola < right - 0.1 * width)
+    return jnp.where(use_cubic, cubic, jnp.where(use_parabola, parabola, (low.step + high.step) / 2))
+
+
+def _miss(error: jax.Array) -> jax.Array:
+    """By how much a condition is missed: 0 where it holds, inf where it cannot be told."""
+    return jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
+
+
+@factory()
+def scale_by_zoom_linesearch(
+    max_linesearch_steps: PositiveInt,
+    max_learning_rate: PositiveOrInf | None = None,
+    tol: NonNegative = 0.0,
+    increase_factor: PositiveOrInf = 2.0,
+    slope_rtol: NonNegative = 1e-4,
+    curv_rtol: Bound = 0.9,
+    approx_dec_rtol: NonNegative | None = 1e-6,
+    stepsize_precision: NonNegative = 1e-5,
+    initial_guess_strategy: Guess = "keep",
+    verbose: Flag = False,
+    *,
+    has_aux: Flag = False,
+) -> GradientTransformation:
+    """Multiplies updates by a step `s` that satisfies the strong Wolfe conditions.
+
+    Decrease: `f(x + s*u) <= f(x) + slope_rtol * s * f'`. Curvature: `|f'(s)| <= curv_rtol * |f'|`, with `f'(s)` the slope along
+    `u` at `s`, and `f' = f'(0)`. Near a minimum, where differences of values are rounding errors, the decrease may instead be
+    told by the slope: `f'(s) <= (2*slope_rtol - 1) * f'` and `f(x + s*u) <= f(x) + approx_dec_rtol * |f(x)|`.
+    The step grows until an interval holds a good one, which is then narrowed by interpolation. If none is found, the best step
+    that decreases enough is taken, else 0.
+
+    Updates must point downhill: put a `scale(-1.0)` or a learning rate before.
+
+    Args:
+      max_linesearch_steps: most evaluations of value and gradient in one search, >= 1.
+      max_learning_rate: largest step, > 0; None is no bound.
+      tol: by how much the conditions may be missed, >= 0.
+      increase_factor: growth of the step until an interval is found.
+      slope_rtol: part of the slope that the decrease must reach, >= 0.
+      curv_rtol: part of the slope that may remain; inf asks for decrease alone.
+      approx_dec_rtol: for the decrease by slope; None leaves that out.
+      stepsize_precision: width of the interval below which the best step so far is taken.
+      initial_guess_strategy: "keep" starts from the last step (for gradients), "one" from 1 (for Newton's and its kin).
+      verbose: whether to print when a search fails.
+      has_aux: whether `value_fn` gives `(value, aux)`; `aux` is dropped.
+
+    State: `ScaleByZoomLinesearchState(learning_rate, value, grad, info)`; 4 bytes a parameter.
+
+    Returns:
+      The transformation. Its update needs `params` and the extra arguments `value`, `grad` (value and gradient at `params`; for
+      complex parameters the conjugate of `jax.grad`) and `value_fn`; other extra arguments go to `value_fn` where it takes them.
+
+    Raises:
+      TypeError: an extra argument is missing, or `value_fn` does not give a real scalar.
+      ValueError: an argument outside its domain, or some parameters are masked out.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> fn = lambda x: jnp.sum(x**4)
+      >>> tx, params = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_zoom_linesearch(15)), jnp.array([1.0, 2.0])
+      >>> value, grad = jax.value_and_grad(fn)(params)
+      >>> updates, state = tx.update(grad, tx.init(params), params, value=value, grad=grad, value_fn=fn)
+      >>> bool(fn(params + updates) < value), bool(gradtx.tree.get(state, "value") == fn(params + updates))
+      (True, True)
+
+    Source: Nocedal and Wright 2006, "Numerical Optimization", algorithms 3.5 and 3.6; Hager and Zhang 2006,
+    doi:10.1145/1132973.1132979, equations 23 and 27, for the decrease by slope.
+
+    **Differs:** a search that finds no decrease takes the step 0, where Optax takes its last trial, and starts from 1 again; a
+    direction that does not descend must decrease the value all the same. Extra arguments that `value_fn` does not take are left to
+    other transformations. Optax has no `has_aux`.
+    """
+
+    def init(params: Any) -> ScaleByZoomLinesearchState:
+        dtype = line_dtype(params)
+        unknown = jnp.full((), jnp.inf, dtype)
+        info = ZoomLinesearchInfo(zero_count(), unknown, unknown)
+        return ScaleByZoomLinesearchState(jnp.ones((), dtype), unknown, zeros_like(params), info)
+
+    def update(
+        updates: Any,
+        state: ScaleByZoomLinesearchState,
+        params: Any = None,
+        *,
+        value: Any = None,
+        grad: Any = None,
+        value_fn: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Any, ScaleByZoomLinesearchState]:
+        grad = checked_gradient(params, value, grad, value_fn)
+        dtype = state.value.dtype
+        value = jnp.asarray(value, dtype)
+        start = _Point(jnp.zeros((), dtype), value, slope_along(grad, updates, dtype))
+        fn = jax.value_and_grad(bind_value_fn(value_fn, extra_args, has_aux))
+
+        def evaluate(step: jax.Array) -> tuple[_Point, Any]:
+            value, grad = fn(moved(params, updates, step))
+            return _Point(step, value.astype(dtype), slope_along(ascent(grad), updates, dtype)), cast_like(grad, state.grad)
+
+        guess = jnp.where(state.learning_rate > 0, state.learning_rate, 1) if initial_guess_strategy == "keep" else 1
+        final = jax.lax.while_loop(
+            lambda s: ~(s.done | s.failed),
+            lambda s: search_step(s, start, evaluate),
+            _begin(start, cast_like(ascent(grad), state.grad), jnp.asarray(guess, dtype)),
+        )
+        point, point_grad = _choose(final.done, (final.trial, final.grad), (final.safe, final.safe_grad))
+        if verbose:
+            jax.lax.cond(final.done, lambda: None, lambda: _report(final, start, point))
+        info = ZoomLinesearchInfo(final.count, final.decrease_error, final.curvature_error)
+        new_state = ScaleByZoomLinesearchState(point.step, point.value, point_grad, info)
+        return map_leaves(multiply, updates, factor=point.step), new_state
+
+    def search_step(s: _Search, start: _Point, evaluate: Callable[[jax.Array], tuple[_Point, Any]]) -> _Search:
+        larger = jnp.where(s.count == 0, s.trial.step, increase_factor * s.low.step).astype(start.step.dtype)
+        largest = jnp.asarray(jnp.inf if max_learning_rate is None else max_learning_rate, larger.dtype)
+        step = jnp.where(s.bracketed, _between(s.low, s.high, s.reference), jnp.minimum(larger, largest))
+        trial, grad = evaluate(step)
+        decrease_error, curvature_error = errors(trial, start)
+        good = jnp.maximum(decrease_error, curvature_error) <= tol
+        worse = (decrease_error > 0) | ((trial.value >= s.low.value) & (s.count > 0))
+        ahead = jnp.where(s.bracketed, s.high.step - s.low.step, 1)
+        turned = ~worse & (trial.slope * ahead >= 0)
+        bracketed = s.bracketed | worse | turned | good
+        low = _choose(worse, s.low, trial)
+        better = (decrease_error <= tol) & (~s.bracketed | (trial.value < s.safe.value))
+        safe, safe_grad = _choose(better, (trial, grad), (s.safe, s.safe_grad))
+        done = good | (~bracketed & (larger >= largest))
+        narrow = s.bracketed & (jnp.abs(s.high.step - s.low.step) <= stepsize_precision) & (safe.step > 0)
+        return _Search(
+            count=safe_increment(s.count),
+            low=low,
+            high=_choose(worse, trial, _choose(turned, s.low, s.high)),
+            reference=_choose(~s.bracketed, low, _choose(worse | turned, s.high, s.low)),
+            bracketed=bracketed,
+            trial=trial,
+            grad=grad,
+            decrease_error=decrease_error,
+            curvature_error=curvature_error,
+            safe=safe,
+            safe_grad=safe_grad,
+            done=done,
+            failed=~done & (narrow | (s.count + 1 >= max_linesearch_steps)),
+        )
+
+    def errors(trial: _Point, start: _Point) -> tuple[jax.Array, jax.Array]:
+        slope = jnp.minimum(start.slope, 0)
+        decrease = trial.value - start.value - slope_rtol * trial.step * slope
+        if approx_dec_rtol is not None:
+            by_slope = trial.slope - (2 * slope_rtol - 1) * slope
+            rise = trial.value - start.value - approx_dec_rtol * jnp.abs(start.value)
+            decrease = jnp.minimum(decrease, jnp.maximum(by_slope, rise))
+        return _miss(decrease), _miss(jnp.abs(trial.slope) - curv_rtol * jnp.abs(start.slope))
+
+    return GradientTransformation(init, update)
+
+
+def _begin(start: _Point, grad: Any, guess: jax.Array) -> _Search:
+    unknown, no = jnp.full_like(start.value, jnp.inf), jnp.zeros((), bool)
+    trial = start._replace(step=guess)
+    return _Search(zero_count(), start, start, start, no, trial, grad, unknown, unknown, start, grad, no, no)
+
+
+def _report(final: _Search, start: _Point, taken: _Point) -> None:
+    jax.debug.print(
+        "scale_by_zoom_linesearch: no step satisfies both conditions; value {value}, slope {slope}, last trial {trial}, "
+        "decrease missed by {decrease}, curvature by {curvature}; taking step {taken}.",
+        value=start.value,
+        slope=start.slope,
+        trial=final.trial.step,
+        decrease=final.decrease_error,
+        curvature=final.curvature_error,
+        taken=taken.step,
+    )

@@ -1,0 +1,131 @@
+"""Every set: membership, nearest point, Optax's numbers, weights, values, half precision, errors."""
+
+import json
+import pickle
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from projection_cases import NORMAL, SETS, Set
+
+import gradtx
+from gradtx import projections
+
+RNG = np.random.default_rng(0)
+ROWS = pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in SETS.items()])
+
+
+def tree(seed: int = 0, dtype: Any = jnp.float32, size: float = 1.0) -> Any:
+    rng = np.random.default_rng(seed)
+    return {"w": jnp.asarray(size * rng.normal(size=3), dtype), "b": jnp.asarray(size * rng.normal(size=2), dtype)}
+
+
+def flat(t: Any) -> np.ndarray:
+    return np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(t)])
+
+
+@ROWS
+@pytest.mark.parametrize("size", [0.01, 1.0, 1e3])
+def test_results_are_in_the_set_and_projecting_again_changes_nothing(row: Set, size: float) -> None:
+    project = jax.jit(row.make())
+    once = project(tree(1, size=size))
+    scale = max(1.0, float(np.abs(flat(once)).max()))
+    assert row.residual(flat(once)) <= 2e-6 * scale
+    np.testing.assert_allclose(flat(project(once)), flat(once), rtol=1e-5, atol=2e-6 * scale)
+
+
+@ROWS
+def test_no_point_of_the_set_is_nearer(row: Set) -> None:
+    with jax.enable_x64(True):
+        project, y = row.make(), tree(2, jnp.float64, 2.0)
+        x = flat(project(y))
+        for seed in range(40):
+            other = flat(project(tree(100 + seed, jnp.float64, 2.0)))
+            assert np.linalg.norm(x - flat(y)) <= np.linalg.norm(other - flat(y)) * (1 + 1e-10)
+            if row.convex:  # the variational inequality, and projections do not move apart
+                assert (flat(y) - x) @ (other - x) <= 1e-8
+                assert np.linalg.norm(other - x) <= np.linalg.norm(flat(tree(100 + seed, jnp.float64, 2.0)) - flat(y)) + 1e-10
+
+
+@ROWS
+def test_same_as_optax(row: Set) -> None:
+    if row.optax is None:
+        return
+    for seed in range(3):
+        np.testing.assert_allclose(flat(row.make()(tree(seed))), flat(row.optax(tree(seed))), rtol=1e-5, atol=2e-6)
+
+
+@ROWS
+def test_vmap_dtype_and_values(row: Set) -> None:
+    project = row.make()
+    lanes = [tree(0), tree(1)]
+    together = jax.vmap(project)(jax.tree.map(lambda *xs: jnp.stack(xs), *lanes))
+    for i, lane in enumerate(lanes):
+        np.testing.assert_allclose(flat(jax.tree.map(lambda x, i=i: x[i], together)), flat(project(lane)), rtol=1e-5, atol=1e-6)
+    assert {x.dtype for x in jax.tree.leaves(project(tree(0, jnp.bfloat16)))} == {jnp.dtype(jnp.bfloat16)}
+    assert repr(pickle.loads(pickle.dumps(project))) == repr(project)
+    config = json.loads(json.dumps(gradtx.to_config(project)))
+    np.testing.assert_allclose(flat(gradtx.from_config(config)(tree(0))), flat(project(tree(0))))
+
+
+def test_weighted_ball_satisfies_its_optimality_conditions() -> None:
+    """`w_i (y_i - x_i) = mu x_i` with one `mu >= 0`, and `|x| = radius` where it is positive."""
+    with jax.enable_x64(True):
+        y = tree(5, jnp.float64, 3.0)
+        weights = jax.tree.map(lambda x: jnp.asarray(10 ** RNG.uniform(-2, 2, x.shape)), y)
+        x = flat(projections.l2_ball(1.0)(y, weights=weights))
+        mu = flat(weights) * (flat(y) - x) / x
+        np.testing.assert_allclose(mu, mu[0], rtol=1e-9)
+        assert mu[0] > 0
+        np.testing.assert_allclose(np.linalg.norm(x), 1.0, rtol=1e-12)
+        inside = jax.tree.map(lambda v: v / 100, y)
+        np.testing.assert_array_equal(flat(projections.l2_ball(1.0)(inside, weights=weights)), flat(inside))
+
+
+def test_weights_do_not_change_a_box() -> None:
+    y = tree(3)
+    weighted = projections.box(-0.5, 0.25)(y, weights=jax.tree.map(lambda x: jnp.abs(x) + 1, y))
+    np.testing.assert_array_equal(flat(weighted), flat(projections.box(-0.5, 0.25)(y)))
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: projections.l2_ball(0.0), r"radius is 0\.0 \(float\), expected a finite number > 0"),
+        (lambda: projections.simplex(-1.0), r"scale is -1\.0 \(float\), expected a finite number > 0"),
+        (lambda: projections.box(1.0, 0.0), r"lower is 1 and upper is 0, expected lower <= upper\. Were they swapped\?"),
+        (lambda: projections.hyperplane({"w": np.zeros(3)}, 1.0), "a is zero, expected a vector with a direction"),
+        (lambda: projections.affine_set(np.ones((2, 3)), np.ones(3)), r"expected \(equations, elements\) and \(equations,\)"),
+        (
+            lambda: projections.affine_set(np.ones((2, 3)), np.ones(2))(tree()),
+            "a has 3 columns, but the tree has 5 elements; expected as many",
+        ),
+        (
+            lambda: projections.simplex()(tree(), weights=tree()),
+            "weights are given, expected None: this set has no weighted projection",
+        ),
+        (lambda: projections.halfspace(NORMAL, 1.0)({"w": jnp.ones(3)}), "differ in structure: `b` is only in a"),
+        (
+            lambda: projections.halfspace(NORMAL, 1.0)({"w": jnp.ones(2), "b": jnp.ones(2)}),
+            r"a leaf `w` has shape \(3,\), but the tree has \(2,\) there",
+        ),
+        (
+            lambda: projections.check_projection("opt", tree(), {"w": jnp.ones(3)}),
+            "opt: projection changed the structure: .*`b` is only in",
+        ),
+        (
+            lambda: projections.check_projection("opt", tree(), {"w": jnp.ones(2), "b": jnp.ones(2)}),
+            "opt: projection changed the shape of `w`",
+        ),
+    ],
+)
+def test_errors(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()
+
+
+def test_complex_trees_have_no_order() -> None:
+    with pytest.raises(TypeError, match=r"tree leaf `w` is an array of shape \(2,\) and dtype complex64, expected real numbers"):
+        projections.non_negative()({"w": jnp.ones(2, jnp.complex64)})
