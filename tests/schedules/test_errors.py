@@ -186,7 +186,11 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         r"piecewise_interpolate_schedule: interpolate_type is 1.0 \(float\), expected 'linear' or 'cosine'.",
     ),
     (lambda: gradtx.join_schedules([], []), TypeError, "join_schedules: schedules is a list of 0, expected a list of schedules."),
-    (lambda: gradtx.join_schedules(S, []), TypeError, "join_schedules: schedules is a Function, expected a list of schedules."),
+    (
+        lambda: gradtx.join_schedules(S, []),
+        TypeError,
+        r"join_schedules: schedules is constant_schedule\(value=1.0\), expected a list of schedules.",
+    ),
     (
         lambda: gradtx.join_schedules([S, gradtx.constant_schedule], [5]),
         TypeError,
