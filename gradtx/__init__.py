@@ -11,7 +11,7 @@
 
 from typing import Any
 
-from gradtx import projections, sampling, schedules, tree
+from gradtx import diagnostics, projections, sampling, schedules, tree
 from gradtx.compose.chain import chain, named_chain
 from gradtx.compose.conditional import (
     ConditionallyMaskState,
@@ -298,6 +298,7 @@ __all__ = [
     "cosine_annealing_schedule",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
+    "diagnostics",
     "early_stopping",
     "ema",
     "ema_params",

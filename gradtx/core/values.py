@@ -166,8 +166,7 @@ def factory(
     def declare(function: Callable[P, R]) -> Callable[P, R]:
         called = name or function.__name__
         signature = inspect.signature(function)
-        hints = typing.get_type_hints(function, include_extras=True)
-        domains = {argument: d for argument, hint in hints.items() if (d := checks.domain_of(hint)) is not None}
+        domains = _domains(function)
 
         @functools.wraps(function)
         def make(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -183,9 +182,7 @@ def factory(
             return typing.cast(R, _declared(called, value, call, composite))
 
         make.__name__ = called
-        make.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[p.replace(annotation=p.empty) for p in signature.parameters.values()], return_annotation=signature.empty
-        )
+        make.__signature__ = _plain(signature)  # type: ignore[attr-defined]
         make.init = make.update = _not_called(called)  # type: ignore[attr-defined]
         make.__gradtx_factory__ = True  # type: ignore[attr-defined]
         factories[factory_name(make)] = make
@@ -254,6 +251,23 @@ def show(value: Any) -> str:
     return repr(value)
 
 
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """A plain function that checks its arguments against the domains in their annotations, and is named in errors raised below."""
+    name, signature = function.__name__, inspect.signature(function)
+    domains = _domains(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = _bind(name, signature, args, kwargs)
+        for argument, domain in domains.items():
+            _check(name, signature.parameters[argument], bound.arguments[argument], domain)
+        with checks.calling(name):
+            return function(*args, **kwargs)
+
+    call.__signature__ = _plain(signature)  # type: ignore[attr-defined]
+    return call
+
+
 def is_dtype(value: Any) -> bool:
     """Whether `value` is a dtype object (`jnp.bfloat16`, `np.float32`, `np.dtype('float32')`), not a name of one."""
     if isinstance(value, np.dtype):
@@ -285,10 +299,16 @@ def _copied(value: Any) -> Any:
     return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
 
 
-def _plain(signature: inspect.Signature) -> str:
+def _plain(signature: inspect.Signature) -> inspect.Signature:
     """The signature without annotations."""
     parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
-    return str(signature.replace(parameters=parameters, return_annotation=signature.empty))
+    return signature.replace(parameters=parameters, return_annotation=signature.empty)
+
+
+def _domains(function: Callable[..., Any]) -> dict[str, checks.Domain]:
+    """The domains in a function's annotations, by argument."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    return {argument: domain for argument, hint in hints.items() if (domain := checks.domain_of(hint)) is not None}
 
 
 def _check(name: str, parameter: inspect.Parameter, value: Any, domain: checks.Domain) -> None:

@@ -1,0 +1,51 @@
+"""Seeing what an optimizer does: curvature, flatness, landscapes, summaries, pictures.
+
+Functions of a `loss_fn(params, *batch)`, a mean over its batch, and of any tree of parameters. Where `batches` is taken, it is `()`
+for a `loss_fn` of the parameters alone; a tuple, one batch, `(x, y)`, which `batch_size` cuts to save memory; or any other iterable
+of such tuples. Batches count by their sizes. Results are named tuples of arrays; `gradtx.diagnostics.plots` draws them.
+"""
+
+from gradtx.diagnostics.curvature import (
+    Eigenpairs,
+    Estimate,
+    SpectralDensity,
+    gauss_newton_vp,
+    hessian_trace,
+    hvp,
+    spectral_density,
+    top_eigenvalues,
+)
+from gradtx.diagnostics.flatness import Flatness, average_flatness, sam_sharpness
+from gradtx.diagnostics.landscape import (
+    Landscape1D,
+    Landscape2D,
+    Plane,
+    landscape_1d,
+    landscape_2d,
+    random_direction,
+    trajectory_plane,
+)
+from gradtx.linalg.eigen import Tridiagonal, lanczos
+
+__all__ = [
+    "Eigenpairs",
+    "Estimate",
+    "Flatness",
+    "Landscape1D",
+    "Landscape2D",
+    "Plane",
+    "SpectralDensity",
+    "Tridiagonal",
+    "average_flatness",
+    "gauss_newton_vp",
+    "hessian_trace",
+    "hvp",
+    "lanczos",
+    "landscape_1d",
+    "landscape_2d",
+    "random_direction",
+    "sam_sharpness",
+    "spectral_density",
+    "top_eigenvalues",
+    "trajectory_plane",
+]

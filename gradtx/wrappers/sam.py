@@ -10,7 +10,8 @@ from gradtx.core.checks import Flag, Mask, NonNegative, PositiveInt, Rate, Trans
 from gradtx.core.leaves import require_params
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.values import factory
-from gradtx.wrappers.ascent import Climb, Exponent, inner_of, radius, weight_scale
+from gradtx.linalg.ascent import Exponent
+from gradtx.wrappers.ascent import Climb, inner_of, radius, weight_scale
 
 ETA = 0.01  # Kwon et al. 2021
 

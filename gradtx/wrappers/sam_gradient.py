@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import checks
-from gradtx.core.checks import NonNegative, PositiveInt
+from gradtx.core.checks import Flag, Function, NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like, map_leaves, widen
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.wrappers.ascent import Exponent, add, ascent
+from gradtx.core.values import checked
+from gradtx.linalg.ascent import Exponent, ascent
+from gradtx.wrappers.ascent import add
 
 NAME = "sam_value_and_grad"
 EPS = 1e-12
@@ -21,12 +22,13 @@ def _add_share(total: jax.Array, g: jax.Array, *, share: float) -> jax.Array:
     return total + share * g
 
 
+@checked
 def sam_value_and_grad(
-    loss_fn: Callable[..., Any],
+    loss_fn: Function,
     rho: NonNegative = 0.05,
     p: Exponent = 2.0,
     *,
-    has_aux: bool = False,
+    has_aux: Flag = False,
     groups: PositiveInt | None = None,
 ) -> Callable[..., Any]:
     """`jax.value_and_grad` with SAM's gradient: the loss at the parameters, and the gradient at `w + e`, the worst point nearby.
@@ -65,11 +67,6 @@ def sam_value_and_grad(
 
     Source: Foret et al. 2020, arXiv:2010.01412, section 4.1 (m-sharpness); there m is the size of a part, not their number.
     """
-    checks.check_argument(NAME, "loss_fn", loss_fn, _domain(checks.Function))
-    checks.check_argument(NAME, "rho", rho, _domain(NonNegative))
-    checks.check_argument(NAME, "p", p, _domain(Exponent))
-    checks.check_argument(NAME, "has_aux", has_aux, _domain(checks.Flag))
-    checks.check_argument(NAME, "groups", groups, _domain(PositiveInt | None))
     evaluate = jax.value_and_grad(loss_fn, has_aux=has_aux)
 
     def at_worst(params: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -93,12 +90,6 @@ def sam_value_and_grad(
         return ((loss, values[1]) if has_aux else loss), cast_like(total, params)
 
     return by_group
-
-
-def _domain(annotation: Any) -> checks.Domain:
-    domain = checks.domain_of(annotation)
-    assert domain is not None
-    return domain
 
 
 def _cut(args: tuple[Any, ...], groups: int) -> tuple[list[Any], Callable[[list[Any]], Any]]:

@@ -11,8 +11,9 @@ from gradtx.core.checks import NonNegative, PositiveInt, Rate, Transformation
 from gradtx.core.leaves import cast_like, map_leaves, require_params, widen, zeros_like
 from gradtx.core.numerics import guarded_ratio, safe_increment, zero_count
 from gradtx.core.values import factory
+from gradtx.linalg.ascent import Exponent
 from gradtx.tree.reductions import norm, vdot
-from gradtx.wrappers.ascent import Climb, Exponent, inner_of, radius
+from gradtx.wrappers.ascent import Climb, inner_of, radius
 from gradtx.wrappers.sam import SamWrapperState
 
 NOISE = 16

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sam_oracles import ascend, flat
 
-from gradtx.wrappers.ascent import Climb, ascent, weight_scale
+from gradtx.linalg.ascent import ascent
+from gradtx.wrappers.ascent import Climb, weight_scale
 
 EXPONENTS = [1.0, 1.1, 1.5, 2.0, 3.0, 20.0, np.inf]
 RHO = 0.05

@@ -1,0 +1,377 @@
+"""The Hessian of a loss, and its Gauss-Newton matrix, by their products with vectors: eigenvalues, trace, spectral density.
+
+Nothing here forms a matrix. A product costs about two gradients of the data. Parameters are any tree of real floating arrays
+(Flax, Equinox, a dict); those in half precision are taken in float32. `batches` is explained in `gradtx.diagnostics.batches`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from gradtx.core import checks
+from gradtx.core.checks import Flag, Function, PositiveInt
+from gradtx.core.values import checked
+from gradtx.diagnostics.batches import Data, gather, mean_over
+from gradtx.diagnostics.inputs import Key, Samples, key_or_default, like_params, real_params, scalar_loss
+from gradtx.diagnostics.progress import bar, tick
+from gradtx.linalg.eigen import lanczos, ritz
+
+Which = Annotated[str, checks.one_of("algebraic", "magnitude")]
+BANDWIDTH = 0.01
+POINTS = 512
+
+
+class Estimate(NamedTuple):
+    """A mean over random draws, and its standard error; scalars."""
+
+    value: jax.Array
+    standard_error: jax.Array
+
+
+class Eigenpairs(NamedTuple):
+    """Eigenvalues, the largest first.
+
+    Attributes:
+      values: `(k,)`.
+      vectors: a tree like the parameters whose leaves have a leading axis of k: unit eigenvectors.
+      residuals: `(k,)`, `|H v - value v|` with the rounding of the products: within it of each value lies an eigenvalue of H.
+    """
+
+    values: jax.Array
+    vectors: Any
+    residuals: jax.Array
+
+
+class SpectralDensity(NamedTuple):
+    """How the eigenvalues are distributed.
+
+    Attributes:
+      nodes: `(samples, steps)`, eigenvalues of the tridiagonal matrices.
+      weights: `(samples, steps)`, the share of the spectrum at each node; 1 in all for each sample. The mean over samples of
+        `sum weights * nodes**p` estimates `trace(H**p) / n`, for p up to 2 steps - 1.
+      grid: `(points,)`, where the curve is taken.
+      density: `(points,)`, nodes blurred by Gaussians of width `bandwidth`; its integral is 1.
+    """
+
+    nodes: jax.Array
+    weights: jax.Array
+    grid: jax.Array
+    density: jax.Array
+
+
+@checked
+def hvp(loss_fn: Function, params: Any, vector: Any, batches: Any = (), *, batch_size: PositiveInt | None = None) -> Any:
+    """`H v`, the Hessian of the loss at the parameters times a vector, as the derivative of the gradient along it.
+
+    Args:
+      loss_fn: function of the parameters and a batch to the mean loss, a scalar.
+      params: tree of real floating arrays.
+      vector: tree like the parameters.
+      batches: one batch `(x, y)`, or an iterable of them; `()` for a `loss_fn` of the parameters alone.
+      batch_size: cuts one batch into several of this size, to save memory.
+
+    Returns:
+      A tree like the parameters, in at least float32.
+
+    Raises:
+      TypeError, ValueError: an argument outside its domain, trees that differ, a loss that is no scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.diagnostics import hvp
+      >>> hvp(lambda w, x: jnp.mean((x @ w) ** 2), jnp.ones(2), jnp.array([1.0, 0.0]), (jnp.array([[1.0, 2.0], [3.0, 4.0]]),))
+      Array([10., 14.], dtype=float32)
+
+    Source: Pearlmutter 1994, "Fast exact multiplication by the Hessian".
+    """
+    params = real_params(params)
+    return _product(loss_fn, None, params, like_params("vector", vector, params), gather(batches, batch_size))
+
+
+@checked
+def gauss_newton_vp(
+    predict_fn: Function, loss_fn: Function, params: Any, vector: Any, batches: Any = (), *, batch_size: PositiveInt | None = None
+) -> Any:
+    """`J' H_out J v`: the Hessian without the curvature of the network, semidefinite where the loss is convex in its outputs.
+
+    Args:
+      predict_fn: function of the parameters and a batch to the outputs, any tree; J is its Jacobian.
+      loss_fn: function of the outputs and a batch to the mean loss, a scalar; `H_out` is its Hessian.
+      params: tree of real floating arrays.
+      vector: tree like the parameters.
+      batches: as in `hvp`; both functions get the whole batch.
+      batch_size: as in `hvp`.
+
+    Returns:
+      A tree like the parameters, in at least float32.
+
+    Raises:
+      TypeError, ValueError: as `hvp`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.diagnostics import gauss_newton_vp
+      >>> predict, loss = lambda w, x: x * w**2, lambda z, x: jnp.mean(z**2) / 2
+      >>> gauss_newton_vp(predict, loss, jnp.array(3.0), jnp.array(1.0), (jnp.array([1.0, 2.0]),))  # J = 2 w x = 6, 12
+      Array(90., dtype=float32)
+
+    Source: Schraudolph 2002, "Fast curvature matrix-vector products for second-order gradient descent".
+    """
+    params = real_params(params)
+    return _product(loss_fn, predict_fn, params, like_params("vector", vector, params), gather(batches, batch_size))
+
+
+@checked
+def top_eigenvalues(
+    loss_fn: Function,
+    params: Any,
+    batches: Any = (),
+    k: PositiveInt = 1,
+    *,
+    which: Which = "algebraic",
+    steps: PositiveInt | None = None,
+    predict_fn: Function | None = None,
+    key: Key = None,
+    batch_size: PositiveInt | None = None,
+    progress: Flag = False,
+) -> Eigenpairs:
+    """The k largest eigenvalues of the Hessian and their eigenvectors, by `lanczos` from a random start; `values[0]` is λ_max.
+
+    Args:
+      loss_fn: function of the parameters and a batch to the mean loss, a scalar.
+      params: tree of n real elements in all.
+      batches: one batch `(x, y)`, or an iterable of them; `()` for a `loss_fn` of the parameters alone.
+      k: how many, at most n.
+      which: "algebraic" takes the most positive ones, "magnitude" those farthest from 0.
+      steps: of Lanczos, each a product with the data: the more, the smaller the residuals. At least k; None is `60 + 10 k`; n is
+        the most that is made.
+      predict_fn: if given, the matrix is that of `gauss_newton_vp`, and `loss_fn` is a function of the outputs and a batch.
+      key: of the start; None is `jax.random.key(0)`.
+      batch_size: cuts one batch into several of this size, to save memory.
+      progress: whether to show a bar on the terminal (needs rich).
+
+    Returns:
+      `Eigenpairs(values (k,), vectors, residuals (k,))`. Errors of values are at most their residuals, and of the order of their
+      squares where eigenvalues are well apart. Memory: `steps + k + 3` vectors. Compiled once for each `loss_fn` and shape.
+
+    Raises:
+      TypeError, ValueError: an argument outside its domain, a leaf that is no real floating array, a loss that is no scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.diagnostics import top_eigenvalues
+      >>> pairs = top_eigenvalues(lambda w: jnp.sum(jnp.array([3.0, 2.0, -4.0]) * w**2) / 2, jnp.ones(3), k=2)
+      >>> pairs.values.round(4), bool((pairs.residuals < 1e-4).all())
+      (Array([3., 2.], dtype=float32), True)
+
+    Source: Lanczos 1950; residuals: Parlett, "The Symmetric Eigenvalue Problem", 1998, section 13.2.
+    """
+    params = real_params(params)
+    n = _count(params)
+    taken = min(60 + 10 * k if steps is None else steps, n)
+    if k > taken:
+        raise ValueError(
+            f"{checks.where()}: k is {k}, expected at most {taken}, "
+            f"{'the number of parameters' if taken == n else 'the number of steps'}."
+        )
+    data = gather(batches, batch_size)
+    with bar("top_eigenvalues", taken, progress):
+        return _top(loss_fn, predict_fn, params, data, key_or_default(key), k, which, taken, progress)
+
+
+@checked
+def hessian_trace(
+    loss_fn: Function,
+    params: Any,
+    batches: Any = (),
+    *,
+    samples: Samples = 100,
+    predict_fn: Function | None = None,
+    key: Key = None,
+    batch_size: PositiveInt | None = None,
+    progress: Flag = False,
+) -> Estimate:
+    """The trace of the Hessian by Hutchinson's estimator: the mean of `z' H z` over vectors z of random signs.
+
+    Args:
+      loss_fn: function of the parameters and a batch to the mean loss, a scalar.
+      params: tree of real floating arrays.
+      batches: as in `top_eigenvalues`.
+      samples: how many vectors, each a product with the data; at least 2.
+      predict_fn: as in `top_eigenvalues`.
+      key: of the signs; None is `jax.random.key(0)`.
+      batch_size: as in `top_eigenvalues`.
+      progress: whether to show a bar on the terminal (needs rich).
+
+    Returns:
+      `Estimate(value, standard_error)`. The variance of one sample is `2 (|H|_F**2 - sum h_ii**2)`: 0 for a diagonal H.
+
+    Raises:
+      TypeError, ValueError: as `top_eigenvalues`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.diagnostics import hessian_trace
+      >>> hessian_trace(lambda w: jnp.sum(jnp.array([3.0, 2.0, -4.0]) * w**2) / 2, jnp.ones(3), samples=2)
+      Estimate(value=Array(1., dtype=float32), standard_error=Array(0., dtype=float32))
+
+    Source: Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix".
+    """
+    params = real_params(params)
+    data = gather(batches, batch_size)
+    with bar("hessian_trace", samples, progress):
+        return _trace(loss_fn, predict_fn, params, data, key_or_default(key), samples, progress)
+
+
+@checked
+def spectral_density(
+    loss_fn: Function,
+    params: Any,
+    batches: Any = (),
+    *,
+    steps: PositiveInt = 80,
+    samples: PositiveInt = 10,
+    bandwidth: checks.Positive | None = None,
+    points: PositiveInt = POINTS,
+    predict_fn: Function | None = None,
+    key: Key = None,
+    batch_size: PositiveInt | None = None,
+    progress: Flag = False,
+) -> SpectralDensity:
+    """How the eigenvalues of the Hessian are distributed, by stochastic Lanczos quadrature from starts of random signs.
+
+    For each start, the eigenvalues of its tridiagonal matrix are the nodes and the squared first components of their eigenvectors
+    the weights of a Gaussian quadrature of the spectrum.
+
+    Args:
+      loss_fn: function of the parameters and a batch to the mean loss, a scalar.
+      params: tree of n real elements in all.
+      batches: as in `top_eigenvalues`.
+      steps: of Lanczos from each start, each a product with the data; n at most.
+      samples: how many starts.
+      bandwidth: standard deviation of the Gaussians that blur the nodes to a curve, in units of the eigenvalues; None is 1 % of the
+        range of the nodes.
+      points: of the curve, evenly from 4 bandwidths below the nodes to 4 above.
+      predict_fn: as in `top_eigenvalues`.
+      key: of the starts; None is `jax.random.key(0)`.
+      batch_size: as in `top_eigenvalues`.
+      progress: whether to show a bar on the terminal (needs rich).
+
+    Returns:
+      `SpectralDensity(nodes, weights, grid, density)`. Memory: `steps + 3` vectors.
+
+    Raises:
+      TypeError, ValueError: as `top_eigenvalues`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.diagnostics import spectral_density
+      >>> density = spectral_density(lambda w: jnp.sum(jnp.array([3.0, 2.0, -4.0]) * w**2) / 2, jnp.ones(3), samples=1)
+      >>> [[round(float(node), 4) for node in row] for row in density.nodes], density.weights.round(3)
+      ([[-4.0, 2.0, 3.0]], Array([[0.333, 0.333, 0.333]], dtype=float32))
+
+    Source: Ghorbani, Krishnan and Xiao 2019, arXiv:1901.10159; Ubaru, Chen and Saad 2017.
+    """
+    params = real_params(params)
+    data, taken = gather(batches, batch_size), min(steps, _count(params))
+    with bar("spectral_density", samples * taken, progress):
+        nodes, weights = _quadrature(loss_fn, predict_fn, params, data, key_or_default(key), taken, samples, progress)
+        return SpectralDensity(nodes, weights, *_blurred(nodes, weights, bandwidth, points))
+
+
+@partial(jax.jit, static_argnames=("loss_fn", "predict_fn"))
+def _product(loss_fn: Callable[..., Any], predict_fn: Callable[..., Any] | None, params: Any, vector: Any, data: Data) -> Any:
+    loss = scalar_loss(loss_fn)
+
+    def hessian(*batch: Any) -> Any:
+        return jax.jvp(jax.grad(lambda p: loss(p, *batch)), (params,), (vector,))[1]
+
+    if predict_fn is None:
+        return mean_over(data, hessian)
+
+    def gauss_newton(*batch: Any) -> Any:
+        def predict(p: Any) -> Any:
+            return predict_fn(p, *batch)
+
+        outputs, pull = jax.vjp(predict, params)
+        along = jax.jvp(predict, (params,), (vector,))[1]
+        return pull(jax.jvp(jax.grad(lambda z: loss(z, *batch)), (outputs,), (along,))[1])[0]
+
+    return mean_over(data, gauss_newton)
+
+
+def _matvec(loss_fn: Any, predict_fn: Any, params: Any, data: Data, progress: bool) -> tuple[Any, int, Any, Any]:
+    """The product on flat vectors, their length and dtype, and the way back to trees."""
+    flat, unravel = ravel_pytree(params)
+
+    def matvec(vector: jax.Array) -> jax.Array:
+        tick(progress)
+        return ravel_pytree(_product(loss_fn, predict_fn, params, unravel(vector), data))[0]
+
+    return matvec, flat.size, flat.dtype, unravel
+
+
+@partial(jax.jit, static_argnames=("loss_fn", "predict_fn", "k", "which", "steps", "progress"))
+def _top(
+    loss_fn: Any, predict_fn: Any, params: Any, data: Data, key: jax.Array, k: int, which: str, steps: int, progress: bool
+) -> Eigenpairs:
+    matvec, n, dtype, unravel = _matvec(loss_fn, predict_fn, params, data, progress)
+    start, restart = jax.random.split(key)
+    t = lanczos(matvec, jax.random.normal(start, (n,), dtype), steps, key=restart)
+    values, coefficients, residuals = ritz(t)
+    best = jnp.argsort(jnp.abs(values) if which == "magnitude" else values, descending=True)[:k]
+    vectors = jnp.matmul(coefficients[:, best].T, t.basis, precision=jax.lax.Precision.HIGHEST)
+    return Eigenpairs(values[best], jax.vmap(unravel)(vectors), residuals[best])
+
+
+@partial(jax.jit, static_argnames=("loss_fn", "predict_fn", "samples", "progress"))
+def _trace(loss_fn: Any, predict_fn: Any, params: Any, data: Data, key: jax.Array, samples: int, progress: bool) -> Estimate:
+    matvec, n, dtype, _ = _matvec(loss_fn, predict_fn, params, data, progress)
+
+    def one(key: jax.Array) -> jax.Array:
+        z = jax.random.rademacher(key, (n,), dtype)
+        return jnp.sum(z * matvec(z))
+
+    return estimate(jax.lax.map(one, jax.random.split(key, samples)))
+
+
+@partial(jax.jit, static_argnames=("loss_fn", "predict_fn", "steps", "samples", "progress"))
+def _quadrature(
+    loss_fn: Any, predict_fn: Any, params: Any, data: Data, key: jax.Array, steps: int, samples: int, progress: bool
+) -> tuple[jax.Array, jax.Array]:
+    matvec, n, dtype, _ = _matvec(loss_fn, predict_fn, params, data, progress)
+
+    def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        start, restart = jax.random.split(key)
+        values, coefficients, _ = ritz(lanczos(matvec, jax.random.rademacher(start, (n,), dtype), steps, key=restart))
+        return values, coefficients[0] ** 2
+
+    return jax.lax.map(one, jax.random.split(key, samples))
+
+
+@partial(jax.jit, static_argnames=("points",))
+def _blurred(nodes: jax.Array, weights: jax.Array, bandwidth: Any, points: int) -> tuple[jax.Array, jax.Array]:
+    low, high = jnp.min(nodes), jnp.max(nodes)
+    if bandwidth is None:  # a range of 0 needs a width, too
+        largest = jnp.maximum(jnp.abs(low), jnp.abs(high))
+        bandwidth = BANDWIDTH * jnp.where(high - low > 1e-5 * largest, high - low, jnp.where(largest > 0, largest, 1))
+    grid = jnp.linspace(low - 4 * bandwidth, high + 4 * bandwidth, points, dtype=nodes.dtype)
+
+    def at(t: jax.Array) -> jax.Array:
+        bells = jnp.exp(-(((t - nodes) / bandwidth) ** 2) / 2) / (bandwidth * (2 * jnp.pi) ** 0.5)
+        return jnp.sum(weights * bells) / nodes.shape[0]
+
+    return grid, jax.lax.map(at, grid)
+
+
+def estimate(values: jax.Array) -> Estimate:
+    """Mean and standard error of independent values."""
+    return Estimate(jnp.mean(values), jnp.std(values, ddof=1) / values.shape[0] ** 0.5)
+
+
+def _count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

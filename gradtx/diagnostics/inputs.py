@@ -1,0 +1,61 @@
+"""What the measurements of a loss take: a loss, parameters, and trees like them."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core import checks
+from gradtx.core.checks import Domain
+from gradtx.core.leaves import check_leaves, check_no_module, widen
+from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.tree.align import aligned
+
+Key = jax.Array | None
+"""A random key; None is `jax.random.key(0)`, the same numbers at each call."""
+
+Samples = Annotated[
+    int, Domain("a whole number >= 2", lambda x: isinstance(x, int) and not isinstance(x, bool) and x >= 2, numeric=True)
+]
+"""How many random draws an estimate with a standard error takes."""
+
+
+def key_or_default(key: Key) -> jax.Array:
+    """The key, or the default one."""
+    return jax.random.key(0) if key is None else key
+
+
+def real_params(params: Any) -> Any:
+    """Parameters in at least float32; a `TypeError` for a leaf that is no real floating array."""
+    check_no_module(params)
+    check_leaves("params", params)
+    for path, leaf in leaves_by_path(params).items():
+        if jnp.iscomplexobj(leaf):
+            at = "/".join(path) or ROOT
+            raise TypeError(
+                f"{checks.where()}: params leaf `{at}` is {checks.kind(leaf)}, expected a real one: a loss is no analytic function "
+                "of complex numbers; hand over real and imaginary parts."
+            )
+    if not any(jnp.size(leaf) for leaf in jax.tree.leaves(params)):
+        raise ValueError(f"{checks.where()}: params has no elements, expected a tree of floating arrays.")
+    return widen(params)
+
+
+def like_params(name: str, tree: Any, params: Any) -> Any:
+    """A tree that must have the structure and the shapes of the parameters, in their dtypes."""
+    aligned({"params": params, name: tree}, shapes="equal")
+    return jax.tree.map(lambda x, p: jnp.asarray(x).astype(p.dtype), tree, params)
+
+
+def scalar_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`loss_fn` with a `TypeError` for what is no scalar."""
+
+    def loss(*args: Any) -> jax.Array:
+        value = loss_fn(*args)
+        if not checks.is_real_scalar(value):
+            hint = " Was a pair (loss, aux) returned? Return the loss alone." if isinstance(value, tuple) else ""
+            raise TypeError(f"{checks.where()}: loss_fn gave {checks.kind(value)}, expected a real scalar, the mean loss.{hint}")
+        return jnp.asarray(value)
+
+    return loss

@@ -1,0 +1,291 @@
+"""The loss along a line or on a plane through the parameters."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from gradtx.core import checks
+from gradtx.core.checks import Domain, Flag, Function, PositiveInt
+from gradtx.core.values import checked
+from gradtx.diagnostics.batches import Data, gather, mean_over
+from gradtx.diagnostics.inputs import Key, key_or_default, like_params, real_params, scalar_loss
+from gradtx.diagnostics.progress import bar, tick
+from gradtx.tree.creation import random_like
+
+EPS = 1e-10  # Li et al. 2018's code
+MARGIN = 0.2
+
+
+def _is_range(value: Any) -> bool:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        return False
+    return all(isinstance(x, (int, float, np.number)) and np.isfinite(x) for x in value) and value[0] < value[1]
+
+
+RANGE = Domain("a pair (low, high) of numbers, low < high", _is_range)
+Range = Annotated[tuple[float, float], RANGE]
+
+
+class Landscape1D(NamedTuple):
+    """The loss along a line.
+
+    Attributes:
+      x: `(points,)`, in units of the direction; 0 is at the parameters.
+      loss: `(points,)`.
+    """
+
+    x: jax.Array
+    loss: jax.Array
+
+
+class Landscape2D(NamedTuple):
+    """The loss on a plane.
+
+    Attributes:
+      x: `(points,)`, in units of the first direction; 0 is at the parameters.
+      y: `(points,)`, in units of the second.
+      loss: `(len(y), len(x))`, as matplotlib's `contour` wants it.
+      path: `(steps, 2)`, a trajectory in the plane, or None.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    loss: jax.Array
+    path: jax.Array | None = None
+
+
+class Plane(NamedTuple):
+    """The plane that a trajectory nearly lies in.
+
+    Attributes:
+      directions: two trees like the parameters, orthonormal; the trajectory moves most along the first.
+      path: `(steps, 2)`, the trajectory's coordinates; (0, 0) is its last point.
+      explained: `(2,)`, each direction's share of the squared distances from the last point.
+    """
+
+    directions: tuple[Any, Any]
+    path: jax.Array
+    explained: jax.Array
+
+
+@checked
+def random_direction(key: jax.Array, params: Any, *, filter_axis: int = -1) -> Any:
+    """A random direction, filter by filter as long as the parameters: `d_f * |w_f| / (|d_f| + 1e-10)`.
+
+    Rescaling the weights of a network from layer to layer leaves its function as it is; so does it leave the picture along such a
+    direction. Leaves of no or one axis (biases, scales of normalization) stay where they are: 0.
+
+    Args:
+      key: of the random numbers.
+      params: tree of real floating arrays.
+      filter_axis: the axis that counts a leaf's filters: the last in Flax, 0 in Equinox and PyTorch.
+
+    Returns:
+      A tree like the parameters, in at least float32.
+
+    Raises:
+      TypeError: a leaf that is no real floating array.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from gradtx.diagnostics import random_direction
+      >>> params = {"kernel": jnp.array([[3.0, 0.0], [4.0, 2.0]]), "bias": jnp.ones(2)}
+      >>> direction = random_direction(jax.random.key(0), params)
+      >>> jnp.linalg.norm(direction["kernel"], axis=0).round(4), direction["bias"]
+      (Array([5., 2.], dtype=float32), Array([0., 0.], dtype=float32))
+
+    Source: Li et al. 2018, arXiv:1712.09913, section 4.
+    """
+    params = real_params(params)
+
+    def normalized(d: jax.Array, w: jax.Array) -> jax.Array:
+        if w.ndim < 2:
+            return jnp.zeros_like(w)
+        others = tuple(i for i in range(w.ndim) if i != filter_axis % w.ndim)
+        own, wanted = (jnp.sqrt(jnp.sum(x * x, axis=others, keepdims=True)) for x in (d, w))
+        return d * (wanted / (own + EPS))
+
+    return jax.tree.map(normalized, random_like(key, params), params)
+
+
+@checked
+def trajectory_plane(trajectory: Sequence[Any]) -> Plane:
+    """The plane through the last of several parameters in which they move most: the two first principal directions.
+
+    Args:
+      trajectory: at least three trees like the parameters, in the order of training.
+
+    Returns:
+      `Plane(directions, path, explained)`, for `landscape_2d(loss_fn, trajectory[-1], batches, plane.directions, path=plane.path)`.
+      Memory: one vector for each tree.
+
+    Raises:
+      TypeError, ValueError: fewer than three trees, trees that differ, a leaf that is no real floating array.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.diagnostics import trajectory_plane
+      >>> plane = trajectory_plane([jnp.array([3.0, 2.0, 1.0]), jnp.array([1.0, 2.0, 1.0]), jnp.array([1.0, 1.0, 1.0])])
+      >>> jnp.linalg.norm(plane.path, axis=1).round(4), plane.explained.sum().round(4)
+      (Array([2.2361, 1.    , 0.    ], dtype=float32), Array(1., dtype=float32))
+
+    Source: Li et al. 2018, arXiv:1712.09913, section 7.
+    """
+    if not isinstance(trajectory, (list, tuple)) or len(trajectory) < 3:
+        raise ValueError(f"{checks.where()}: trajectory is {checks.kind(trajectory)}, expected a list of at least 3 trees.")
+    last = real_params(trajectory[-1])
+    flat, unravel = ravel_pytree(last)
+    rows = [ravel_pytree(like_params(f"trajectory[{i}]", tree, last))[0] - flat for i, tree in enumerate(trajectory)]
+    moves = jnp.stack(rows)
+    left, sizes, right = jnp.linalg.svd(moves, full_matrices=False)
+    first, second = unravel(right[0]), unravel(right[1])
+    return Plane((first, second), left[:, :2] * sizes[:2], sizes[:2] ** 2 / jnp.sum(sizes**2))
+
+
+@checked
+def landscape_1d(
+    loss_fn: Function,
+    params: Any,
+    batches: Any = (),
+    direction: Any = None,
+    *,
+    extent: Range = (-1.0, 1.0),
+    points: PositiveInt = 51,
+    key: Key = None,
+    filter_axis: int = -1,
+    batch_size: PositiveInt | None = None,
+    progress: Flag = False,
+) -> Landscape1D:
+    """The loss along a line, `L(w + x d)`.
+
+    Args:
+      loss_fn: function of the parameters and a batch to the mean loss, a scalar.
+      params: tree of real floating arrays, w.
+      batches: one batch `(x, y)`, or an iterable of them; `()` for a `loss_fn` of the parameters alone.
+      direction: tree like the parameters, d; None is a `random_direction`. Between two solutions it is
+        `gradtx.tree.sub(other, params)`, with an `extent` from below 0 to above 1.
+      extent: the least and the largest x.
+      points: how many, evenly.
+      key: of the random direction; None is `jax.random.key(0)`.
+      filter_axis: of the random direction.
+      batch_size: cuts one batch into several of this size, to save memory.
+      progress: whether to show a bar on the terminal (needs rich).
+
+    Returns:
+      `Landscape1D(x, loss)`.
+
+    Raises:
+      TypeError, ValueError: an argument outside its domain, trees that differ, a loss that is no scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.diagnostics import landscape_1d
+      >>> landscape_1d(lambda w: jnp.sum(w**2), jnp.array([1.0, 2.0]), direction=jnp.array([1.0, 0.0]), points=3)
+      Landscape1D(x=Array([-1.,  0.,  1.], dtype=float32), loss=Array([4., 5., 8.], dtype=float32))
+
+    Source: Goodfellow, Vinyals and Saxe 2014, arXiv:1412.6544.
+    """
+    params = real_params(params)
+    if direction is None:
+        direction = random_direction(key_or_default(key), params, filter_axis=filter_axis)
+    directions = (like_params("direction", direction, params),)
+    x = _axis(extent, points, params)
+    with bar("landscape_1d", points, progress):
+        return Landscape1D(x, _losses(loss_fn, params, gather(batches, batch_size), directions, x[:, None], progress))
+
+
+@checked
+def landscape_2d(
+    loss_fn: Function,
+    params: Any,
+    batches: Any = (),
+    directions: Any = None,
+    *,
+    extent: Range | None = None,
+    points: PositiveInt = 25,
+    path: Any = None,
+    key: Key = None,
+    filter_axis: int = -1,
+    batch_size: PositiveInt | None = None,
+    progress: Flag = False,
+) -> Landscape2D:
+    """The loss on a plane, `L(w + x d_1 + y d_2)`.
+
+    Args:
+      loss_fn: function of the parameters and a batch to the mean loss, a scalar.
+      params: tree of real floating arrays, w.
+      batches: one batch `(x, y)`, or an iterable of them; `()` for a `loss_fn` of the parameters alone.
+      directions: a pair of trees like the parameters: two eigenvectors, `trajectory_plane(...).directions`, the ways to two other
+        solutions. None is a pair of `random_direction`s.
+      extent: the least and the largest x, and y. None is (-1, 1), or what holds the path with 20 % around it.
+      points: how many along each axis, evenly; each of `points**2` is a loss of the data.
+      path: a trajectory's coordinates in the plane, `(steps, 2)`, for the picture.
+      key: of the random directions; None is `jax.random.key(0)`.
+      filter_axis: of the random directions.
+      batch_size: cuts one batch into several of this size, to save memory.
+      progress: whether to show a bar on the terminal (needs rich).
+
+    Returns:
+      `Landscape2D(x, y, loss, path)`.
+
+    Raises:
+      TypeError, ValueError: an argument outside its domain, trees that differ, a loss that is no scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.diagnostics import landscape_2d
+      >>> axes = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
+      >>> landscape_2d(lambda w: w[0] + 10 * w[1], jnp.zeros(2), directions=axes, points=3).loss
+      Array([[-11., -10.,  -9.],
+             [ -1.,   0.,   1.],
+             [  9.,  10.,  11.]], dtype=float32)
+
+    Source: Li et al. 2018, arXiv:1712.09913.
+    """
+    params = real_params(params)
+    if directions is None:
+        keys = jax.random.split(key_or_default(key))
+        directions = tuple(random_direction(k, params, filter_axis=filter_axis) for k in keys)
+    if not isinstance(directions, (tuple, list)) or len(directions) != 2:
+        raise TypeError(f"{checks.where()}: directions is {checks.kind(directions)}, expected a pair of trees like the parameters.")
+    pair = tuple(like_params(f"directions[{i}]", direction, params) for i, direction in enumerate(directions))
+    path = None if path is None else jnp.asarray(path)
+    if path is not None and (path.ndim != 2 or path.shape[1] != 2 or not path.size):
+        raise ValueError(f"{checks.where()}: path is {checks.kind(path)}, expected one of shape (steps, 2).")
+    x, y = (_axis(extent or _around(path, i), points, params) for i in range(2))
+    places = jnp.stack(jnp.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    with bar("landscape_2d", len(places), progress):
+        losses = _losses(loss_fn, params, gather(batches, batch_size), pair, places, progress)
+    return Landscape2D(x, y, losses.reshape(points, points), path)
+
+
+def _axis(extent: tuple[float, float], points: int, params: Any) -> jax.Array:
+    return jnp.linspace(*extent, points, dtype=jnp.result_type(*jax.tree.leaves(params)))
+
+
+def _around(path: jax.Array | None, axis: int) -> tuple[float, float]:
+    if path is None:
+        return -1.0, 1.0
+    low, high = float(path[:, axis].min()), float(path[:, axis].max())
+    margin = MARGIN * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+@partial(jax.jit, static_argnames=("loss_fn", "progress"))
+def _losses(loss_fn: Any, params: Any, data: Data, directions: Any, places: jax.Array, progress: bool) -> jax.Array:
+    """The loss at `w + sum_i place_i d_i` for each place, one after another."""
+    loss = scalar_loss(loss_fn)
+
+    def at(place: jax.Array) -> jax.Array:
+        tick(progress)
+        moved = jax.tree.map(
+            lambda w, *ds: w + sum(c.astype(w.dtype) * d for c, d in zip(place, ds, strict=True)), params, *directions
+        )
+        return mean_over(data, partial(loss, moved))
+
+    return jax.lax.map(at, places)

@@ -1,0 +1,135 @@
+"""Eigenvalues of symmetric operators that are known by their products with vectors: Lanczos's iteration."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core import checks
+from gradtx.core.checks import Function, PositiveInt
+from gradtx.core.numerics import guarded_ratio
+from gradtx.core.values import checked
+
+
+class Tridiagonal(NamedTuple):
+    """A symmetric operator `A` of n dimensions as seen from m of them: `A Q = Q T + r e_m'`.
+
+    Attributes:
+      diagonal: `(m,)`, that of `T`.
+      off_diagonal: `(m,)`; the first m - 1 stand beside the diagonal of `T`, the last is the norm of `r`. 0 where the iteration
+        had found a whole invariant subspace and went on in another.
+      basis: `(m, n)`, the orthonormal columns of `Q` as rows.
+    """
+
+    diagonal: jax.Array
+    off_diagonal: jax.Array
+    basis: jax.Array
+
+
+class Ritz(NamedTuple):
+    """Eigenpairs of `T`, approximately those of `A`.
+
+    Attributes:
+      values: `(m,)`, ascending.
+      coefficients: `(m, m)`; column i is the unit eigenvector of `T`: `coefficients.T @ basis` are the vectors of `A`.
+      residuals: `(m,)`, `|A v - value v|`, which bounds the distance to the nearest eigenvalue of `A`.
+    """
+
+    values: jax.Array
+    coefficients: jax.Array
+    residuals: jax.Array
+
+
+@checked
+def lanczos(matvec: Function, start: jax.Array, steps: PositiveInt, *, key: jax.Array | None = None) -> Tridiagonal:
+    """Lanczos's iteration with full reorthogonalization: `T = Q' A Q`, tridiagonal, and the orthonormal basis `Q`.
+
+    Each new direction `A q_j` is made orthogonal to all before it, twice, so that rounding brings no copies of eigenvalues. Where
+    nothing of it is left (`q_1, ..., q_j` span an invariant subspace), the iteration goes on from a random direction, orthogonal to
+    all.
+
+    Args:
+      matvec: function from a vector to `A` times it, for a symmetric `A`; traced once.
+      start: vector of n real numbers, not 0; its direction counts.
+      steps: m, products with `A`; no more than n are made.
+      key: of the random directions; None is `jax.random.key(0)`.
+
+    Returns:
+      `Tridiagonal(diagonal (m,), off_diagonal (m,), basis (m, n))` in the dtype of `start`, at least float32. Memory: m + 3
+      vectors. Time: m products, and `8 m n` operations for each, which read the basis four times.
+
+    Raises:
+      ValueError, TypeError: an argument outside its domain, or a product that is no vector of n real numbers.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> from gradtx.diagnostics import lanczos
+      >>> scale = jnp.array([3.0, 2.0, -1.0])
+      >>> t = lanczos(lambda v: scale * v, jnp.ones(3), steps=3)
+      >>> beside = t.off_diagonal[:-1]
+      >>> [round(float(x), 4) for x in jnp.linalg.eigvalsh(jnp.diag(t.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))]
+      [-1.0, 2.0, 3.0]
+
+    Source: Lanczos 1950; Parlett, "The Symmetric Eigenvalue Problem", 1998, sections 6.9 ("twice is enough") and 13.
+    """
+    start = _real_vector("start", start)
+    n, dtype = start.shape[0], start.dtype
+    steps, key = min(steps, n), jax.random.key(0) if key is None else key
+    tiny = 10 * jnp.finfo(dtype).eps
+
+    def step(j: Any, carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        basis, diagonal, off_diagonal = carry
+        q = basis[j]
+        image = _real_vector("the product", matvec(q), n).astype(dtype)
+        alpha = _dot(q, image)
+        rest = _orthogonal(image, basis)
+        beta = jnp.linalg.norm(rest)
+        scale = jnp.maximum(jnp.abs(alpha), jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(off_diagonal)))
+        over = beta <= tiny * scale
+        rest = jax.lax.cond(over, lambda: _orthogonal(_random(jax.random.fold_in(key, j), n, dtype), basis), lambda: rest)
+        unit = guarded_ratio(rest, jnp.linalg.norm(rest))
+        return (
+            basis.at[j + 1].set(unit, mode="drop"),
+            diagonal.at[j].set(alpha),
+            off_diagonal.at[j].set(jnp.where(over, 0, beta)),
+        )
+
+    basis = jnp.zeros((steps, n), dtype).at[0].set(start / jnp.linalg.norm(start))
+    empty = jnp.zeros(steps, dtype)
+    basis, diagonal, off_diagonal = jax.lax.fori_loop(0, steps, step, (basis, empty, empty))
+    return Tridiagonal(diagonal, off_diagonal, basis)
+
+
+def ritz(t: Tridiagonal) -> Ritz:
+    """Eigenvalues and eigenvectors of `T` by a dense decomposition, and how far they are from those of the operator.
+
+    The residual is `|beta_m s_mi|`, and the rounding of the products is added as `eps * sqrt(n) * |T|`.
+    """
+    beside = t.off_diagonal[:-1]
+    values, coefficients = jnp.linalg.eigh(jnp.diag(t.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
+    rounding = jnp.finfo(values.dtype).eps * t.basis.shape[1] ** 0.5 * jnp.max(jnp.abs(values))
+    return Ritz(values, coefficients, jnp.abs(t.off_diagonal[-1] * coefficients[-1]) + rounding)
+
+
+def _orthogonal(x: jax.Array, basis: jax.Array) -> jax.Array:
+    """What is left of `x` without its parts along the rows of `basis`, which may be 0."""
+    for _ in range(2):
+        x = x - _dot(_dot(basis, x), basis)
+    return x
+
+
+def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def _random(key: jax.Array, n: int, dtype: Any) -> jax.Array:
+    return jax.random.normal(key, (n,), dtype)
+
+
+def _real_vector(what: str, x: Any, n: int | None = None) -> jax.Array:
+    """`x` in at least float32, if it is a vector of (`n`) real numbers."""
+    shape = (n,) if n else "(n,)"
+    x = jnp.asarray(x)
+    if x.ndim != 1 or not x.size or n not in (None, x.size) or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{checks.where()}: {what} is {checks.kind(x)}, expected a floating array of shape {shape}.")
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,136 @@
+"""What the pictures show: the numbers given, labelled, told apart; and errors."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import gradtx
+from gradtx.diagnostics import Landscape1D, Landscape2D, SpectralDensity, plots
+
+mpl.use("Agg")
+X = np.linspace(-1, 1, 5)
+LINE = Landscape1D(jnp.asarray(X), jnp.asarray(X**2))
+PLANE = Landscape2D(
+    jnp.asarray(X), jnp.asarray(X[:4]), jnp.asarray(X[:4, None] ** 2 + X + 1.1), jnp.asarray([[0.5, 0.5], [0.0, 0.0]])
+)
+DENSITY = SpectralDensity(jnp.ones((1, 2)), jnp.ones((1, 2)) / 2, jnp.asarray(X), jnp.asarray([0.0, 1e-9, 2.0, 0.1, 0.0]))
+LOSSES = {"a": [4.0, 2.0, 1.0], "b": np.array([[3.0, 1.0, 0.5], [5.0, 3.0, 0.1]])}
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+def values(line: Any) -> np.ndarray:
+    return np.asarray(line.get_ydata(), np.float64)
+
+
+def drawn(ax: Any) -> Any:
+    """Checks that a picture can be made, with nothing of its legend on the data."""
+    ax.figure.canvas.draw()
+    legend = ax.get_legend()
+    if legend is not None:
+        assert legend.get_window_extent().x0 >= ax.get_window_extent().x1 - 1
+    return ax
+
+
+def test_schedules() -> None:
+    ax = drawn(plots.schedules({"cosine": gradtx.cosine_decay_schedule(0.1, 4), "constant": 0.05}, 5))
+    np.testing.assert_allclose(values(ax.lines[0]), 0.05 * (1 + np.cos(np.pi * np.arange(5) / 4)), atol=1e-8)
+    np.testing.assert_allclose(values(ax.lines[1]), 0.05)
+    assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()
+    assert ax.get_ylim()[0] == 0
+    assert plots.schedules(gradtx.linear_schedule(1.0, 0.0, 3), 5, ax=ax) is ax
+
+
+def test_spectrum() -> None:
+    ax = drawn(plots.spectrum({"one": DENSITY, "other": DENSITY}))
+    np.testing.assert_allclose(values(ax.lines[1]), DENSITY.density)
+    assert ax.get_ylim() == pytest.approx((2e-6, 6.0))
+    assert plots.spectrum(DENSITY).get_legend() is None
+
+
+def test_lines() -> None:
+    ax = drawn(plots.landscape_1d({"one": LINE}))
+    np.testing.assert_allclose(values(ax.lines[1]), X**2, rtol=1e-6)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("along the direction", "loss")
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_contours(log: bool) -> None:
+    ax = drawn(plots.landscape_2d(PLANE, log=log))
+    assert ax.figure.axes[1].get_ylabel() == ("log10 of the loss" if log else "loss")
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), PLANE.path)
+
+
+def test_surfaces() -> None:
+    ax = drawn(plots.landscape_2d(PLANE._replace(loss=PLANE.loss.at[0, 0].set(jnp.nan)), surface=True))
+    assert ax.name == "3d"
+    assert ax.get_zlabel() == "loss"
+    assert plots.landscape_2d(PLANE._replace(path=None), surface=True, ax=ax) is ax
+
+
+def test_flat_landscapes_can_be_drawn() -> None:
+    flat = Landscape2D(PLANE.x, PLANE.y, jnp.ones((4, 5)))
+    drawn(plots.landscape_2d(flat))
+    drawn(plots.landscape_2d(flat, surface=True))
+
+
+def test_comparison() -> None:
+    ax = drawn(plots.comparison(LOSSES, ylabel="training loss", smoothing=2))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["b", "a"]  # the best first
+    np.testing.assert_allclose(values(ax.lines[0]), [4.0, 3.0, 1.15])
+    np.testing.assert_allclose(values(ax.lines[1]), [4.0, 3.0, 1.5])
+    assert len(ax.collections) == 1  # a band where there are seeds
+    assert ax.get_yscale() == "log"
+    assert ax.get_ylabel() == "training loss"
+    assert plots.comparison({"a": [-1.0, np.inf]}).get_yscale() == "linear"
+
+
+def test_singular_values() -> None:
+    ax = drawn(plots.singular_values({"diagonal": np.diag([1.0, 4.0, 2.0]), "zero": np.zeros((2, 3))}))
+    np.testing.assert_allclose(values(ax.lines[0]), [1, 0.5, 0.25])
+    np.testing.assert_allclose(values(ax.lines[1]), [0, 0])
+
+
+def flat_axes() -> Any:
+    import matplotlib.pyplot as plt
+
+    return plt.figure().add_subplot()
+
+
+BAD: list[tuple[Any, tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
+    (plots.schedules, ("cosine", 5), {}, TypeError, r"schedules: schedule is 'cosine' \(str\), expected a schedule, a number, or a dict of them by name\."),
+    (plots.schedules, ({}, 5), {}, ValueError, r"schedules: schedule is empty, expected at least one schedule\."),
+    (plots.spectrum, (LINE,), {}, TypeError, r"spectrum: density is a Landscape1D, expected what gradtx\.diagnostics\.spectral_density gives, or a dict"),
+    (plots.landscape_2d, (LINE,), {}, TypeError, r"landscape is a Landscape1D, expected what gradtx\.diagnostics\.landscape_2d gives\."),
+    (plots.landscape_2d, (PLANE._replace(loss=-PLANE.loss),), {"log": True}, ValueError, r"the loss is as low as -3\.1, expected > 0 for log=True\."),
+    (plots.comparison, ({"a": np.ones((2, 2, 2))},), {}, ValueError, r"losses\['a'\] has shape \(2, 2, 2\), expected \(steps,\) or \(seeds, steps\)\."),
+    (plots.singular_values, (np.ones(3),), {}, ValueError, r"singular_values: updates has shape \(3,\), expected a matrix\."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("draw", "args", "kwargs", "error", "text"), BAD)
+def test_what_cannot_be_drawn_is_named(draw: Any, args: Any, kwargs: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        draw(*args, **kwargs)
+
+
+def test_surfaces_want_axes_of_three_dimensions() -> None:
+    with pytest.raises(TypeError, match=r"landscape_2d: ax is an Axes, expected one made with projection='3d' for a surface"):
+        plots.landscape_2d(PLANE, surface=True, ax=flat_axes())
+
+
+def test_matplotlib_is_imported_when_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"spectrum: needs matplotlib, which is not installed: pip install gradtx\[plot\]\."):
+        plots.spectrum(DENSITY)
