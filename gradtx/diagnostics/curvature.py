@@ -16,9 +16,9 @@ from gradtx.core import checks
 from gradtx.core.checks import Flag, Function, PositiveInt
 from gradtx.core.values import checked
 from gradtx.diagnostics.batches import Data, gather, mean_over
-from gradtx.diagnostics.inputs import Key, Samples, key_or_default, like_params, real_params, scalar_loss
-from gradtx.diagnostics.progress import bar, tick
-from gradtx.linalg.eigen import lanczos, ritz
+from gradtx.diagnostics.inputs import Key, Samples, each, key_or_default, like_params, real_params, scalar_loss
+from gradtx.diagnostics.progress import Tick, bar
+from gradtx.linalg.eigen import Tridiagonal, lanczos, ritz
 
 Which = Annotated[str, checks.one_of("algebraic", "magnitude")]
 BANDWIDTH = 0.01
@@ -89,7 +89,8 @@ def hvp(loss_fn: Function, params: Any, vector: Any, batches: Any = (), *, batch
     Source: Pearlmutter 1994, "Fast exact multiplication by the Hessian".
     """
     params = real_params(params)
-    return _product(loss_fn, None, params, like_params("vector", vector, params), gather(batches, batch_size))
+    vector = like_params("vector", vector, params)
+    return mean_over(gather(batches, batch_size), partial(_product, loss_fn, None, params, vector))
 
 
 @checked
@@ -116,13 +117,14 @@ def gauss_newton_vp(
       >>> import jax.numpy as jnp
       >>> from gradtx.diagnostics import gauss_newton_vp
       >>> predict, loss = lambda w, x: x * w**2, lambda z, x: jnp.mean(z**2) / 2
-      >>> gauss_newton_vp(predict, loss, jnp.array(3.0), jnp.array(1.0), (jnp.array([1.0, 2.0]),))  # J = 2 w x = 6, 12
-      Array(90., dtype=float32)
+      >>> float(gauss_newton_vp(predict, loss, jnp.array(3.0), jnp.array(1.0), (jnp.array([1.0, 2.0]),)))  # J = 2 w x = 6, 12
+      90.0
 
     Source: Schraudolph 2002, "Fast curvature matrix-vector products for second-order gradient descent".
     """
     params = real_params(params)
-    return _product(loss_fn, predict_fn, params, like_params("vector", vector, params), gather(batches, batch_size))
+    vector = like_params("vector", vector, params)
+    return mean_over(gather(batches, batch_size), partial(_product, loss_fn, predict_fn, params, vector))
 
 
 @checked
@@ -156,7 +158,8 @@ def top_eigenvalues(
 
     Returns:
       `Eigenpairs(values (k,), vectors, residuals (k,))`. Errors of values are at most their residuals, and of the order of their
-      squares where eigenvalues are well apart. Memory: `steps + k + 3` vectors. Compiled once for each `loss_fn` and shape.
+      squares where eigenvalues are well apart. Memory: about `steps + k + 8` vectors, and
+      what a gradient takes. Compiled once for each `loss_fn` and shape of batches.
 
     Raises:
       TypeError, ValueError: an argument outside its domain, a leaf that is no real floating array, a loss that is no scalar.
@@ -178,9 +181,13 @@ def top_eigenvalues(
             f"{checks.where()}: k is {k}, expected at most {taken}, "
             f"{'the number of parameters' if taken == n else 'the number of steps'}."
         )
-    data = gather(batches, batch_size)
-    with bar("top_eigenvalues", taken, progress):
-        return _top(loss_fn, predict_fn, params, data, key_or_default(key), k, which, taken, progress)
+    start, restart = jax.random.split(key_or_default(key))
+    flat, unravel = ravel_pytree(params)
+    with bar("top_eigenvalues", taken, progress) as tick:
+        matvec = _matvec(loss_fn, predict_fn, params, gather(batches, batch_size), tick)
+        t = lanczos(matvec, jax.random.normal(start, flat.shape, flat.dtype), taken, key=restart)
+    values, vectors, residuals = _best(t, k, which)
+    return Eigenpairs(values, jax.vmap(unravel)(vectors), residuals)
 
 
 @checked
@@ -222,9 +229,14 @@ def hessian_trace(
     Source: Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix".
     """
     params = real_params(params)
-    data = gather(batches, batch_size)
-    with bar("hessian_trace", samples, progress):
-        return _trace(loss_fn, predict_fn, params, data, key_or_default(key), samples, progress)
+    matvec = _matvec(loss_fn, predict_fn, params, gather(batches, batch_size))
+
+    def one(key: jax.Array) -> jax.Array:
+        z = _signs(key, params)
+        return jnp.sum(z * matvec(z))
+
+    with bar("hessian_trace", samples, progress) as tick:
+        return estimate(each(one, jax.random.split(key_or_default(key), samples), tick))
 
 
 @checked
@@ -262,7 +274,7 @@ def spectral_density(
       progress: whether to show a bar on the terminal (needs rich).
 
     Returns:
-      `SpectralDensity(nodes, weights, grid, density)`. Memory: `steps + 3` vectors.
+      `SpectralDensity(nodes, weights, grid, density)`. Memory: about `steps + 8` vectors, and what a gradient takes.
 
     Raises:
       TypeError, ValueError: as `top_eigenvalues`.
@@ -277,83 +289,64 @@ def spectral_density(
     Source: Ghorbani, Krishnan and Xiao 2019, arXiv:1901.10159; Ubaru, Chen and Saad 2017.
     """
     params = real_params(params)
-    data, taken = gather(batches, batch_size), min(steps, _count(params))
-    with bar("spectral_density", samples * taken, progress):
-        nodes, weights = _quadrature(loss_fn, predict_fn, params, data, key_or_default(key), taken, samples, progress)
-        return SpectralDensity(nodes, weights, *_blurred(nodes, weights, bandwidth, points))
+    with bar("spectral_density", samples * min(steps, _count(params)), progress) as tick:
+        matvec = _matvec(loss_fn, predict_fn, params, gather(batches, batch_size), tick)
+
+        def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            start, restart = jax.random.split(key)
+            return _quadrature(lanczos(matvec, _signs(start, params), steps, key=restart))
+
+        nodes, weights = each(one, jax.random.split(key_or_default(key), samples), lambda x: x)
+    return SpectralDensity(nodes, weights, *_blurred(nodes, weights, bandwidth, points))
 
 
-@partial(jax.jit, static_argnames=("loss_fn", "predict_fn"))
-def _product(loss_fn: Callable[..., Any], predict_fn: Callable[..., Any] | None, params: Any, vector: Any, data: Data) -> Any:
+@partial(jax.jit, static_argnums=(0, 1))
+def _product(loss_fn: Callable[..., Any], predict_fn: Callable[..., Any] | None, params: Any, vector: Any, *batch: Any) -> Any:
+    """The matrix of one batch times a tree."""
     loss = scalar_loss(loss_fn)
-
-    def hessian(*batch: Any) -> Any:
+    if predict_fn is None:
         return jax.jvp(jax.grad(lambda p: loss(p, *batch)), (params,), (vector,))[1]
 
-    if predict_fn is None:
-        return mean_over(data, hessian)
+    def predict(p: Any) -> Any:
+        return predict_fn(p, *batch)
 
-    def gauss_newton(*batch: Any) -> Any:
-        def predict(p: Any) -> Any:
-            return predict_fn(p, *batch)
-
-        outputs, pull = jax.vjp(predict, params)
-        along = jax.jvp(predict, (params,), (vector,))[1]
-        return pull(jax.jvp(jax.grad(lambda z: loss(z, *batch)), (outputs,), (along,))[1])[0]
-
-    return mean_over(data, gauss_newton)
+    outputs, pull = jax.vjp(predict, params)
+    along = jax.jvp(predict, (params,), (vector,))[1]
+    return pull(jax.jvp(jax.grad(lambda z: loss(z, *batch)), (outputs,), (along,))[1])[0]
 
 
-def _matvec(loss_fn: Any, predict_fn: Any, params: Any, data: Data, progress: bool) -> tuple[Any, int, Any, Any]:
-    """The product on flat vectors, their length and dtype, and the way back to trees."""
-    flat, unravel = ravel_pytree(params)
-
-    def matvec(vector: jax.Array) -> jax.Array:
-        tick(progress)
-        return ravel_pytree(_product(loss_fn, predict_fn, params, unravel(vector), data))[0]
-
-    return matvec, flat.size, flat.dtype, unravel
+@partial(jax.jit, static_argnums=(0, 1))
+def _flat_product(loss_fn: Any, predict_fn: Any, params: Any, vector: jax.Array, *batch: Any) -> jax.Array:
+    """The matrix of one batch times a flat vector."""
+    return ravel_pytree(_product(loss_fn, predict_fn, params, ravel_pytree(params)[1](vector), *batch))[0]
 
 
-@partial(jax.jit, static_argnames=("loss_fn", "predict_fn", "k", "which", "steps", "progress"))
-def _top(
-    loss_fn: Any, predict_fn: Any, params: Any, data: Data, key: jax.Array, k: int, which: str, steps: int, progress: bool
-) -> Eigenpairs:
-    matvec, n, dtype, unravel = _matvec(loss_fn, predict_fn, params, data, progress)
-    start, restart = jax.random.split(key)
-    t = lanczos(matvec, jax.random.normal(start, (n,), dtype), steps, key=restart)
+def _matvec(loss_fn: Any, predict_fn: Any, params: Any, data: Data, tick: Tick = lambda x: x) -> Callable[[jax.Array], jax.Array]:
+    """The product of the matrix of all data with a flat vector."""
+    return lambda vector: tick(mean_over(data, partial(_flat_product, loss_fn, predict_fn, params, vector)))
+
+
+@jax.jit
+def _signs(key: jax.Array, params: Any) -> jax.Array:
+    """A flat vector of random signs."""
+    return jax.random.rademacher(key, (_count(params),), jnp.result_type(*jax.tree.leaves(params)))
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _best(t: Tridiagonal, k: int, which: str) -> tuple[jax.Array, jax.Array, jax.Array]:
     values, coefficients, residuals = ritz(t)
     best = jnp.argsort(jnp.abs(values) if which == "magnitude" else values, descending=True)[:k]
     vectors = jnp.matmul(coefficients[:, best].T, t.basis, precision=jax.lax.Precision.HIGHEST)
-    return Eigenpairs(values[best], jax.vmap(unravel)(vectors), residuals[best])
+    return values[best], vectors, residuals[best]
 
 
-@partial(jax.jit, static_argnames=("loss_fn", "predict_fn", "samples", "progress"))
-def _trace(loss_fn: Any, predict_fn: Any, params: Any, data: Data, key: jax.Array, samples: int, progress: bool) -> Estimate:
-    matvec, n, dtype, _ = _matvec(loss_fn, predict_fn, params, data, progress)
-
-    def one(key: jax.Array) -> jax.Array:
-        z = jax.random.rademacher(key, (n,), dtype)
-        return jnp.sum(z * matvec(z))
-
-    return estimate(jax.lax.map(one, jax.random.split(key, samples)))
+@jax.jit
+def _quadrature(t: Tridiagonal) -> tuple[jax.Array, jax.Array]:
+    values, coefficients, _ = ritz(t)
+    return values, coefficients[0] ** 2
 
 
-@partial(jax.jit, static_argnames=("loss_fn", "predict_fn", "steps", "samples", "progress"))
-def _quadrature(
-    loss_fn: Any, predict_fn: Any, params: Any, data: Data, key: jax.Array, steps: int, samples: int, progress: bool
-) -> tuple[jax.Array, jax.Array]:
-    matvec, n, dtype, _ = _matvec(loss_fn, predict_fn, params, data, progress)
-
-    def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        start, restart = jax.random.split(key)
-        values, coefficients, _ = ritz(lanczos(matvec, jax.random.rademacher(start, (n,), dtype), steps, key=restart))
-        return values, coefficients[0] ** 2
-
-    return jax.lax.map(one, jax.random.split(key, samples))
-
-
-@partial(jax.jit, static_argnames=("points",))
+@partial(jax.jit, static_argnums=3)
 def _blurred(nodes: jax.Array, weights: jax.Array, bandwidth: Any, points: int) -> tuple[jax.Array, jax.Array]:
     low, high = jnp.min(nodes), jnp.max(nodes)
     if bandwidth is None:  # a range of 0 needs a width, too

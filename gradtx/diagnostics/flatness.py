@@ -5,19 +5,18 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from gradtx.core import checks
 from gradtx.core.checks import Flag, Function, Positive, PositiveInt
 from gradtx.core.leaves import map_leaves
 from gradtx.core.values import checked
-from gradtx.diagnostics.batches import Data, gather, mean_over
+from gradtx.diagnostics.batches import gather, mean_over
 from gradtx.diagnostics.curvature import estimate
-from gradtx.diagnostics.inputs import Key, Samples, key_or_default, real_params, scalar_loss
-from gradtx.diagnostics.progress import bar, tick
+from gradtx.diagnostics.inputs import Key, Samples, each, key_or_default, loss_at, real_params, scalar_loss
+from gradtx.diagnostics.progress import bar
 from gradtx.linalg.ascent import Exponent, ascent
 from gradtx.tree.creation import random_like
-from gradtx.tree.reductions import norm
+from gradtx.tree.reductions import norm, size
 
 Distribution = Annotated[str, checks.one_of("gaussian", "ball", "sphere")]
 
@@ -82,8 +81,17 @@ def average_flatness(
     """
     params = real_params(params)
     data = gather(batches, batch_size)
-    with bar("average_flatness", samples, progress):
-        return _average(loss_fn, params, data, radius, key_or_default(key), distribution, samples, progress)
+
+    def loss(e: Any, sign: float) -> jax.Array:
+        return mean_over(data, partial(loss_at, loss_fn, params, (e,), (sign,)))
+
+    def both_ways(key: jax.Array) -> jax.Array:
+        e = _noise(distribution, key, params, radius)
+        return (loss(e, 1.0) + loss(e, -1.0)) / 2
+
+    with bar("average_flatness", samples, progress) as tick:
+        mean, error = estimate(each(both_ways, jax.random.split(key_or_default(key), samples), tick))
+    return Flatness(mean, mean - loss(params, 0.0), error)
 
 
 @checked
@@ -129,49 +137,38 @@ def sam_sharpness(
 
     Source: Foret et al. 2020, arXiv:2010.01412, equation 1.
     """
-    return _worst(loss_fn, real_params(params), gather(batches, batch_size), rho, key_or_default(key), float(p), steps)
+    params, data = real_params(params), gather(batches, batch_size)
+    random = random_like(key_or_default(key), params)
+    e, values = jax.tree.map(jnp.zeros_like, params), []
+    for _ in range(steps):
+        value, gradient = mean_over(data, partial(_value_and_grad, loss_fn, params, e))
+        values.append(value)
+        e = _climbed(gradient, random, rho, float(p))
+    values.append(mean_over(data, partial(loss_at, loss_fn, params, (e,), (1.0,))))
+    return jnp.max(jnp.stack(values[1:])) - values[0]
 
 
-@partial(jax.jit, static_argnames=("loss_fn", "distribution", "samples", "progress"))
-def _average(
-    loss_fn: Any, params: Any, data: Data, radius: Any, key: jax.Array, distribution: str, samples: int, progress: bool
-) -> Flatness:
-    flat, unravel = ravel_pytree(params)
-
-    def loss_at(w: jax.Array) -> jax.Array:
-        return mean_over(data, partial(scalar_loss(loss_fn), unravel(w)))
-
-    def one(key: jax.Array) -> jax.Array:
-        tick(progress)
-        e = radius * _noise(distribution, key, flat)
-        return (loss_at(flat + e) + loss_at(flat - e)) / 2
-
-    loss, error = estimate(jax.lax.map(one, jax.random.split(key, samples)))
-    return Flatness(loss, loss - loss_at(flat), error)
-
-
-def _noise(distribution: str, key: jax.Array, like: jax.Array) -> jax.Array:
-    """A vector of independent normal numbers, or of a random direction in or on the unit ball."""
+@partial(jax.jit, static_argnums=0)
+def _noise(distribution: str, key: jax.Array, params: Any, radius: Any) -> Any:
+    """`radius` times independent normal numbers, or a random point in or on the unit ball."""
     direction, length = jax.random.split(key)
-    e = jax.random.normal(direction, like.shape, like.dtype)
-    if distribution == "gaussian":
-        return e
-    e = e / jnp.linalg.norm(e)
-    return e if distribution == "sphere" else e * jax.random.uniform(length, (), like.dtype) ** (1 / like.size)
+    e = random_like(direction, params)
+    if distribution == "sphere":
+        radius = radius / norm(e)
+    elif distribution == "ball":
+        radius = radius / norm(e) * jax.random.uniform(length) ** (1 / size(params))
+    return jax.tree.map(lambda x: radius * x, e)
 
 
-@partial(jax.jit, static_argnames=("loss_fn", "p", "steps"))
-def _worst(loss_fn: Any, params: Any, data: Data, rho: Any, key: jax.Array, p: float, steps: int) -> jax.Array:
-    loss, random = scalar_loss(loss_fn), random_like(key, params)
+@partial(jax.jit, static_argnums=0)
+def _value_and_grad(loss_fn: Any, params: Any, e: Any, *batch: Any) -> Any:
+    return jax.value_and_grad(scalar_loss(loss_fn))(map_leaves(_add, params, e), *batch)
 
-    def step(e: Any, _: None) -> tuple[Any, jax.Array]:
-        value, gradient = mean_over(data, partial(jax.value_and_grad(loss), map_leaves(_add, params, e)))
-        still = norm(gradient) == 0
-        return ascent(jax.tree.map(lambda g, r: jnp.where(still, r, g), gradient, random), rho, p), value
 
-    e, values = jax.lax.scan(step, jax.tree.map(jnp.zeros_like, params), None, steps)
-    last = mean_over(data, partial(loss, map_leaves(_add, params, e)))
-    return jnp.max(jnp.append(values[1:], last)) - values[0]
+@partial(jax.jit, static_argnums=3)
+def _climbed(gradient: Any, random: Any, rho: Any, p: float) -> Any:
+    still = norm(gradient) == 0
+    return ascent(jax.tree.map(lambda g, r: jnp.where(still, r, g), gradient, random), rho, p)
 
 
 def _add(p: jax.Array, e: jax.Array) -> jax.Array:

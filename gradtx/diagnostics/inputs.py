@@ -1,6 +1,7 @@
 """What the measurements of a loss take: a loss, parameters, and trees like them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -9,7 +10,9 @@ import jax.numpy as jnp
 from gradtx.core import checks
 from gradtx.core.checks import Domain
 from gradtx.core.leaves import check_leaves, check_no_module, widen
+from gradtx.core.numerics import is_tracer
 from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.diagnostics.progress import Tick
 from gradtx.tree.align import aligned
 
 Key = jax.Array | None
@@ -46,6 +49,23 @@ def like_params(name: str, tree: Any, params: Any) -> Any:
     """A tree that must have the structure and the shapes of the parameters, in their dtypes."""
     aligned({"params": params, name: tree}, shapes="equal")
     return jax.tree.map(lambda x, p: jnp.asarray(x).astype(p.dtype), tree, params)
+
+
+@partial(jax.jit, static_argnums=0)
+def loss_at(loss_fn: Callable[..., Any], params: Any, directions: tuple[Any, ...], place: Any, *batch: Any) -> jax.Array:
+    """`L(w + sum_i place_i d_i)` for one batch."""
+
+    def moved(w: jax.Array, *ds: jax.Array) -> jax.Array:
+        return w + sum(jnp.asarray(c, w.dtype) * d for c, d in zip(place, ds, strict=True))
+
+    return scalar_loss(loss_fn)(jax.tree.map(moved, params, *directions), *batch)
+
+
+def each(function: Callable[[Any], Any], rows: Any, tick: Tick) -> Any:
+    """The trees that `function` gives for the rows of an array, stacked; in a loop in Python, inside `jit` in a compiled one."""
+    if is_tracer(rows):
+        return jax.lax.map(function, rows)
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *[tick(function(row)) for row in rows])
 
 
 def scalar_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:

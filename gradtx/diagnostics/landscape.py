@@ -13,8 +13,8 @@ from gradtx.core import checks
 from gradtx.core.checks import Domain, Flag, Function, PositiveInt
 from gradtx.core.values import checked
 from gradtx.diagnostics.batches import Data, gather, mean_over
-from gradtx.diagnostics.inputs import Key, key_or_default, like_params, real_params, scalar_loss
-from gradtx.diagnostics.progress import bar, tick
+from gradtx.diagnostics.inputs import Key, each, key_or_default, like_params, loss_at, real_params
+from gradtx.diagnostics.progress import Tick, bar
 from gradtx.tree.creation import random_like
 
 EPS = 1e-10  # Li et al. 2018's code
@@ -195,8 +195,8 @@ def landscape_1d(
         direction = random_direction(key_or_default(key), params, filter_axis=filter_axis)
     directions = (like_params("direction", direction, params),)
     x = _axis(extent, points, params)
-    with bar("landscape_1d", points, progress):
-        return Landscape1D(x, _losses(loss_fn, params, gather(batches, batch_size), directions, x[:, None], progress))
+    with bar("landscape_1d", points, progress) as tick:
+        return Landscape1D(x, _losses(loss_fn, params, gather(batches, batch_size), directions, x[:, None], tick))
 
 
 @checked
@@ -259,8 +259,8 @@ def landscape_2d(
         raise ValueError(f"{checks.where()}: path is {checks.kind(path)}, expected one of shape (steps, 2).")
     x, y = (_axis(extent or _around(path, i), points, params) for i in range(2))
     places = jnp.stack(jnp.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    with bar("landscape_2d", len(places), progress):
-        losses = _losses(loss_fn, params, gather(batches, batch_size), pair, places, progress)
+    with bar("landscape_2d", len(places), progress) as tick:
+        losses = _losses(loss_fn, params, gather(batches, batch_size), pair, places, tick)
     return Landscape2D(x, y, losses.reshape(points, points), path)
 
 
@@ -276,16 +276,6 @@ def _around(path: jax.Array | None, axis: int) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-@partial(jax.jit, static_argnames=("loss_fn", "progress"))
-def _losses(loss_fn: Any, params: Any, data: Data, directions: Any, places: jax.Array, progress: bool) -> jax.Array:
+def _losses(loss_fn: Any, params: Any, data: Data, directions: Any, places: jax.Array, tick: Tick) -> jax.Array:
     """The loss at `w + sum_i place_i d_i` for each place, one after another."""
-    loss = scalar_loss(loss_fn)
-
-    def at(place: jax.Array) -> jax.Array:
-        tick(progress)
-        moved = jax.tree.map(
-            lambda w, *ds: w + sum(c.astype(w.dtype) * d for c, d in zip(place, ds, strict=True)), params, *directions
-        )
-        return mean_over(data, partial(loss, moved))
-
-    return jax.lax.map(at, places)
+    return each(lambda place: mean_over(data, partial(loss_at, loss_fn, params, directions, place)), places, tick)

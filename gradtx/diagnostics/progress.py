@@ -1,4 +1,4 @@
-"""A bar on the terminal for loops that run inside compiled programs."""
+"""A bar on the terminal for long loops."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -6,14 +6,14 @@ from typing import Any
 
 import jax
 
-_advance: list[Callable[[], None]] = []
+Tick = Callable[[Any], Any]
 
 
 @contextlib.contextmanager
-def bar(name: str, total: int, shown: bool) -> Iterator[None]:
-    """Shows a bar while the block runs, if wanted; it grows by one each time that compiled code passes a `tick`."""
+def bar(name: str, total: int, shown: bool) -> Iterator[Tick]:
+    """A function that gives back what it gets; with `shown` it waits for it to be computed and lets a bar grow by one."""
     if not shown:
-        yield
+        yield lambda x: x
         return
     try:
         from rich.progress import Progress
@@ -21,20 +21,10 @@ def bar(name: str, total: int, shown: bool) -> Iterator[None]:
         raise ImportError(f"{name}: progress=True draws with rich, which is not installed: pip install rich.") from error
     with Progress() as progress:
         task = progress.add_task(name, total=total)
-        _advance.append(lambda: progress.advance(task))
-        try:
-            yield
-            jax.effects_barrier()
-        finally:
-            _advance.pop()
 
+        def tick(x: Any) -> Any:
+            jax.block_until_ready(x)
+            progress.advance(task)
+            return x
 
-def tick(shown: bool) -> None:
-    """Lets the bar grow by one, inside compiled code, if one is shown."""
-    if shown:
-        jax.debug.callback(_grow)
-
-
-def _grow(*_: Any) -> None:
-    if _advance:
-        _advance[-1]()
+        yield tick

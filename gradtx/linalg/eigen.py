@@ -1,5 +1,6 @@
 """Eigenvalues of symmetric operators that are known by their products with vectors: Lanczos's iteration."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -7,8 +8,10 @@ import jax.numpy as jnp
 
 from gradtx.core import checks
 from gradtx.core.checks import Function, PositiveInt
-from gradtx.core.numerics import guarded_ratio
+from gradtx.core.numerics import guarded_ratio, is_tracer
 from gradtx.core.values import checked
+
+NOISE = 10  # times the rounding unit: what is left of a product in an invariant subspace
 
 
 class Tridiagonal(NamedTuple):
@@ -49,7 +52,8 @@ def lanczos(matvec: Function, start: jax.Array, steps: PositiveInt, *, key: jax.
     all.
 
     Args:
-      matvec: function from a vector to `A` times it, for a symmetric `A`; traced once.
+      matvec: function from a vector to `A` times it, for a symmetric `A`. It is called in a loop in Python, so jit it; inside
+        `jit` the loop is compiled.
       start: vector of n real numbers, not 0; its direction counts.
       steps: m, products with `A`; no more than n are made.
       key: of the random directions; None is `jax.random.key(0)`.
@@ -75,31 +79,37 @@ def lanczos(matvec: Function, start: jax.Array, steps: PositiveInt, *, key: jax.
     start = _real_vector("start", start)
     n, dtype = start.shape[0], start.dtype
     steps, key = min(steps, n), jax.random.key(0) if key is None else key
-    tiny = 10 * jnp.finfo(dtype).eps
-
-    def step(j: Any, carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        basis, diagonal, off_diagonal = carry
-        q = basis[j]
-        image = _real_vector("the product", matvec(q), n).astype(dtype)
-        alpha = _dot(q, image)
-        rest = _orthogonal(image, basis)
-        beta = jnp.linalg.norm(rest)
-        scale = jnp.maximum(jnp.abs(alpha), jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(off_diagonal)))
-        over = beta <= tiny * scale
-        rest = jax.lax.cond(over, lambda: _orthogonal(_random(jax.random.fold_in(key, j), n, dtype), basis), lambda: rest)
-        unit = guarded_ratio(rest, jnp.linalg.norm(rest))
-        return (
-            basis.at[j + 1].set(unit, mode="drop"),
-            diagonal.at[j].set(alpha),
-            off_diagonal.at[j].set(jnp.where(over, 0, beta)),
-        )
-
     basis = jnp.zeros((steps, n), dtype).at[0].set(start / jnp.linalg.norm(start))
-    empty = jnp.zeros(steps, dtype)
-    basis, diagonal, off_diagonal = jax.lax.fori_loop(0, steps, step, (basis, empty, empty))
-    return Tridiagonal(diagonal, off_diagonal, basis)
+    t = Tridiagonal(jnp.zeros(steps, dtype), jnp.zeros(steps, dtype), basis)
+
+    def step(j: Any, t: Tridiagonal) -> Tridiagonal:
+        return _grown(t, j, _real_vector("the product", matvec(t.basis[j]), n), key)
+
+    if is_tracer(basis):
+        return jax.lax.fori_loop(0, steps, step, t)
+    for j in range(steps):
+        t = step(j, t)
+    return t
 
 
+@partial(jax.jit, donate_argnums=0)
+def _grown(t: Tridiagonal, j: Any, image: jax.Array, key: jax.Array) -> Tridiagonal:
+    """`T` and `Q` after step j, in which `A q_j` is `image`."""
+    diagonal, off_diagonal, basis = t
+    image = image.astype(basis.dtype)
+    alpha = _dot(basis[j], image)
+    rest = _orthogonal(image, basis)
+    beta = jnp.linalg.norm(rest)
+    scale = jnp.maximum(jnp.abs(alpha), jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(off_diagonal)))
+    over = beta <= NOISE * jnp.finfo(basis.dtype).eps * scale
+    fresh = partial(jax.random.normal, jax.random.fold_in(key, j), image.shape, image.dtype)
+    rest = jax.lax.cond(over, lambda: _orthogonal(fresh(), basis), lambda: rest)
+    unit = guarded_ratio(rest, jnp.linalg.norm(rest))
+    beta = jnp.where(over, 0, beta)
+    return Tridiagonal(diagonal.at[j].set(alpha), off_diagonal.at[j].set(beta), basis.at[j + 1].set(unit, mode="drop"))
+
+
+@jax.jit
 def ritz(t: Tridiagonal) -> Ritz:
     """Eigenvalues and eigenvectors of `T` by a dense decomposition, and how far they are from those of the operator.
 
@@ -120,10 +130,6 @@ def _orthogonal(x: jax.Array, basis: jax.Array) -> jax.Array:
 
 def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
-
-
-def _random(key: jax.Array, n: int, dtype: Any) -> jax.Array:
-    return jax.random.normal(key, (n,), dtype)
 
 
 def _real_vector(what: str, x: Any, n: int | None = None) -> jax.Array:

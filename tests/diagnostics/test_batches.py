@@ -30,10 +30,10 @@ def test_a_batch_is_cut(size: int) -> None:
     assert mean((X, {"y": X}, 2.0), size) == pytest.approx(4.5)
 
 
-def test_batches_of_one_shape_are_one_group() -> None:
-    groups = gather((X, jax.random.key(0)), 3)
-    assert [group.args[0].shape for group in groups] == [(3, 3), (1, 1)]
-    np.testing.assert_allclose(groups[0].shares, 0.3)
+def test_shares_are_sizes() -> None:
+    data = gather((X, jax.random.key(0)), 4)
+    assert [batch[0].shape for batch, _ in data] == [(4,), (4,), (2,)]
+    assert [share for _, share in data] == [0.4, 0.4, 0.2]
 
 
 def test_trees_are_averaged() -> None:

@@ -137,17 +137,17 @@ def test_trace_is_within_three_standard_errors_in_99_of_100_seeds() -> None:
 
 
 def test_density_has_the_moments_of_the_spectrum() -> None:
-    density = spectral_density(mixed, jnp.ones(40), steps=20, samples=200)
+    density = spectral_density(mixed, jnp.ones(40), steps=20, samples=100)
     np.testing.assert_allclose(density.weights.sum(1), 1, rtol=1e-5)
     for power in range(1, 5):
         samples = np.sum(np.asarray(density.weights, np.float64) * np.asarray(density.nodes, np.float64) ** power, axis=1)
         exact = np.mean(np.asarray(DIAGONAL, np.float64) ** power)
-        assert abs(samples.mean() - exact) < 3 * samples.std(ddof=1) / 200**0.5
+        assert abs(samples.mean() - exact) < 3 * samples.std(ddof=1) / 100**0.5
     step = float(density.grid[1] - density.grid[0])
     assert step * density.density.sum() == pytest.approx(1, abs=1e-3)
     curve = np.asarray(density.density, np.float64)
     assert step * (curve * np.asarray(density.grid, np.float64)).sum() == pytest.approx(
-        float(density.weights.ravel() @ density.nodes.ravel()) / 200, abs=1e-2
+        float(density.weights.ravel() @ density.nodes.ravel()) / 100, abs=1e-2
     )
 
 
