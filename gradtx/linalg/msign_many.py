@@ -44,12 +44,27 @@ def _one_by_one(stacks: Sequence[jax.Array], plan_for: PlanFor, eps: Any = 0.0) 
         members = [i for i, x in enumerate(stacks) if (x.shape, x.dtype) == (shape, dtype)]
         apart = jax.lax.optimization_barrier([stacks[i] for i in members])  # else what made them is compiled into one large loop
         together = _run(jnp.concatenate(apart), plan_for, eps)
-        for i, part in zip(members, jnp.split(together, len(members)), strict=True):
+        for i, part in zip(members, _parts(together, len(members)), strict=True):
             results[i] = part
     for i, x in enumerate(stacks):
         if results[i] is None:
             results[i] = _run(x[0], plan_for, eps)[None] if x.shape[0] == 1 else _run(x, plan_for, eps)
     return results
+
+
+def _parts(stack: jax.Array, count: int) -> list[jax.Array]:
+    """`jnp.split(stack, count)`, in programs that compile quickly on CPU.
+
+    XLA compiles each slice at a constant place as a kernel of its own, 8 ms each, but equal kernels only once. Places that it does
+    not know before the program runs make the slices equal: they come out of a conditional whose condition always holds.
+    """
+    if not stack.size:
+        return jnp.split(stack, count)
+    size, some = stack.shape[0] // count, stack.ravel()[0].real
+    always = (some < 0) | (some >= 0) | jnp.isnan(some)
+    starts = [i * size for i in range(count)]
+    places = jax.lax.cond(always, lambda: [jnp.int32(i) for i in starts], lambda: [jnp.int32(0) for _ in starts])
+    return [jax.lax.dynamic_slice_in_dim(stack, place, size) for place in places]
 
 
 def _stacked(stacks: Sequence[jax.Array], plan_for: PlanFor, eps: Any = 0.0) -> list[jax.Array]:
