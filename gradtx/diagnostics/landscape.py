@@ -220,8 +220,9 @@ def landscape_2d(
       loss_fn: function of the parameters and a batch to the mean loss, a scalar.
       params: tree of real floating arrays, w.
       batches: one batch `(x, y)`, or an iterable of them; `()` for a `loss_fn` of the parameters alone.
-      directions: a pair of trees like the parameters: two eigenvectors, `trajectory_plane(...).directions`, the ways to two other
-        solutions. None is a pair of `random_direction`s.
+      directions: a pair of trees like the parameters: `trajectory_plane(...).directions`; the ways to two other solutions; two
+        eigenvectors, `[jax.tree.map(lambda v: v[i], pairs.vectors) for i in (0, 1)]` of `top_eigenvalues(..., k=2)`. None is a
+        pair of `random_direction`s.
       extent: the least and the largest x, and y. None is (-1, 1), or what holds the path with 20 % around it.
       points: how many along each axis, evenly; each of `points**2` is a loss of the data.
       path: a trajectory's coordinates in the plane, `(steps, 2)`, for the picture.

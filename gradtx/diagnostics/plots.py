@@ -346,9 +346,52 @@ def singular_values(updates: Any, *, ax: Any = None) -> Any:
     return _finished(ax, "index of the singular value", "singular value / largest", named)
 
 
+@checked
+def lr_range_test(found: Any, *, ax: Any = None) -> Any:
+    """What `gradtx.lr_range_test` found: the loss against the rate, and a line at the suggested one.
+
+    Args:
+      found: its result. Of the range test, the losses and their running mean; of fixed rates, the mean loss of the last tenth
+        of the steps of each, with crosses at the top for rates at which the loss exploded.
+      ax: axes to draw on; None makes a figure.
+
+    Returns:
+      The axes. Losses above the first one are cut off where the loss exploded.
+
+    Raises:
+      TypeError: something else.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> from gradtx.diagnostics import plots
+      >>> found = gradtx.lr_range_test(lambda w: jnp.sum(w**2), jnp.ones(3), gradtx.sgd)
+      >>> plots.lr_range_test(found).get_xscale()
+      'log'
+    """
+    _require(found, "found", "lr_range_test", "learning_rates", "losses", "smoothed", "suggestion", "diverged_at")
+    ax, rates, losses = _axes(ax), np.asarray(found.learning_rates, np.float64), np.asarray(found.losses, np.float64)
+    ax.set_xscale("log")
+    if losses.ndim == 1:
+        ax.plot(rates, losses, color="0.75", linewidth=1.0, label="loss")
+        ax.plot(rates, np.asarray(found.smoothed), label="its running mean", **_style(0))
+        shown = np.append(losses[: max(int(found.diverged_at), 1)], losses[0])
+    else:
+        exploded = np.asarray(found.diverged_at) < losses.shape[1]
+        last = losses[:, -math.ceil(losses.shape[1] / 10) :].mean(1)
+        ax.plot(rates[~exploded], last[~exploded], marker="o", label="last tenth of the steps", **_style(0))
+        shown = np.append(last[~exploded], losses[0, 0])
+        top = np.full(int(exploded.sum()), np.nanmax(shown))
+        ax.plot(rates[exploded], top, "x", color=COLORS[1], label="exploded", clip_on=False)
+    low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
+    ax.set_ylim(low - 0.05 * (high - low or 1), high + 0.1 * (high - low or 1))
+    if math.isfinite(suggestion := float(found.suggestion)):
+        ax.axvline(suggestion, color=COLORS[2], linestyle=DASHES[1], linewidth=1.2, label=f"suggested: {suggestion:.2g}")
+    return _finished(ax, "learning rate", "loss", ["more than one"])
+
+
 def _require(value: Any, argument: str, maker: str, *fields: str) -> None:
     if not all(hasattr(value, field) for field in fields):
         raise TypeError(
             f"{checks.where()}: {argument} is {checks.kind(value)}, expected what gradtx.diagnostics.{maker} gives"
-            f"{'' if maker == 'landscape_2d' else ', or a dict of it by name'}."
+            f"{'' if maker in ('landscape_2d', 'lr_range_test') else ', or a dict of it by name'}."
         )

@@ -66,12 +66,11 @@ def lanczos(matvec: Function, start: jax.Array, steps: PositiveInt, *, key: jax.
       ValueError, TypeError: an argument outside its domain, or a product that is no vector of n real numbers.
 
     Example:
-      >>> import jax.numpy as jnp, gradtx
-      >>> from gradtx.diagnostics import lanczos
+      >>> import jax.numpy as jnp
+      >>> from gradtx.diagnostics import lanczos, ritz
       >>> scale = jnp.array([3.0, 2.0, -1.0])
       >>> t = lanczos(lambda v: scale * v, jnp.ones(3), steps=3)
-      >>> beside = t.off_diagonal[:-1]
-      >>> [round(float(x), 4) for x in jnp.linalg.eigvalsh(jnp.diag(t.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))]
+      >>> [round(float(x), 4) for x in ritz(t).values]
       [-1.0, 2.0, 3.0]
 
     Source: Lanczos 1950; Parlett, "The Symmetric Eigenvalue Problem", 1998, sections 6.9 ("twice is enough") and 13.
@@ -113,7 +112,22 @@ def _grown(t: Tridiagonal, j: Any, image: jax.Array, key: jax.Array) -> Tridiago
 def ritz(t: Tridiagonal) -> Ritz:
     """Eigenvalues and eigenvectors of `T` by a dense decomposition, and how far they are from those of the operator.
 
-    The residual is `|beta_m s_mi|`, and the rounding of the products is added as `eps * sqrt(n) * |T|`.
+    Args:
+      t: what `lanczos` gives.
+
+    Returns:
+      `Ritz(values (m,), coefficients (m, m), residuals (m,))`. A residual is `|beta_m s_mi|`, the last off-diagonal times the last
+      component, with `eps * sqrt(n) * |T|` added for the rounding of the products.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.diagnostics import lanczos, ritz
+      >>> t = lanczos(lambda v: jnp.arange(100.0) * v, jnp.ones(100), steps=30)
+      >>> values, coefficients, residuals = ritz(t)
+      >>> bool(abs(values[-1] - 99) <= residuals[-1]), (coefficients.T @ t.basis).shape
+      (True, (30, 100))
+
+    Source: Parlett, "The Symmetric Eigenvalue Problem", 1998, section 13.2.
     """
     beside = t.off_diagonal[:-1]
     values, coefficients = jnp.linalg.eigh(jnp.diag(t.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,6 +119,39 @@ def test_gauss_newton_against_dense_jacobians() -> None:
         np.testing.assert_allclose(top.values, np.linalg.eigvalsh(matrix)[:-3:-1], rtol=1e-12)
         trace = hessian_trace(squares, w, (X, Y), predict_fn=curved, samples=200)
         assert abs(trace.value - np.trace(matrix)) < 4 * trace.standard_error
+
+
+def of_matrix(w: Any, a: Any) -> jax.Array:
+    return w @ jnp.matmul(a, w, precision="highest") / 2
+
+
+@pytest.mark.parametrize(
+    "large", [[10, 8, 5, 2, 1], 1 - np.arange(10) * 1e-3, [1] * 6 + [0.9] * 4], ids=["few", "clustered", "repeated"]
+)
+def test_ten_largest_of_500_to_1e_4(large: Any) -> None:
+    rng = np.random.default_rng(3)
+    rotation = np.linalg.qr(rng.normal(size=(500, 500)))[0]
+    a = (rotation * np.concatenate([large, rng.uniform(0, 0.2, 500 - len(large))])) @ rotation.T
+    exact = np.linalg.eigvalsh(a)[:-11:-1]
+    pairs = top_eigenvalues(of_matrix, jnp.zeros(500), (jnp.asarray(a, jnp.float32),), k=10)
+    np.testing.assert_allclose(pairs.values, exact, rtol=1e-4)
+    assert (np.abs(pairs.values - exact) <= pairs.residuals).all()
+    moved = np.asarray(pairs.vectors, np.float64) @ a - np.asarray(pairs.values)[:, None] * np.asarray(pairs.vectors, np.float64)
+    assert (np.linalg.norm(moved, axis=1) <= pairs.residuals).all()
+
+
+def test_equinox_models() -> None:
+    model = eqx.nn.MLP(4, 1, 5, 1, key=jax.random.key(0))
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def loss(p: Any, x: Any) -> jax.Array:
+        return jnp.mean(jax.vmap(eqx.combine(p, static))(x) ** 2)
+
+    pairs = top_eigenvalues(loss, params, (X.astype(np.float32),), k=2)
+    flat, unravel = ravel_pytree(params)
+    dense = np.asarray(jax.hessian(lambda f: loss(unravel(f), X.astype(np.float32)))(flat))
+    np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(dense)[:-3:-1], rtol=1e-4)
+    assert jax.tree.structure(pairs.vectors) == jax.tree.structure(params)
 
 
 def test_which() -> None:
