@@ -47,8 +47,10 @@ from gradtx.core.leaves import MaskedNode
 from gradtx.core.numerics import safe_increment
 from gradtx.core.paths import path_str
 from gradtx.core.values import factory
+from gradtx.diagnostics.lr_range import lr_range_test
 from gradtx.diagnostics.metrics import MonitorState, SnapshotState, metrics, monitor, snapshot
 from gradtx.diagnostics.stopping import EarlyStoppingState, early_stopping
+from gradtx.diagnostics.summary import summary
 from gradtx.linalg.coefficients import polar_express
 from gradtx.linalg.msign import msign
 from gradtx.optimizers.accelegrad import AccelegradState, accelegrad
@@ -324,6 +326,7 @@ __all__ = [
     "lookahead",
     "lookahead_wrapper",
     "looksam",
+    "lr_range_test",
     "masked",
     "matrix_axes",
     "measure_with_ema",
@@ -416,6 +419,7 @@ __all__ = [
     "step_decay_schedule",
     "storm",
     "storm_plus",
+    "summary",
     "swa",
     "to_config",
     "to_optax",

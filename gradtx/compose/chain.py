@@ -1,13 +1,17 @@
 """Transformations one after another."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from gradtx.core import checks, leaves
-from gradtx.core.base import GradientTransformation, with_extra_args_support
+from gradtx.core.base import GradientTransformation, last_of, with_extra_args_support
 from gradtx.core.checks import Transformation
 from gradtx.core.values import factory
+
+WATCHING = ("identity", "monitor", "snapshot")
+"""Factories whose transformations change no updates, so that they may come after any other."""
 
 
 @factory(composite=True)
@@ -26,12 +30,15 @@ def chain(*args: Transformation) -> GradientTransformation:
 
     Raises:
       TypeError: a member is no transformation (a factory that was not called, a schedule, a list).
+      ValueError: a member's updates must be applied as they are (`ema_params`, `lookahead_wrapper`, `schedule_free`), but another
+        comes after it.
 
     Example:
       >>> import gradtx
       >>> gradtx.chain(gradtx.clip(1.0), gradtx.scale(-0.1))
       chain(clip(max_delta=1.0), scale(step_size=-0.1))
     """
+    _check_order("chain", args)
     members = [with_extra_args_support(tx) for tx in args]
 
     def init(params: Any) -> tuple[Any, ...]:
@@ -63,7 +70,7 @@ def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
 
     Raises:
       TypeError: an argument is no such pair.
-      ValueError: a name occurs twice.
+      ValueError: a name occurs twice, or as `chain`.
 
     Example:
       >>> import gradtx
@@ -79,6 +86,7 @@ def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
         if pair[0] in names:
             raise ValueError(f"named_chain: the name {pair[0]!r} occurs twice, expected distinct names.")
         names.append(pair[0])
+    _check_order("named_chain", [tx for _, tx in args])
     members = {name: with_extra_args_support(tx) for name, tx in args}
 
     def init(params: Any) -> dict[str, Any]:
@@ -93,6 +101,22 @@ def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
         return _narrowed(wide, updates), new
 
     return GradientTransformation(init, update)
+
+
+def _check_order(name: str, members: Sequence[Any]) -> None:
+    changing = [i for i, tx in enumerate(members) if _factory_name(tx) not in WATCHING]
+    for i, tx in enumerate(members):
+        if (found := last_of(tx)) is not None and any(j > i for j in changing):
+            after = next(members[j] for j in changing if j > i)
+            raise ValueError(
+                f"{name}: argument {i} is {tx!r}, before {after!r}, but the updates of {_factory_name(found)} must be applied "
+                "as they are. Expected it last, with what changes updates inside it."
+            )
+
+
+def _factory_name(tx: Any) -> str:
+    call = getattr(tx.update, "call", None)
+    return "" if call is None else call.factory.__name__
 
 
 def _narrowed(wide: Any, updates: Any) -> Any:

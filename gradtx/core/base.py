@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from gradtx.core import checks, leaves
 from gradtx.core.checks import Function
 from gradtx.core.values import Call, Declared, call_with, factory
+from gradtx.core.watch import initialized
 
 if TYPE_CHECKING:  # so that type checkers accept gradtx where flax.nnx asks for Optax's class
     from optax import GradientTransformationExtraArgs as _Pair
@@ -93,7 +94,7 @@ class Init(Declared):
             leaves.check_no_module(params)
             if not self.composite:
                 leaves.check_leaves("params", params)
-            return self.function(params)
+            return initialized(self.call, self.function, params)
 
     def __reduce__(self) -> Any:
         return _field, (self.call.factory, self.call.arguments, "init")
@@ -156,6 +157,30 @@ def wants_of(arguments: Any) -> frozenset[str]:
     elif not isinstance(arguments, (list, tuple)):
         return frozenset()
     return frozenset().union(*map(wants_of, arguments))
+
+
+def last_of(arguments: Any) -> Any:
+    """The first transformation among `arguments`, however nested, whose updates must be applied as they are; None for none."""
+    if checks.is_transformation(arguments):
+        call = getattr(arguments.update, "call", None)
+        if call is None:
+            return None
+        last = getattr(call.factory, "__gradtx_last__", False)
+        return arguments if (last(call.arguments) if callable(last) else last) else last_of(call.arguments)
+    if isinstance(arguments, Mapping):
+        arguments = arguments.values()
+    elif not isinstance(arguments, (list, tuple)):
+        return None
+    return next((found for found in map(last_of, arguments) if found is not None), None)
+
+
+def check_not_last(name: str, argument: str, inner: Any) -> None:
+    """Raises for a transformation inside one that changes its updates, if they must be applied as they are."""
+    if (found := last_of(inner)) is not None:
+        raise ValueError(
+            f"{name}: {argument} holds {found!r}, whose updates must be applied as they are, but {name} changes them. "
+            f"Put {name} inside it."
+        )
 
 
 def _check_spelling(wants: frozenset[str], extra_args: Mapping[str, Any]) -> None:

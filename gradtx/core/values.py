@@ -112,7 +112,11 @@ class Function(Declared):
 def factory(function: Callable[P, R], /) -> Callable[P, R]: ...
 @typing.overload
 def factory(
-    *, composite: bool = False, show: Callable[[dict[str, Any]], str] | None = None, name: str | None = None
+    *,
+    composite: bool = False,
+    show: Callable[[dict[str, Any]], str] | None = None,
+    name: str | None = None,
+    last: bool | Callable[[dict[str, Any]], bool] = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def factory(
     function: Any = None,
@@ -121,6 +125,7 @@ def factory(
     composite: bool = False,
     show: Callable[[dict[str, Any]], str] | None = None,
     name: str | None = None,
+    last: bool | Callable[[dict[str, Any]], bool] = False,
 ) -> Any:
     """Declares a function that makes a transformation, a schedule or another function as a *factory*.
 
@@ -138,6 +143,9 @@ def factory(
       composite: for factories whose transformation only hands leaves on to others (`chain`, `masked`): its
         own leaves are not checked.
       name: what errors and configs call it, if not the function's name.
+      last: for factories whose transformation counts on its updates being applied as they are, since its state holds points that
+        follow from them (averages, slow weights): `chain` then refuses what comes after it. Or a function from the arguments to
+        whether that is so.
       show: makes the text for `repr` from the arguments, if it is not `name(argument=value, ...)`.
 
     Returns:
@@ -185,6 +193,7 @@ def factory(
         make.__signature__ = _plain(signature)  # type: ignore[attr-defined]
         make.init = make.update = _not_called(called)  # type: ignore[attr-defined]
         make.__gradtx_factory__ = True  # type: ignore[attr-defined]
+        make.__gradtx_last__ = last  # type: ignore[attr-defined]
         factories[factory_name(make)] = make
         return make
 

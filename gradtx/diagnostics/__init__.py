@@ -25,7 +25,9 @@ from gradtx.diagnostics.landscape import (
     random_direction,
     trajectory_plane,
 )
-from gradtx.linalg.eigen import Tridiagonal, lanczos
+from gradtx.diagnostics.lr_range import LearningRates, lr_range_test
+from gradtx.diagnostics.summary import ParameterSummary, Summary, summary
+from gradtx.linalg.eigen import Ritz, Tridiagonal, lanczos, ritz
 
 __all__ = [
     "Eigenpairs",
@@ -33,8 +35,12 @@ __all__ = [
     "Flatness",
     "Landscape1D",
     "Landscape2D",
+    "LearningRates",
+    "ParameterSummary",
     "Plane",
+    "Ritz",
     "SpectralDensity",
+    "Summary",
     "Tridiagonal",
     "average_flatness",
     "gauss_newton_vp",
@@ -43,9 +49,12 @@ __all__ = [
     "lanczos",
     "landscape_1d",
     "landscape_2d",
+    "lr_range_test",
     "random_direction",
+    "ritz",
     "sam_sharpness",
     "spectral_density",
+    "summary",
     "top_eigenvalues",
     "trajectory_plane",
 ]

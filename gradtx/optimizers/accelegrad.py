@@ -73,7 +73,7 @@ def _descend(
     return y + tau_new * (z_new - y) - p, y, average + share * (y - average)
 
 
-@factory()
+@factory(last=True)
 def accelegrad(diameter: Positive, gradient_bound: Positive = 1.0, projection: Function | None = None) -> GradientTransformation:
     """AcceleGrad: two sequences, coupled with growing weights, under one adaptive step size.
 

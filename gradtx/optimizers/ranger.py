@@ -10,7 +10,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.wrappers.lookahead import lookahead
 
 
-@factory()
+@factory(last=True)
 def ranger(
     learning_rate: Rate,
     b1: Decay = 0.95,

@@ -42,7 +42,7 @@ def _move(m: jax.Array, p: jax.Array, average: jax.Array, y: jax.Array, *, share
     return average + share * (y - average) - p
 
 
-@factory()
+@factory(last=True)
 def unixgrad(diameter: Positive, projection: Function | None = None) -> GradientTransformation:
     """UniXGrad: an extra-gradient step at weighted averages, under a step size set by how much the two gradients differ.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.evaluation import gradient_at
-from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state, with_extra_args_support
+from gradtx.core.base import EmptyState, GradientTransformation, check_not_last, init_empty_state
 from gradtx.core.checks import Domain, Flag, PositiveInt, Transformation
 from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, widen
 from gradtx.core.numerics import guarded_ratio, zero_count
@@ -69,7 +69,7 @@ def normalize() -> GradientTransformation:
     return GradientTransformation(init_empty_state, update)
 
 
-@factory()
+@factory(last=lambda arguments: not arguments["opaque_mode"])
 def sam(
     optimizer: Transformation,
     adv_optimizer: Transformation,
@@ -82,7 +82,8 @@ def sam(
 
     `sam(sgd(0.1), chain(normalize(), sgd(0.05)))` is SAM with `rho` = 0.05. Unless opaque, each call of `update` is one of these
     steps, so that the parameters are perturbed ones after all but each `sync_period`-th call; `gradtx.eval_params(state, params)`
-    gives those to return to. `sam_wrapper` has no such states in between: prefer it in new code.
+    gives those to return to. An average of the parameters belongs inside, in `optimizer`: around it would count the perturbed ones.
+    `sam_wrapper` has no such states in between: prefer it in new code.
 
     Args:
       optimizer: the outer optimizer.
@@ -96,11 +97,11 @@ def sam(
 
     Returns:
       The transformation. Its update needs `params`; an opaque one also `grad_fn(params, i)`, which gives the gradient at the
-      parameters after `i + 1` steps uphill.
+      parameters after `i + 1` steps uphill. Unless opaque, nothing may change its updates before they are applied.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, `params` or `grad_fn` was not passed to `update`, or a member of an
-        opaque SAM calls `grad_fn` itself.
+      ValueError, TypeError: an argument outside its domain, `params` or `grad_fn` was not passed to `update`, or a member calls
+        `grad_fn` itself.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -114,10 +115,8 @@ def sam(
     **Differs:** the cache is float32 for half-precision parameters; optimizers that are not due are not run, so that what they
     would have made of a NaN goes nowhere. In Optax `sync_period` = 1 steps from the parameters before last.
     """
-    if opaque_mode:
-        outer, adversary = inner_of("sam", optimizer, "optimizer"), inner_of("sam", adv_optimizer, "adv_optimizer")
-    else:
-        outer, adversary = with_extra_args_support(optimizer), with_extra_args_support(adv_optimizer)
+    check_not_last("sam", "adv_optimizer", adv_optimizer)
+    outer, adversary = inner_of("sam", optimizer, "optimizer"), inner_of("sam", adv_optimizer, "adv_optimizer")
 
     def init(params: Any) -> SAMState:
         return SAMState(zero_count(), outer.init(params), adversary.init(params), None if opaque_mode else copies(params))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation, with_extra_args_support
+from gradtx.core.base import GradientTransformation, check_not_last, with_extra_args_support
 from gradtx.core.checks import Flag, Transformation
 from gradtx.core.leaves import cast_like, map_leaves, widen
 from gradtx.core.values import factory
@@ -47,6 +47,7 @@ def cautious(inner: Transformation, *, flip_sign: Flag = True) -> GradientTransf
 
     Raises:
       TypeError: an argument outside its domain.
+      ValueError: `inner` keeps averages of the parameters (`ema_params`, `lookahead_wrapper`, ...): put `cautious` inside it.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -59,6 +60,7 @@ def cautious(inner: Transformation, *, flip_sign: Flag = True) -> GradientTransf
     Source: Liang et al. 2024, "Cautious Optimizers: Improving Training with One Line of Code", arXiv:2411.16085, algorithm 1, with
     the normalization of the authors' code (the paper divides by the number of ones plus 1).
     """
+    check_not_last("cautious", "inner", inner)
     tx = with_extra_args_support(inner)
 
     def init(params: Any) -> CautiousState:

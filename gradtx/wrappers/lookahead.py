@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core import checks
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import GradientTransformation, with_extra_args_support
+from gradtx.core.base import GradientTransformation, check_not_last, with_extra_args_support
 from gradtx.core.checks import Flag, Fraction, PositiveInt, Transformation
 from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, widen
 from gradtx.core.numerics import zero_count
@@ -55,7 +55,7 @@ def _select(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)
 
 
-@factory()
+@factory(last=True)
 def lookahead(
     fast_optimizer: Transformation, sync_period: PositiveInt, slow_step_size: Fraction, reset_state: Flag = False
 ) -> GradientTransformation:
@@ -80,8 +80,8 @@ def lookahead(
       the whole chain, and no scaling after it. Every extra argument reaches the wrapped transformation.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, `params` was not passed to `update`, or a state that was made from a
-        pair meets plain parameters.
+      ValueError, TypeError: an argument outside its domain, `fast_optimizer` keeps averages of the parameters itself, `params` was
+        not passed to `update`, or a state that was made from a pair meets plain parameters.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -99,6 +99,7 @@ def lookahead(
     **Differs:** Optax demands the pair, drops extra arguments, selects by arithmetic on booleans (a NaN in what is not selected
     stays, and a random key in the state is an error), and resets the state for the weights before the last step.
     """
+    check_not_last("lookahead", "fast_optimizer", fast_optimizer)
     inner = with_extra_args_support(fast_optimizer)
 
     def init(params: Any) -> LookaheadState:
@@ -130,7 +131,7 @@ def lookahead(
     return GradientTransformation(init, update)
 
 
-@factory()
+@factory(last=True)
 def lookahead_wrapper(
     inner: Transformation, sync_period: PositiveInt = 5, slow_step_size: Fraction = 0.5
 ) -> GradientTransformation:
@@ -155,4 +156,5 @@ def lookahead_wrapper(
 
     Source: Zhang et al. 2019, arXiv:1907.08610, algorithm 1.
     """
+    check_not_last("lookahead_wrapper", "inner", inner)
     return lookahead(inner, sync_period, slow_step_size)

@@ -43,7 +43,7 @@ def _clean(p: jax.Array, v: jax.Array, *, back: Any) -> jax.Array:
     return p + back * v
 
 
-@factory()
+@factory(last=True)
 def momentum_sam(inner: Transformation, rho: Rate, beta: Decay = 0.9) -> GradientTransformation:
     """Momentum-SAM: gradients at `w - rho * v / |v|`, with `v = beta * v + g` the momentum: one gradient a step.
 

@@ -87,8 +87,8 @@ def looksam(
       >>> [round(float(x), 2) for x in turn]
       [-6.3, 0.7]
 
-    Source: Liu et al. 2022, arXiv:2203.02714, algorithm 1, without its layer-wise scaling. The default `alpha` is that of rollovd/looksam and
-    pytorch_optimizer.
+    Source: Liu et al. 2022, arXiv:2203.02714, algorithm 1, without its layer-wise scaling; the default `alpha` as in
+    rollovd/looksam and pytorch_optimizer.
 
     **Differs:** where `v` is as short as rounding errors (one parameter, or gradients that are parallel), it is taken as 0, whose
     direction the paper divides out of noise.

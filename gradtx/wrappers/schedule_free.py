@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from gradtx.compose.chain import chain
 from gradtx.core import checks
-from gradtx.core.base import GradientTransformation, with_extra_args_support
+from gradtx.core.base import GradientTransformation, check_not_last, with_extra_args_support
 from gradtx.core.checks import Decay, Domain, FloatDType, NonNegative, Number, PositiveInt, Rate, Transformation, scheduled_value
 from gradtx.core.leaves import cast_like, copies, is_masked_or_none, map_leaves, require_params, widen
 from gradtx.core.numerics import compute_dtype, default_float, guarded_ratio, is_tracer, promote, safe_increment, zero_count
@@ -120,7 +120,7 @@ def _interpolate(
     return z_new + b1 * (average - z_new) - y, average if x.shape == y.shape else x
 
 
-@factory()
+@factory(last=True)
 def schedule_free(
     base_optimizer: Transformation,
     learning_rate: Rate,
@@ -148,7 +148,8 @@ def schedule_free(
       The transformation; its update needs `params`. Nothing may change its updates before they are applied.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+      ValueError, TypeError: an argument outside its domain, `base_optimizer` keeps averages itself, or `params` was not passed to
+        `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -168,6 +169,7 @@ def schedule_free(
     and steps have one rate. Optax keeps `b1`, the weights and `z` in the parameters' dtype: in bfloat16 its sum of weights stalls,
     `b1` is 0.8984 in one place and 0.9 in another, and `x` gathers rounding errors.
     """
+    check_not_last("schedule_free", "base_optimizer", base_optimizer)
     base = with_extra_args_support(base_optimizer)
 
     def init(params: Any) -> ScheduleFreeState:
@@ -207,7 +209,7 @@ def _with_warmup(name: str, learning_rate: Any, warmup_steps: int | None) -> Any
     return warmup_constant_schedule(init_value=0.0, peak_value=learning_rate, warmup_steps=warmup_steps)
 
 
-@factory()
+@factory(last=True)
 def schedule_free_sgd(
     learning_rate: Rate = 1.0,
     warmup_steps: PositiveInt | None = None,
@@ -244,7 +246,7 @@ def schedule_free_sgd(
     return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
 
 
-@factory()
+@factory(last=True)
 def schedule_free_adamw(
     learning_rate: Rate = 0.0025,
     warmup_steps: PositiveInt | None = None,

@@ -129,3 +129,34 @@ def test_errors(call: Any, text: str) -> None:
     with pytest.raises((TypeError, ValueError)) as error:
         call()
     assert str(error.value) == text
+
+
+AVERAGING = {
+    "ema_params": gradtx.ema_params(gradtx.sgd(0.1), 0.9),
+    "swa": gradtx.swa(gradtx.sgd(0.1)),
+    "lookahead_wrapper": gradtx.lookahead_wrapper(gradtx.sgd(0.1)),
+    "momentum_sam": gradtx.momentum_sam(gradtx.sgd(0.1), 0.1),
+    "schedule_free": gradtx.accumulate(gradtx.schedule_free(gradtx.sgd(0.1), 0.1), 2),
+    "schedule_free_adamw": gradtx.schedule_free_adamw(0.1),
+    "ranger": gradtx.ranger(0.1),
+    "accelegrad": gradtx.accelegrad(1.0),
+}
+
+
+@pytest.mark.parametrize("name", AVERAGING)
+def test_what_changes_the_updates_of_an_average_is_refused(name: str) -> None:
+    tx = AVERAGING[name]
+    with pytest.raises(
+        ValueError,
+        match=rf"chain: argument 1 is .*, before scale\(step_size=2.0\), but the updates of {name} must be applied as they are\. Expected it last",
+    ):
+        gradtx.chain(gradtx.clip(1.0), tx, gradtx.identity(), gradtx.scale(2.0))
+    with pytest.raises(ValueError, match=rf"named_chain: argument 0 is .* the updates of {name} must be applied as they are"):
+        gradtx.named_chain(("a", tx), ("b", gradtx.scale(2.0)))
+    for wrapper, argument in (("cautious", "inner"), ("lookahead_wrapper", "inner"), ("schedule_free", "base_optimizer")):
+        with pytest.raises(
+            ValueError,
+            match=rf"{wrapper}: {argument} holds {name}\(.*, whose updates must be applied as they are, but {wrapper} changes them\. Put {wrapper} inside it\.",
+        ):
+            getattr(gradtx, wrapper)(tx, **({"learning_rate": 0.1} if wrapper == "schedule_free" else {}))
+    gradtx.chain(gradtx.clip(1.0), tx, gradtx.monitor({"size": gradtx.tree.norm}), gradtx.identity())

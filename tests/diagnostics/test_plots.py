@@ -11,6 +11,7 @@ import pytest
 
 import gradtx
 from gradtx.diagnostics import Landscape1D, Landscape2D, SpectralDensity, plots
+from gradtx.diagnostics.lr_range import LearningRates
 
 mpl.use("Agg")
 X = np.linspace(-1, 1, 5)
@@ -100,6 +101,34 @@ def test_singular_values() -> None:
     ax = drawn(plots.singular_values({"diagonal": np.diag([1.0, 4.0, 2.0]), "zero": np.zeros((2, 3))}))
     np.testing.assert_allclose(values(ax.lines[0]), [1, 0.5, 0.25])
     np.testing.assert_allclose(values(ax.lines[1]), [0, 0])
+
+
+RANGE = LearningRates(
+    jnp.asarray([0.01, 0.1, 1.0]),
+    jnp.asarray([4.0, 2.0, jnp.nan]),
+    jnp.asarray([4.0, 3.0, jnp.nan]),
+    jnp.asarray(0.1),
+    jnp.asarray(2),
+)
+FIXED = LearningRates(
+    jnp.asarray([0.01, 1.0]), jnp.asarray([[4.0, 3.0], [4.0, jnp.nan]]), jnp.zeros((2, 2)), jnp.asarray(0.01), jnp.asarray([2, 1])
+)
+
+
+def test_range_of_rates() -> None:
+    ax = drawn(plots.lr_range_test(RANGE))
+    np.testing.assert_array_equal(values(ax.lines[0]), [4, 2, np.nan])
+    np.testing.assert_array_equal(values(ax.lines[1]), [4, 3, np.nan])
+    assert ax.get_xscale() == "log"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["loss", "its running mean", "suggested: 0.1"]
+    assert ax.get_ylim() == pytest.approx((1.9, 4.2))
+
+
+def test_fixed_rates() -> None:
+    ax = drawn(plots.lr_range_test(FIXED._replace(suggestion=jnp.asarray(jnp.nan))))
+    np.testing.assert_allclose(values(ax.lines[0]), [3.0])  # the rate that did not explode
+    np.testing.assert_allclose(ax.lines[1].get_xdata(), [1.0])
+    assert len(ax.lines) == 2
 
 
 def flat_axes() -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,6 +88,117 @@ def sam(inner: Any) -> Plain:
     return Plain(inner.init, update)
 
 
+def length(*trees: Any) -> jax.Array:
+    return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(trees)))
+
+
+def dot(a: Any, b: Any) -> jax.Array:
+    return sum(jax.tree.leaves(tree(lambda x, y: jnp.sum(x * y), a, b)), jnp.zeros(()))
+
+
+def uphill(g: Any, p: Any, grad_fn: Any) -> Any:
+    """SAM's gradient."""
+    norm = length(g)
+    return grad_fn(tree(lambda x, y: x + 0.1 * y / norm, p, g) if norm > 0 else p)
+
+
+def asam(inner: Any) -> Plain:
+    def update(g: Any, s: Any, p: Any, *, grad_fn: Any, **extra: Any) -> Any:
+        t = tree(lambda x: jnp.abs(x) + 0.01 if x.ndim > 1 else jnp.ones_like(x), p)
+        h = tree(jnp.multiply, t, g)
+        norm = length(h)
+        point = tree(lambda x, t, h: x + 0.1 * t * h / norm, p, t, h) if norm > 0 else p
+        return inner.update(grad_fn(point), s, p, **extra)
+
+    return Plain(inner.init, update)
+
+
+def gsam(inner: Any) -> Plain:
+    def update(g: Any, s: Any, p: Any, *, grad_fn: Any, **extra: Any) -> Any:
+        worst = uphill(g, p, grad_fn)
+        share = dot(g, worst) / dot(worst, worst) if length(worst) > 0 else 0.0
+        return inner.update(tree(lambda w, x: w - 0.4 * (x - share * w), worst, g), s, p, **extra)
+
+    return Plain(inner.init, update)
+
+
+def looksam(inner: Any) -> Plain:
+    def update(g: Any, s: Any, p: Any, *, grad_fn: Any, **extra: Any) -> Any:
+        n, turn, state = s
+        if n == 0:
+            worst = uphill(g, p, grad_fn)
+            across = tree(lambda w, x: w - dot(g, worst) / dot(g, g) * x, worst, g) if length(g) > 0 else zeros(g)
+            size = length(across)
+            turn = tree(lambda x: x / size, across) if size > 1e-13 else zeros(g)
+            out = worst
+        else:
+            size = length(g)
+            out = tree(lambda x, v: x + 0.7 * size * v, g, turn)
+        u, state = inner.update(out, state, p, **extra)
+        return u, ((n + 1) % 2, turn, state)
+
+    return Plain(lambda p: (0, zeros(p), inner.init(p)), update)
+
+
+def momentum_sam(inner: Any) -> Plain:
+    def away(v: Any) -> Any:
+        size = length(v)
+        return tree(lambda x: 0.1 * x / size if size > 0 else 0 * x, v)
+
+    def update(g: Any, s: Any, p: Any, **extra: Any) -> Any:
+        v, state = s
+        clean = tree(jnp.add, p, away(v))
+        u, state = inner.update(g, state, clean, **extra)
+        v = tree(lambda m, x: 0.9 * m + x, v, g)
+        return tree(lambda w, d, e, x: w + d - e - x, clean, u, away(v), p), (v, state)
+
+    return Plain(lambda p: (zeros(p), inner.init(p)), update)
+
+
+def schedule_free(inner: Any) -> Plain:
+    def update(g: Any, s: Any, p: Any, **extra: Any) -> Any:
+        n, x, z, state = s
+        u, state = inner.update(g, state, p, **extra)
+        z = tree(jnp.add, z, u)
+        x = tree(lambda a, b: a + (b - a) / (n + 1), x, z)
+        return tree(lambda a, b, y: 0.9 * a + 0.1 * b - y, x, z, p), (n + 1, x, z, state)
+
+    return Plain(lambda p: (0, p, p, inner.init(p)), update)
+
+
+def in_turns(inner: Any) -> Plain:
+    """Optax's SAM: a step uphill, then one of the optimizer from where it began."""
+
+    def update(g: Any, s: Any, p: Any, **extra: Any) -> Any:
+        start, state = s
+        if start is None:
+            size = length(g)
+            return tree(lambda x: 0.1 * x / size if size > 0 else x, g), (p, state)
+        u, state = inner.update(g, state, start, **extra)
+        return tree(lambda x, c, q: c + x - q, u, start, p), (None, state)
+
+    return Plain(lambda p: (None, inner.init(p)), update)
+
+
+def plateau(inner: Any) -> Plain:
+    def update(g: Any, s: Any, p: Any, *, value: Any, **extra: Any) -> Any:
+        best, scale, state = s
+        u, state = inner.update(g, state, p, value=value, **extra)
+        scale = scale if value < best else scale / 2
+        return tree(lambda x: scale * x, u), (min(best, float(value)), scale, state)
+
+    return Plain(lambda p: (np.inf, 1.0, inner.init(p)), update)
+
+
+def every_second(inner: Any) -> Plain:
+    def update(g: Any, s: Any, p: Any, **extra: Any) -> Any:
+        total, state = s
+        u, state = inner.update(g, state, p, **extra)
+        return (zeros(u), (u, state)) if total is None else (tree(jnp.add, total, u), (None, state))
+
+    return Plain(lambda p: (None, inner.init(p)), update)
+
+
 def same(inner: Any) -> Plain:
     return Plain(inner.init, inner.update)
 
@@ -101,6 +213,16 @@ WRAPPERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Plain]]] = {
     "ema_params": (lambda tx: gradtx.ema_params(tx, 0.9), same),
     "swa": (lambda tx: gradtx.swa(tx, 2), same),
     "sam_wrapper": (lambda tx: gradtx.sam_wrapper(tx, 0.1), sam),
+    "asam": (lambda tx: gradtx.asam(tx, 0.1), asam),
+    "gsam": (lambda tx: gradtx.gsam(tx, 0.1), gsam),
+    "looksam": (lambda tx: gradtx.looksam(tx, 0.1, every_k=2), looksam),
+    "momentum_sam": (lambda tx: gradtx.momentum_sam(tx, 0.1), momentum_sam),
+    "sam": (lambda tx: gradtx.sam(tx, gradtx.chain(gradtx.normalize(), gradtx.sgd(0.1))), in_turns),
+    "schedule_free": (lambda tx: gradtx.schedule_free(tx, 0.1), schedule_free),
+    "MultiSteps": (lambda tx: gradtx.MultiSteps(tx, 2).gradient_transformation(), accumulate),
+    "apply_every": (lambda tx: gradtx.chain(tx, gradtx.apply_every(2)), every_second),
+    "reduce_on_plateau": (lambda tx: gradtx.chain(tx, gradtx.reduce_on_plateau(0.5, patience=1, rtol=0.0)), plateau),
+    "snapshot": (lambda tx: gradtx.chain(tx, gradtx.snapshot("size", gradtx.tree.norm)), same),
     "masked": (lambda tx: gradtx.masked(tx, gradtx.by_path({}, default=True)), same),
 }
 OPTIMIZERS = {
@@ -110,7 +232,27 @@ OPTIMIZERS = {
     "clipped novograd": gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.novograd(0.1)),
     "msign": gradtx.chain(gradtx.scale_by_msign(method="svd"), gradtx.scale(-0.1)),
 }
-REFUSED = {("accumulate", "sam_wrapper"): "calls grad_fn", ("sam_wrapper", "sam_wrapper"): "calls grad_fn itself"}
+TWO_GRADIENTS = ("sam_wrapper", "asam", "gsam", "looksam")
+REFUSED = {
+    (outer, inner): "calls grad_fn"
+    for outer in (*TWO_GRADIENTS, "momentum_sam", "sam", "accumulate", "MultiSteps")
+    for inner in TWO_GRADIENTS
+}
+LAST = (
+    "lookahead_wrapper",
+    "ema_params",
+    "swa",
+    "momentum_sam",
+    "sam",
+    "schedule_free",
+)  # their updates must be applied as they are
+REFUSED |= {
+    (outer, inner): "must be applied as they are"
+    for outer in ("lookahead_wrapper", "cautious", "schedule_free", "apply_every", "reduce_on_plateau")
+    for inner in LAST
+}
+PASSES = ("ema_params", "swa", "masked", "snapshot", "reduce_on_plateau")  # hand each gradient on as it is
+VALUES = np.array([1.0, 0.8, 0.9, 0.7, 0.75, 0.8, 0.6])  # of the loss, step by step
 
 
 def gradient(p: Any) -> Any:
@@ -125,23 +267,23 @@ def batches(skips: bool) -> np.ndarray:
 
 def scanned(txs: list[Any], factors: list[np.ndarray], params: Any) -> list[Any]:
     def path(tx: Any, factors: Any) -> Any:
-        def step(carry: Any, c: Any) -> Any:
-            p, s = carry
+        def step(carry: Any, row: Any) -> Any:
+            (p, s), (c, value) = carry, row
             fn = lambda q: tree(lambda x: c * x, gradient(q))  # noqa: E731
-            u, s = tx.update(fn(p), s, p, grad_fn=fn)
+            u, s = tx.update(fn(p), s, p, grad_fn=fn, value=value)
             p = gradtx.apply_updates(p, u)
             return (p, s), p
 
-        return jax.lax.scan(step, (params, tx.init(params)), jnp.asarray(factors))[1]
+        return jax.lax.scan(step, (params, tx.init(params)), (jnp.asarray(factors), jnp.asarray(VALUES)))[1]
 
     return jax.jit(lambda: [path(tx, c) for tx, c in zip(txs, factors, strict=True)])()
 
 
 def by_hand(tx: Plain, factors: np.ndarray, params: Any) -> Any:
     p, s, path = params, tx.init(params), []
-    for c in factors:
+    for c, value in zip(factors, VALUES, strict=True):
         fn = lambda q: tree(lambda x: c * x, gradient(q))  # noqa: B023, E731
-        u, s = tx.update(fn(p), s, p, grad_fn=fn)
+        u, s = tx.update(fn(p), s, p, grad_fn=fn, value=jnp.asarray(value))
         p = tree(jnp.add, p, u)
         path.append(p)
     return tree(lambda *xs: jnp.stack(xs), *path)
@@ -181,31 +323,61 @@ def test_around_each_other(outer: str) -> None:
         inners[name] = (
             make(base),
             plain(Plain(base.init, base.update)),
-            plain is skip and outer in ("ema_params", "swa", "masked"),
+            plain is skip and outer in PASSES,
         )
     check(outer, inners)
 
 
+def test_in_a_chain_what_must_be_applied_as_it_is_stands_last() -> None:
+    half, norm = gradtx.scale(0.5), gradtx.snapshot("size", gradtx.tree.norm)
+    for name in LAST:
+        tx = WRAPPERS[name][0](gradtx.sgd(0.1))
+        for before in (tx, gradtx.chain(gradtx.clip(1.0), tx), gradtx.masked(tx, {"w": True})):
+            text = re.escape(
+                f"chain: argument 0 is {before!r}, before {half!r}, but the updates of {name} must be applied as they are. "
+            )
+            with pytest.raises(ValueError, match=text + "Expected it last, with what changes updates inside it"):
+                gradtx.chain(before, half)
+            with pytest.raises(ValueError, match=r"^named_chain: argument 0 is .*must be applied as they are"):
+                gradtx.named_chain(("a", before), ("b", norm), ("c", half))
+        assert gradtx.chain(half, tx, norm, gradtx.identity()).init({"w": jnp.ones(2)})
+    uphill = gradtx.chain(gradtx.normalize(), gradtx.sgd(1.0))
+    tx, w = gradtx.chain(gradtx.sam(gradtx.sgd(0.1), uphill, opaque_mode=True), half), jnp.array([3.0, 4.0])
+    updates, _ = tx.update(w, tx.init(w), w, grad_fn=lambda w, i: w)  # of an opaque one the state holds no parameters
+    np.testing.assert_allclose(updates, [-0.18, -0.24], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"^sam: adv_optimizer holds swa\(.* Put sam inside it\.$"):
+        gradtx.sam(gradtx.sgd(0.1), gradtx.swa(uphill))
+
+
 def test_in_a_partition_and_under_vmap() -> None:
-    params = {"a": jnp.ones(3), "b": jnp.full((2, 2), 2.0)}
-    txs = {name: make(gradtx.adam(0.1)) for name, (make, _) in WRAPPERS.items()}
-    grads = tree(jnp.cos, params)
-    rates = jnp.array([0.1, 0.2])
-    for name, tx in txs.items():
-        both = gradtx.partition({"x": tx, "y": gradtx.sgd(0.1)}, {"a": "x", "b": "y"})
-        whole, _ = both.update(grads, both.init(params), params, grad_fn=gradient)
-        alone, _ = tx.update({"a": grads["a"]}, tx.init({"a": params["a"]}), {"a": params["a"]}, grad_fn=gradient)
-        np.testing.assert_allclose(whole["a"], alone["a"], rtol=1e-6, err_msg=name)
-        np.testing.assert_allclose(whole["b"], -0.1 * grads["b"], rtol=1e-6)
+    params, rates = {"a": jnp.ones(3), "b": jnp.full((2, 2), 2.0)}, jnp.array([0.1, 0.2])
 
-        def one(rate: Any, make: Any = WRAPPERS[name][0]) -> Any:
-            swept = make(gradtx.sgd(rate))
-            return swept.update(grads, swept.init(params), params, grad_fn=gradient)[0]
+    def last(tx: Any, params: Any) -> Any:
+        """The parameters after three steps."""
 
-        together = jax.vmap(one)(rates)
-        for i in range(2):
-            for leaf in params:
-                np.testing.assert_allclose(together[leaf][i], one(rates[i])[leaf], rtol=1e-6, err_msg=name)
+        def step(carry: Any, _: None) -> Any:
+            p, s = carry
+            u, s = tx.update(gradient(p), s, p, grad_fn=gradient, value=1.0)
+            return (gradtx.apply_updates(p, u), s), None
+
+        return jax.lax.scan(step, (params, tx.init(params)), None, length=3)[0][0]
+
+    @jax.jit
+    def run(params: Any, rates: Any) -> Any:
+        sgd, found = last(gradtx.sgd(0.1), {"b": params["b"]}), {}
+        for name, (make, _) in WRAPPERS.items():
+            tx = make(gradtx.adam(0.1))
+            both = gradtx.partition({"x": tx, "y": gradtx.sgd(0.1)}, {"a": "x", "b": "y"})
+            one = lambda rate, make=make: last(make(gradtx.sgd(rate)), params)  # noqa: E731
+            alone = last(tx, {"a": params["a"]}) | sgd
+            found[name] = last(both, params), alone, jax.vmap(one)(rates), tree(lambda *us: jnp.stack(us), *map(one, rates))
+        return found
+
+    for name, (whole, alone, together, singly) in run(params, rates).items():
+        for leaf in params:
+            np.testing.assert_allclose(whole[leaf], alone[leaf], rtol=1e-6, err_msg=f"{name} in a partition")
+            np.testing.assert_allclose(together[leaf], singly[leaf], rtol=1e-6, err_msg=f"{name} under vmap")
+            assert float(jnp.max(jnp.abs(together[leaf][0] - together[leaf][1]))) > 1e-3, name
 
 
 SHARDED = """
@@ -221,7 +393,7 @@ for kind in (AxisType.Auto, AxisType.Explicit):
         def run(p):
             s = tx.init(p)
             for _ in range(3):
-                u, s = tx.update(gradient(p), s, p, grad_fn=gradient)
+                u, s = tx.update(gradient(p), s, p, grad_fn=gradient, value=1.0)
                 p = gradtx.apply_updates(p, u)
             return p
         alone = jax.jit(run)(params)

@@ -1,0 +1,253 @@
+"""Finding a learning rate: let it grow until the loss explodes, or try a few."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core import checks, leaves
+from gradtx.core.apply import apply_updates
+from gradtx.core.base import GradientTransformation, wants_of, with_extra_args_support
+from gradtx.core.checks import Decay, Domain, Function, Positive
+from gradtx.core.numerics import one_minus_power
+from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.values import checked
+from gradtx.diagnostics.inputs import Samples, scalar_loss
+
+DEFAULT_STEPS = 100
+"""How many steps a loss without batches is tested for."""
+
+
+TxFactory = Annotated[
+    Callable[[Any], Any],
+    Domain(
+        "a function from a learning rate to a transformation, such as gradtx.adam",
+        lambda value: callable(value) and not checks.is_transformation(value),
+        lambda value: " Write lambda rate: chain(..., adam(rate))." if checks.is_transformation(value) else "",
+    ),
+]
+Divergence = Annotated[float, Domain("a number > 1", lambda x: isinstance(x, (int, float)) and x > 1, numeric=True)]
+
+
+class LearningRates(NamedTuple):
+    """Losses under learning rates. R rates of T steps each; the range test has one run, whose rate grows.
+
+    Attributes:
+      learning_rates: of the steps, (T,), in the range test; else those that were tried, (R,).
+      losses: before each step, (T,) or (R, T); NaN after the first that is not finite.
+      smoothed: their bias-corrected running means, of the same shape.
+      suggestion: the rate to take, a scalar; NaN where there is none.
+      diverged_at: the step where the loss exploded, int32, () or (R,); T where it did not.
+    """
+
+    learning_rates: jax.Array
+    losses: jax.Array
+    smoothed: jax.Array
+    suggestion: jax.Array
+    diverged_at: jax.Array
+
+
+@checked
+def lr_range_test(
+    loss_fn: Function,
+    params: Any,
+    tx_factory: TxFactory,
+    batches: Any = (),
+    *,
+    min_lr: Positive = 1e-6,
+    max_lr: Positive = 10.0,
+    learning_rates: Any = None,
+    steps: Samples | None = None,
+    smoothing: Decay = 0.9,
+    divergence: Divergence = 4.0,
+) -> LearningRates:
+    """Tests learning rates in one compiled program: one that grows at each step, or several fixed ones side by side.
+
+    The range test trains once, at the rate `min_lr * (max_lr / min_lr)**(t / (T - 1))` in step t = 0 ... T - 1 of a `lax.scan`. Its
+    suggestion is the rate where the smoothed loss falls steepest against the logarithm of the rate, before it explodes. With
+    `learning_rates` it trains once from `params` at each of them, by `vmap`; the suggestion is the rate with the smallest mean loss
+    in the last tenth of the steps.
+
+    Args:
+      loss_fn: function of the parameters and a batch to the mean loss, a scalar.
+      params: tree of arrays to start from, the same for every rate.
+      tx_factory: function from a learning rate to an optimizer, such as `gradtx.adam`. It gets a schedule in the range test, and a
+        traced number with `learning_rates`.
+      batches: arguments of `loss_fn` after the parameters, one batch after another along a new leading axis: a tuple of such arrays
+        or trees, or one alone for a `loss_fn` of one. Or a list of equally large batches, `[(x, y), ...]`. `()` for a `loss_fn`
+        of the parameters alone.
+      min_lr, max_lr: the first and the last rate of the range test, > 0.
+      learning_rates: rates to try, each >= 0, in place of the range test.
+      steps: how many, at least 2; None is all batches, or 100 for `()`.
+      smoothing: decay of the running mean `s`, in [0, 1): `s = smoothing * s + (1 - smoothing) * loss`, divided by
+        `1 - smoothing**t`.
+      divergence: the loss exploded where it is not finite, or where its running mean rose above its least by more than
+        `divergence - 1` times that; > 1.
+
+    Returns:
+      `LearningRates(learning_rates, losses, smoothed, suggestion, diverged_at)`. Nothing is suggested (NaN) where the loss never
+      fell or always exploded. The first `1 / (1 - smoothing)` steps, a quarter at most, are not suggested: the mean has to settle.
+
+    Raises:
+      TypeError: `tx_factory` makes no transformation, the loss is no scalar, or a leaf of `params` is no floating array.
+      ValueError: `min_lr >= max_lr`, more steps than batches, an argument outside its domain.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> x = jax.random.normal(jax.random.key(0), (100, 16))  # 100 batches of 16
+      >>> loss = lambda w, x: 5 * jnp.mean((w - x) ** 2)  # its curvature is 10: gradient descent explodes above 2 / 10
+      >>> found = gradtx.lr_range_test(loss, jnp.array(3.0), gradtx.sgd, x, min_lr=1e-5)
+      >>> bool(0.01 < found.suggestion < 0.1), bool(0.2 < found.learning_rates[found.diverged_at] < 0.5)
+      (True, True)
+      >>> tried = gradtx.lr_range_test(loss, jnp.array(3.0), gradtx.sgd, x, learning_rates=[0.001, 0.05, 0.3])
+      >>> tried.suggestion, tried.losses.shape, tried.diverged_at
+      (Array(0.05, dtype=float32), (3, 100), Array([100, 100,   2], dtype=int32))
+
+    On CPUs XLA runs convolutions slowly inside compiled loops.
+
+    Source: Smith 2015, arXiv:1506.01186, section 3.3; the growth by a factor, the smoothing and `divergence` are those of fast.ai
+    (Howard and Gugger 2020, arXiv:2002.04688).
+    """
+    leaves.check_no_module(params)
+    leaves.check_leaves("params", params)
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
+    batches, steps = _stacked(batches, steps)
+    if learning_rates is None:
+        if not np.all(np.asarray(min_lr) < np.asarray(max_lr)):
+            raise ValueError(f"lr_range_test: min_lr is {min_lr!r} and max_lr is {max_lr!r}, expected min_lr < max_lr.")
+        rates, losses = _growing(loss_fn, tx_factory, steps, params, batches, min_lr, max_lr)
+    else:
+        rates = _rates(learning_rates)
+        losses = _fixed(loss_fn, tx_factory, steps, params, batches, rates)
+    skip = min(round(1 / (1 - float(np.asarray(smoothing)))), steps // 4)
+    return _read(rates, losses, smoothing, divergence, skip)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _growing(
+    loss_fn: Any, tx_factory: Any, steps: int, params: Any, batches: Any, low: Any, high: Any
+) -> tuple[jax.Array, jax.Array]:
+    low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
+
+    def schedule(count: Any) -> jax.Array:
+        return low * (high / low) ** (count / (steps - 1))
+
+    losses = _train(loss_fn, _made(tx_factory, schedule), steps, params, batches)
+    return schedule(jnp.arange(steps)), losses
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _fixed(loss_fn: Any, tx_factory: Any, steps: int, params: Any, batches: Any, rates: jax.Array) -> jax.Array:
+    return jax.vmap(lambda rate: _train(loss_fn, _made(tx_factory, rate), steps, params, batches))(rates)
+
+
+def _train(loss_fn: Any, tx: GradientTransformation, steps: int, params: Any, batches: Any) -> jax.Array:
+    """The losses of a run, NaN after the first that is not finite."""
+    loss_fn, wanted = scalar_loss(loss_fn), wants_of(tx)
+
+    def step(carry: tuple[Any, Any, jax.Array], batch: Any) -> tuple[Any, jax.Array]:
+        params, state, finite = carry
+
+        def loss(params: Any) -> jax.Array:
+            return loss_fn(params, *batch)
+
+        value, grad = jax.value_and_grad(loss)(params)
+        extra = {"value": value, "grad": grad, "value_fn": loss, "grad_fn": jax.grad(loss)}
+        extra = {name: argument for name, argument in extra.items() if name in wanted}
+        updates, state = tx.update(grad, state, params, **extra)
+        return (apply_updates(params, updates), state, finite & jnp.isfinite(value)), jnp.where(finite, value, jnp.nan)
+
+    start = (params, tx.init(params), jnp.asarray(True))
+    return jax.lax.scan(step, start, batches, length=steps)[1]
+
+
+def _made(tx_factory: Callable[[Any], Any], rate: Any) -> GradientTransformation:
+    with checks.calling("lr_range_test"):
+        tx = tx_factory(rate)
+    checks.check_argument("lr_range_test", "tx_factory(learning_rate)", tx, checks.TRANSFORMATION)
+    return with_extra_args_support(tx)
+
+
+@jax.jit
+def _read(rates: jax.Array, losses: jax.Array, smoothing: Any, divergence: Any, skip: Any) -> LearningRates:
+    """What the losses say."""
+    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+    smoothed = _smooth(losses, smoothing)
+    least = jax.lax.cummin(smoothed, axis=losses.ndim - 1)
+    rounding = jnp.finfo(losses.dtype).eps * jnp.abs(losses[..., :1])
+    exploded = ~(jnp.isfinite(losses) & (smoothed - least <= (divergence - 1) * jnp.abs(least) + rounding))
+    first = jnp.where(jnp.any(exploded, -1), jnp.argmax(exploded, -1), losses.shape[-1]).astype(jnp.int32)
+    suggestion = _least(rates, losses, first) if losses.ndim == 2 else _steepest(rates, smoothed, first, skip)
+    return LearningRates(rates, losses, smoothed, suggestion, first)
+
+
+def _smooth(losses: jax.Array, smoothing: Any) -> jax.Array:
+    """Bias-corrected running means along the last axis."""
+
+    def step(mean: jax.Array, loss: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean = smoothing * mean + (1 - smoothing) * loss
+        return mean, mean
+
+    means = jax.lax.scan(step, jnp.zeros_like(losses[..., 0]), jnp.moveaxis(losses, -1, 0))[1]
+    count = jnp.arange(1, losses.shape[-1] + 1)
+    return jnp.moveaxis(means, 0, -1) / one_minus_power(smoothing, count).astype(losses.dtype)
+
+
+def _steepest(rates: jax.Array, smoothed: jax.Array, exploded: jax.Array, skip: Any) -> jax.Array:
+    """Where the smoothed loss falls steepest: rates are equally spaced in their logarithm, so that differences are slopes."""
+    slopes = jnp.pad((smoothed[2:] - smoothed[:-2]) / 2, 1, constant_values=jnp.inf)
+    step = jnp.arange(len(rates))
+    slopes = jnp.where((step >= skip) & (step + 1 < exploded), slopes, jnp.inf)
+    best = jnp.argmin(slopes)
+    return jnp.where(slopes[best] < 0, rates[best], jnp.nan)
+
+
+def _least(rates: jax.Array, losses: jax.Array, exploded: jax.Array) -> jax.Array:
+    """The rate with the smallest mean loss in the last tenth, among those that did not explode."""
+    steps = losses.shape[1]
+    last = jnp.mean(losses[:, -math.ceil(steps / 10) :], 1)
+    last = jnp.where(exploded == steps, last, jnp.inf)
+    best = jnp.argmin(last)
+    return jnp.where(jnp.isfinite(last[best]), rates[best], jnp.nan)
+
+
+def _rates(learning_rates: Any) -> jax.Array:
+    rates = np.asarray(learning_rates)
+    if rates.ndim != 1 or not rates.size or rates.dtype.kind not in "iuf" or not np.all(np.isfinite(rates) & (rates >= 0)):
+        raise ValueError(f"lr_range_test: learning_rates is {learning_rates!r}, expected a list or array of finite numbers >= 0.")
+    return jnp.asarray(rates, jnp.float32)
+
+
+def _stacked(batches: Any, steps: int | None) -> tuple[tuple[Any, ...], int]:
+    """Batches along a leading axis of arrays, as many as steps."""
+    if isinstance(batches, list):
+        batches = _stack(batches)
+    batches = jax.tree.map(jnp.asarray, batches if isinstance(batches, tuple) else (batches,))
+    lengths = {"/".join(path) or ROOT: jnp.shape(leaf)[:1] for path, leaf in leaves_by_path(batches).items()}
+    if not lengths:
+        return (), DEFAULT_STEPS if steps is None else steps
+    if len(set(lengths.values())) > 1 or () in lengths.values():
+        found = ", ".join(f"{length[0] if length else 'none'} in `{path}`" for path, length in lengths.items())
+        raise ValueError(
+            f"lr_range_test: the leading axes of batches are {found}; expected equal ones, one batch after another along them."
+        )
+    ((total,),) = set(lengths.values())
+    if not 2 <= (total if steps is None else steps) <= total:
+        raise ValueError(
+            f"lr_range_test: steps is {steps}, but batches has {total}; expected at least 2 steps and a batch for each."
+        )
+    return jax.tree.map(lambda x: x[:steps], batches), total if steps is None else steps
+
+
+def _stack(listed: list[Any]) -> Any:
+    """One tree with a new leading axis, from equal trees."""
+    shapes = {(jax.tree.structure(batch), *map(np.shape, jax.tree.leaves(batch))) for batch in listed}
+    if len(shapes) != 1:
+        raise ValueError(
+            f"lr_range_test: batches is a list of {len(shapes)} kinds of batches, expected equal trees of equal shapes."
+        )
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *listed)

@@ -1,0 +1,209 @@
+"""What an optimizer does with every parameter, as a table; nothing is allocated."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.checks import Transformation
+from gradtx.core.leaves import check_leaves, check_no_module, is_inexact
+from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.values import checked
+from gradtx.core.watch import watching
+from gradtx.diagnostics.ownership import Node, foreign_name, is_frozen, nbytes, nodes, owners
+
+_NUMBERS = (3, 4)
+"""The columns of the table that hold numbers."""
+
+
+class ParameterSummary(NamedTuple):
+    """One parameter.
+
+    Attributes:
+      path: such as `layers/0/kernel`.
+      shape, dtype: its own.
+      transformations: what touches it, in order, each with what it is made of: `adam(scale_by_adam, scale_by_learning_rate)`.
+      nbytes: of the parameter itself.
+      state_bytes: of the state kept for it alone.
+      frozen: whether its update is always zero: `set_to_zero` reaches it, and nothing that follows in a chain
+        can add to its update.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    transformations: tuple[str, ...]
+    nbytes: int
+    state_bytes: int
+    frozen: bool
+
+    @property
+    def size(self) -> int:
+        """Its number of elements."""
+        return math.prod(self.shape)
+
+
+class Summary(NamedTuple):
+    """What an optimizer does with every parameter. Prints as a table.
+
+    Attributes:
+      rows: one `ParameterSummary` for each parameter, in the order of the tree.
+      shared_bytes: of the state that belongs to no single parameter: counts, rates, norms, matrices over all parameters.
+      notes: what needs attention: labels and masks that no parameter has, parameters that nothing touches, unknown parts.
+    """
+
+    rows: tuple[ParameterSummary, ...]
+    shared_bytes: int
+    notes: tuple[str, ...]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the parameters have in all."""
+        return sum(row.size for row in self.rows)
+
+    @property
+    def parameter_bytes(self) -> int:
+        """The bytes of the parameters."""
+        return sum(row.nbytes for row in self.rows)
+
+    @property
+    def state_bytes(self) -> int:
+        """The bytes of the whole state, the shared ones too: those of `tx.init(params)`."""
+        return sum(row.state_bytes for row in self.rows) + self.shared_bytes
+
+    @property
+    def state_bytes_per_parameter(self) -> float:
+        """`state_bytes / parameters`; 8 for Adam in float32, and a little for its counts."""
+        return self.state_bytes / max(1, self.parameters)
+
+    @property
+    def frozen(self) -> int:
+        """How many of the numbers never change."""
+        return sum(row.size for row in self.rows if row.frozen)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The rows and totals for JSON."""
+        rows = [row._asdict() | {"shape": list(row.shape), "transformations": list(row.transformations)} for row in self.rows]
+        totals = ("parameters", "parameter_bytes", "state_bytes", "state_bytes_per_parameter", "shared_bytes", "frozen")
+        return {"rows": rows} | {name: getattr(self, name) for name in totals} | {"notes": list(self.notes)}
+
+    def __str__(self) -> str:
+        header, *body = self._cells()
+        widths = [max(len(row[i]) for row in (header, *body)) for i in range(len(header))]
+        lines = []
+        for row in (header, *body):
+            cells = (cell.rjust(w) if i in _NUMBERS else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+            lines.append("  ".join(cells).rstrip())
+        rule = "-" * max(map(len, lines))
+        return "\n".join([lines[0], rule, *lines[1:], rule, *self._below()])
+
+    __repr__ = __str__
+
+    def __rich__(self) -> Any:
+        """The table for `rich.print`."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        header, *body = self._cells()
+        table = Table()
+        for i, name in enumerate(header):
+            table.add_column(name, justify="right" if i in _NUMBERS else "left")
+        for i, row in enumerate(body):
+            table.add_row(*map(Text, row), end_section=i == len(self.rows) - 1)
+        return Group(table, *map(Text, self._below()))
+
+    def _groups(self) -> dict[tuple[tuple[str, ...], bool], int]:
+        """Numbers for the different ways in which parameters are treated."""
+        groups: dict[tuple[tuple[str, ...], bool], int] = {}
+        for row in self.rows:
+            groups.setdefault((row.transformations, row.frozen), len(groups) + 1)
+        return groups
+
+    def _cells(self) -> Iterator[tuple[str, ...]]:
+        groups = self._groups()
+        yield "parameter", "shape", "dtype", "elements", "state bytes", "by"
+        for row in self.rows:
+            group = groups[row.transformations, row.frozen]
+            yield row.path, str(row.shape), row.dtype, f"{row.size:,}", f"{row.state_bytes:,}", f"[{group}]"
+        yield "shared", "", "", "", f"{self.shared_bytes:,}", ""
+        yield "total", "", "", f"{self.parameters:,}", f"{self.state_bytes:,}", ""
+
+    def _below(self) -> list[str]:
+        lines = []
+        for (transformations, frozen), group in self._groups().items():
+            lines.append(f"[{group}] {', '.join(transformations) or 'nothing declared'}{': frozen' if frozen else ''}")
+        lines.append(
+            f"{self.parameters:,} parameters, {self.frozen:,} of them frozen, in {self.parameter_bytes:,} bytes; "
+            f"{self.state_bytes:,} bytes of state, {self.state_bytes_per_parameter:.4g} a parameter"
+        )
+        return lines + [f"Note: {note}" for note in self.notes]
+
+
+@checked
+def summary(tx: Transformation, params: Any) -> Summary:
+    """A table of what an optimizer does with every parameter: what touches it, what state it has, whether it is frozen.
+
+    `tx.init` is traced, not run: nothing is allocated, and `params` may be shapes alone.
+
+    Args:
+      tx: any transformation. Those of other libraries take part in the bytes, not in the names.
+      params: the parameters, or `jax.eval_shape` of what makes them.
+
+    Returns:
+      A `Summary`: a table as text (`str`, `print`), also for `rich.print`; `as_dict()` for JSON; and the numbers themselves.
+      State belongs to a parameter where it lies in a tree like the parameters'. Its bytes add up to those of `tx.init(params)`.
+
+    Raises:
+      TypeError: `tx` is no transformation, or a leaf of `params` is no array.
+      ValueError: as `tx.init`: a pattern of `by_path` that matches no parameter, say.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.adamw(1e-3, mask=gradtx.by_path({".*bias": False}, default=True))
+      >>> print(gradtx.summary(tx, {"bias": jnp.zeros(16), "kernel": jnp.zeros((8, 16))}))
+      parameter  shape    dtype    elements  state bytes  by
+      -------------------------------------------------------
+      bias       (16,)    float32        16          128  [1]
+      kernel     (8, 16)  float32       128        1,024  [2]
+      shared                                           8
+      total                             144        1,160
+      -------------------------------------------------------
+      [1] adamw(scale_by_adam, scale_by_learning_rate)
+      [2] adamw(scale_by_adam, add_decayed_weights, scale_by_learning_rate)
+      144 parameters, 0 of them frozen, in 576 bytes; 1,160 bytes of state, 8.056 a parameter
+    """
+    check_no_module(params)
+    if not all(hasattr(x, "dtype") or is_inexact(x) for x in jax.tree.leaves(params)):
+        check_leaves("params", params)
+    rows: list[ParameterSummary] = []
+    notes: list[str] = []
+    belongs: list[int | None] = []
+
+    def init(params: Any) -> Any:
+        """Makes the state, and reads it while its tracers still tell who made what from which parameter."""
+        with watching() as seen:
+            state = tx.init(params)
+        roots = nodes(seen, params)
+        belongs.extend(owners(state, params, roots))
+        for i, (path, leaf) in enumerate(leaves_by_path(params).items()):
+            texts, rules = (tuple(x for node in roots for x in f(node, i)) for f in (Node.texts, Node.rules))
+            dtype = str(jnp.result_type(leaf))
+            rows.append(ParameterSummary("/".join(path) or ROOT, np.shape(leaf), dtype, texts, nbytes(leaf), 0, is_frozen(rules)))
+        if (name := foreign_name(tx)) is not None:
+            notes.append(f"tx is {name}, which no factory declared: which parameters it touches is not known.")
+        notes.extend(text for node in roots for text in node.foreign())
+        if not notes:
+            alone = [row.path for row in rows if not row.transformations]
+            notes.extend(f"nothing touches `{path}`: its gradient passes as its update, uphill." for path in alone)
+        notes.extend(text for node in roots for text in node.idle())
+        return state
+
+    state = jax.tree.leaves(jax.eval_shape(init, params))
+    sizes = dict.fromkeys([None, *range(len(rows))], 0)
+    for leaf, owner in zip(state, belongs, strict=True):
+        sizes[owner] += nbytes(leaf)
+    return Summary(tuple(row._replace(state_bytes=sizes[i]) for i, row in enumerate(rows)), sizes[None], tuple(notes))
