@@ -137,7 +137,7 @@ def test_zero_gradients_give_finite_updates(case: Case) -> None:
 
         return jax.lax.scan(step, tx.init(params), None, 2)
 
-    for dtype, result in jax.jit(lambda: {str(dtype): two_steps(tree(dtype)) for dtype in (jnp.float32, *HALF)})().items():
+    for dtype, result in jax.jit(lambda: {str(d): two_steps(tree(d)) for d in (jnp.float32, *HALF)})().items():
         for leaf in jax.tree.leaves(result):
             if jnp.issubdtype(leaf.dtype, jnp.inexact):
                 assert bool(jnp.all(jnp.isfinite(leaf))), (dtype, leaf)

@@ -121,9 +121,8 @@ def injected(
         return with_extra_args_support(call_with(inner_factory, {**others, **hyperparams}))
 
     first = {name: schedule(zero_count()) for name, schedule in schedules.items()}
-    with_extra_args_support(
-        call_with(inner_factory, {**arguments, **first})
-    )  # bad hyperparameters fail here, not at the first step
+    # Bad hyperparameters fail here, not at the first step.
+    example = with_extra_args_support(call_with(inner_factory, {**arguments, **first}))
 
     def init(params: Any) -> InjectHyperparamsState:
         count = zero_count()
@@ -141,6 +140,7 @@ def injected(
         updates, inner_state = inner(hyperparams).update(updates, state.inner_state, params, **extra_args)
         return updates, InjectHyperparamsState(safe_increment(state.count), hyperparams, inner_state)
 
+    update.inside = example  # type: ignore[attr-defined]  # whose extra arguments it takes, and which may have to stand last
     return GradientTransformation(init, update)
 
 

@@ -66,7 +66,7 @@ class GradientTransformation(_Pair):
             init = Init(call, inner_init.function, inner_init.composite)
             update = Update(call, inner_update.function, inner_update.composite, inner_update.wants)
         else:
-            wants = frozenset(_keyword_only(inner_update)) | wants_of(call.arguments)
+            wants = frozenset(_keyword_only(inner_update)) | wants_of((call.arguments, getattr(inner_update, "inside", ())))
             inner_update = with_extra_args_support(self).update
             init, update = Init(call, inner_init, composite), Update(call, inner_update, composite, wants)
         return GradientTransformation(init, update)
@@ -165,8 +165,8 @@ def last_of(arguments: Any) -> Any:
         call = getattr(arguments.update, "call", None)
         if call is None:
             return None
-        last = getattr(call.factory, "__gradtx_last__", False)
-        return arguments if (last(call.arguments) if callable(last) else last) else last_of(call.arguments)
+        last, inside = getattr(call.factory, "__gradtx_last__", False), getattr(arguments.update.function, "inside", ())
+        return arguments if (last(call.arguments) if callable(last) else last) else last_of((call.arguments, inside))
     if isinstance(arguments, Mapping):
         arguments = arguments.values()
     elif not isinstance(arguments, (list, tuple)):

@@ -12,14 +12,14 @@ import numpy as np
 from gradtx.core import checks, leaves
 from gradtx.core.apply import apply_updates
 from gradtx.core.base import GradientTransformation, wants_of, with_extra_args_support
-from gradtx.core.checks import Decay, Domain, Function, Positive
+from gradtx.core.checks import Decay, Domain, Function, Positive, PositiveInt
 from gradtx.core.numerics import one_minus_power
-from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.values import checked
+from gradtx.diagnostics.batches import gather
 from gradtx.diagnostics.inputs import Samples, scalar_loss
 
 DEFAULT_STEPS = 100
-"""How many steps a loss without batches is tested for."""
+"""How many steps are taken with one batch, or none."""
 
 
 TxFactory = Annotated[
@@ -64,6 +64,7 @@ def lr_range_test(
     steps: Samples | None = None,
     smoothing: Decay = 0.9,
     divergence: Divergence = 4.0,
+    batch_size: PositiveInt | None = None,
 ) -> LearningRates:
     """Tests learning rates in one compiled program: one that grows at each step, or several fixed ones side by side.
 
@@ -77,16 +78,17 @@ def lr_range_test(
       params: tree of arrays to start from, the same for every rate.
       tx_factory: function from a learning rate to an optimizer, such as `gradtx.adam`. It gets a schedule in the range test, and a
         traced number with `learning_rates`.
-      batches: arguments of `loss_fn` after the parameters, one batch after another along a new leading axis: a tuple of such arrays
-        or trees, or one alone for a `loss_fn` of one. Or a list of equally large batches, `[(x, y), ...]`. `()` for a `loss_fn`
-        of the parameters alone.
+      batches: a list (or other iterable) of equally large batches, one for each step, such as `[(x, y), ...]`, again from the first
+        after the last; or one tuple `(x, y)` for all steps, unless `batch_size` cuts it; `()` for a `loss_fn` of the parameters
+        alone.
       min_lr, max_lr: the first and the last rate of the range test, > 0.
       learning_rates: rates to try, each >= 0, in place of the range test.
-      steps: how many, at least 2; None is all batches, or 100 for `()`.
+      steps: how many, at least 2; None is one for each batch, or 100 where there is one batch.
       smoothing: decay of the running mean `s`, in [0, 1): `s = smoothing * s + (1 - smoothing) * loss`, divided by
         `1 - smoothing**t`.
       divergence: the loss exploded where it is not finite, or where its running mean rose above its least by more than
         `divergence - 1` times that; > 1.
+      batch_size: cuts one batch into batches of this size; a smaller rest is left out.
 
     Returns:
       `LearningRates(learning_rates, losses, smoothed, suggestion, diverged_at)`. Nothing is suggested (NaN) where the loss never
@@ -94,16 +96,16 @@ def lr_range_test(
 
     Raises:
       TypeError: `tx_factory` makes no transformation, the loss is no scalar, or a leaf of `params` is no floating array.
-      ValueError: `min_lr >= max_lr`, more steps than batches, an argument outside its domain.
+      ValueError: `min_lr >= max_lr`, batches of different shapes, an argument outside its domain.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
-      >>> x = jax.random.normal(jax.random.key(0), (100, 16))  # 100 batches of 16
+      >>> x = jax.random.normal(jax.random.key(0), (1600,))
       >>> loss = lambda w, x: 5 * jnp.mean((w - x) ** 2)  # its curvature is 10: gradient descent explodes above 2 / 10
-      >>> found = gradtx.lr_range_test(loss, jnp.array(3.0), gradtx.sgd, x, min_lr=1e-5)
+      >>> found = gradtx.lr_range_test(loss, jnp.array(3.0), gradtx.sgd, (x,), min_lr=1e-5, batch_size=16)
       >>> bool(0.01 < found.suggestion < 0.1), bool(0.2 < found.learning_rates[found.diverged_at] < 0.5)
       (True, True)
-      >>> tried = gradtx.lr_range_test(loss, jnp.array(3.0), gradtx.sgd, x, learning_rates=[0.001, 0.05, 0.3])
+      >>> tried = gradtx.lr_range_test(loss, jnp.array(3.0), gradtx.sgd, (x,), learning_rates=[0.001, 0.05, 0.3], batch_size=16)
       >>> tried.suggestion, tried.losses.shape, tried.diverged_at
       (Array(0.05, dtype=float32), (3, 100), Array([100, 100,   2], dtype=int32))
 
@@ -115,7 +117,7 @@ def lr_range_test(
     leaves.check_no_module(params)
     leaves.check_leaves("params", params)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
-    batches, steps = _stacked(batches, steps)
+    batches, steps = _stacked(batches, batch_size, steps)
     if learning_rates is None:
         if not np.all(np.asarray(min_lr) < np.asarray(max_lr)):
             raise ValueError(f"lr_range_test: min_lr is {min_lr!r} and max_lr is {max_lr!r}, expected min_lr < max_lr.")
@@ -149,8 +151,11 @@ def _train(loss_fn: Any, tx: GradientTransformation, steps: int, params: Any, ba
     """The losses of a run, NaN after the first that is not finite."""
     loss_fn, wanted = scalar_loss(loss_fn), wants_of(tx)
 
-    def step(carry: tuple[Any, Any, jax.Array], batch: Any) -> tuple[Any, jax.Array]:
+    counts = [leaf.shape[0] for leaf in jax.tree.leaves(batches)]
+
+    def step(carry: tuple[Any, Any, jax.Array], i: jax.Array) -> tuple[Any, jax.Array]:
         params, state, finite = carry
+        batch = jax.tree.map(lambda x: x[i % counts[0]], batches)
 
         def loss(params: Any) -> jax.Array:
             return loss_fn(params, *batch)
@@ -162,7 +167,7 @@ def _train(loss_fn: Any, tx: GradientTransformation, steps: int, params: Any, ba
         return (apply_updates(params, updates), state, finite & jnp.isfinite(value)), jnp.where(finite, value, jnp.nan)
 
     start = (params, tx.init(params), jnp.asarray(True))
-    return jax.lax.scan(step, start, batches, length=steps)[1]
+    return jax.lax.scan(step, start, jnp.arange(steps))[1]
 
 
 def _made(tx_factory: Callable[[Any], Any], rate: Any) -> GradientTransformation:
@@ -222,32 +227,17 @@ def _rates(learning_rates: Any) -> jax.Array:
     return jnp.asarray(rates, jnp.float32)
 
 
-def _stacked(batches: Any, steps: int | None) -> tuple[tuple[Any, ...], int]:
-    """Batches along a leading axis of arrays, as many as steps."""
-    if isinstance(batches, list):
-        batches = _stack(batches)
-    batches = jax.tree.map(jnp.asarray, batches if isinstance(batches, tuple) else (batches,))
-    lengths = {"/".join(path) or ROOT: jnp.shape(leaf)[:1] for path, leaf in leaves_by_path(batches).items()}
-    if not lengths:
-        return (), DEFAULT_STEPS if steps is None else steps
-    if len(set(lengths.values())) > 1 or () in lengths.values():
-        found = ", ".join(f"{length[0] if length else 'none'} in `{path}`" for path, length in lengths.items())
+def _stacked(batches: Any, batch_size: int | None, steps: int | None) -> tuple[tuple[Any, ...], int]:
+    """Batches along a new leading axis, and how many steps to take with them."""
+    listed = [batch for batch, _ in gather(batches, batch_size)]
+    shapes = [(jax.tree.structure(batch), *map(np.shape, jax.tree.leaves(batch))) for batch in listed]
+    if batch_size is not None and shapes[-1] != shapes[0]:  # the smaller rest of a batch that was cut
+        listed, shapes = listed[:-1], shapes[:-1]
+    if len(set(shapes)) != 1:
         raise ValueError(
-            f"lr_range_test: the leading axes of batches are {found}; expected equal ones, one batch after another along them."
+            f"lr_range_test: batches has {len(set(shapes))} kinds of batches, expected equal trees of equal shapes: one program "
+            "takes all steps."
         )
-    ((total,),) = set(lengths.values())
-    if not 2 <= (total if steps is None else steps) <= total:
-        raise ValueError(
-            f"lr_range_test: steps is {steps}, but batches has {total}; expected at least 2 steps and a batch for each."
-        )
-    return jax.tree.map(lambda x: x[:steps], batches), total if steps is None else steps
-
-
-def _stack(listed: list[Any]) -> Any:
-    """One tree with a new leading axis, from equal trees."""
-    shapes = {(jax.tree.structure(batch), *map(np.shape, jax.tree.leaves(batch))) for batch in listed}
-    if len(shapes) != 1:
-        raise ValueError(
-            f"lr_range_test: batches is a list of {len(shapes)} kinds of batches, expected equal trees of equal shapes."
-        )
-    return jax.tree.map(lambda *xs: jnp.stack(xs), *listed)
+    if steps is None:
+        steps = DEFAULT_STEPS if len(listed) == 1 else len(listed)
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *listed), steps

@@ -349,6 +349,21 @@ def test_in_a_chain_what_must_be_applied_as_it_is_stands_last() -> None:
         gradtx.sam(gradtx.sgd(0.1), gradtx.swa(uphill))
 
 
+def test_injected_hyperparameters_hide_nothing() -> None:
+    sgd = gradtx.sgd(0.1)
+    for make in (gradtx.sam_wrapper, gradtx.gsam):
+        tx = gradtx.masked(gradtx.inject_hyperparams(make)(sgd, rho=0.1), True)
+        with pytest.raises(ValueError, match="which calls grad_fn: it would see the last microbatch alone"):
+            gradtx.accumulate(tx, 2)
+        with pytest.raises(TypeError, match=r"unknown extra argument `gradfn`\. Did you mean 'grad_fn'\?"):
+            tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2), gradfn=gradient)
+    for tx in (gradtx.inject_hyperparams(gradtx.ema_params)(sgd, 0.9), gradtx.inject_hyperparams(gradtx.schedule_free_sgd)(0.1)):
+        with pytest.raises(ValueError, match="must be applied as they are"):
+            gradtx.chain(tx, gradtx.scale(0.5))
+        with pytest.raises(ValueError, match="must be applied as they are"):
+            gradtx.cautious(tx)
+
+
 def test_in_a_partition_and_under_vmap() -> None:
     params, rates = {"a": jnp.ones(3), "b": jnp.full((2, 2), 2.0)}, jnp.array([0.1, 0.2])
 
