@@ -9,7 +9,7 @@ import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.leaves import cast_like, check_leaves, is_masked_or_none, raise_other_shape
-from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
+from gradtx.core.paths import ROOT, leaves_by_path, path_str, structure_difference
 
 
 def eval_params(state: Any, params: Any) -> Any:
@@ -19,7 +19,7 @@ def eval_params(state: Any, params: Any) -> Any:
     Works inside `jit`. Under `masked` or `partition` only the leaves that an average covers change.
 
     Args:
-      state: state of any transformation, or one that holds such states. For `nnx.Optimizer` pass `optimizer.opt_state`.
+      state: state of any transformation, or a container of such states: a TrainState, `optimizer.opt_state` of an `nnx.Optimizer`.
       params: the parameters that the state belongs to.
 
     Returns:
@@ -28,6 +28,7 @@ def eval_params(state: Any, params: Any) -> Any:
       state are its own affair: the outermost one speaks.
 
     Raises:
+      TypeError: `state` is a transformation, or `params` is a state.
       ValueError: an average has another structure or shape than `params`, or two averages cover one leaf (a chain with two
         averaging optimizers): pass the one state that is meant.
 
@@ -41,6 +42,13 @@ def eval_params(state: Any, params: Any) -> Any:
       >>> gradtx.eval_params(state, params)["w"].round(4), gradtx.eval_params(gradtx.sgd(0.1).init(params), params) is params
       (Array([-0.3861], dtype=float32), True)
     """
+    if checks.is_transformation(state):
+        raise TypeError(f"eval_params: state is {checks.kind(state)}, expected the state that tx.init or tx.update returned.")
+    if next(_averaging(params), None) is not None:
+        raise TypeError(
+            f"eval_params: params is {checks.kind(params)}, which holds an average itself; were state and params swapped? "
+            "The call is eval_params(state, params)."
+        )
     own = leaves_by_path(params, is_leaf=is_masked_or_none)
     chosen, sources = dict(own), {}
     for place, node in _averaging(state):
@@ -90,7 +98,11 @@ def gradient_at(grad_fn: Callable[[Any], Any], point: Any, params: Any, updates:
         )
     gradient = grad_fn(cast_like(point, params))
     if jax.tree.structure(gradient) != jax.tree.structure(updates):
-        pair = " jax.value_and_grad gives a pair, of which the gradient is the second." if type(gradient) is tuple else ""
+        pair = ""
+        if type(gradient) is tuple:
+            first = bool(gradient) and jax.tree.structure(gradient[0]) == jax.tree.structure(updates)
+            pair = " jax.value_and_grad gives a pair, of which the gradient is the second."
+            pair = " jax.grad with has_aux gives a pair, of which the gradient is the first." if first else pair
         raise ValueError(
             f"{checks.where()}: {structure_difference('updates', updates, 'what grad_fn returns', gradient)}. "
             f"It must be a gradient with respect to the parameters, as `updates` are.{pair}"
@@ -109,3 +121,7 @@ def _averaging(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         items = zip(fields, node, strict=True) if fields else node.items() if isinstance(node, Mapping) else enumerate(node)
         for key, child in items:
             yield from _averaging(child, f"{place}/{key}" if place else str(key))
+    else:  # another container, such as a TrainState
+        for key, child in jax.tree_util.tree_leaves_with_path(node, is_leaf=lambda x: x is not node):
+            if key:
+                yield from _averaging(child, f"{place}/{path_str(key)}" if place else path_str(key))

@@ -100,14 +100,27 @@ def matrix_axes(rules: Mapping[str, Any] | None = None) -> Callable[[Any], Any]:
     return numbers
 
 
+AMBIGUOUS = "ambiguous"
+"""Why a parameter has no route."""
+
+
 def routes(rules: Sequence[tuple[re.Pattern[str], Any]], params: Any) -> list[Route]:
     """The route of every leaf, masked and missing ones included."""
     leaves = leaves_by_path(params, is_leaf=is_masked_or_none)
     if leaves:
         check_used("matrix_axes", [pattern for pattern, _ in rules], ["/".join(parts) or ROOT for parts in leaves])
-    return [
+    found = [
         Route(None, "masked") if is_masked_or_none(leaf) else _route(parts, np.shape(leaf), rules) for parts, leaf in leaves.items()
     ]
+    unclear = [parts for parts, route in zip(leaves, found, strict=True) if route.why == AMBIGUOUS]
+    if unclear:
+        first, *others = unclear
+        more = ", ".join(f"`{'/'.join(parts)}` {np.shape(leaves[parts])}" for parts in others)
+        raise ValueError(
+            f"{checks.where()}: the parameter `{'/'.join(first) or ROOT}` has shape {np.shape(leaves[first])}, and nothing tells "
+            f"which of its axes make a matrix.{_cure(first)}{f' So it is with {more}.' if more else ''}"
+        )
+    return found
 
 
 def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Sequence[tuple[re.Pattern[str], Any]]) -> Route:
@@ -116,8 +129,9 @@ def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Sequence[tuple
     for pattern, rule in rules:
         if pattern.fullmatch(path):
             if rule == "muon" and len(shape) != 2:
+                cure = _cure(parts) if len(shape) > 2 else " A vector or a number is no matrix: its rule can only be 'adam'."
                 raise ValueError(
-                    f"{checks.where()}: the rule of {pattern.pattern!r} is 'muon', but `{path}` has shape {shape}.{_cure(path)}"
+                    f"{checks.where()}: the rule of {pattern.pattern!r} is 'muon', but `{path}` has shape {shape}.{cure}"
                 )
             return Route(None if rule == "adam" else plain if rule == "muon" else rule, f"rule {pattern.pattern!r}")
     if len(shape) < 2:
@@ -135,10 +149,7 @@ def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Sequence[tuple
         numbers = MuonDimensionNumbers(axes[1:], 0) if output_first else MuonDimensionNumbers(axes[:-1], len(axes) - 1)
         return Route(numbers, "a convolution, by its name")
     if len(shape) > 2:
-        raise ValueError(
-            f"{checks.where()}: the parameter `{path}` has shape {shape}, and nothing tells which of its axes make a matrix."
-            f"{_cure(path)}"
-        )
+        return Route(None, AMBIGUOUS)
     fused = next((part for part in parts if _FUSED.fullmatch(part)), None)
     if fused is not None and name != "weight":
         if shape[1] != 3 * shape[0]:
@@ -151,11 +162,19 @@ def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Sequence[tuple
     return Route(plain, "a matrix")
 
 
-def _cure(path: str) -> str:
-    return (
-        f" Write a rule: gradtx.matrix_axes({{{path!r}: gradtx.MuonDimensionNumbers(reduction_axis=1, output_axis=2)}}) for "
-        "matrices along axis 0 (scanned layers, experts), MuonDimensionNumbers(0, (1, 2)) for heads on the output side, or 'adam'."
-    )
+def _cure(parts: tuple[str, ...]) -> str:
+    """The rules that may be meant, the likeliest first: Flax names the projections of its attention."""
+    into, out_of = "MuonDimensionNumbers(0, (1, 2))", "MuonDimensionNumbers((0, 1), 2)"
+    ways = {
+        into: "(inputs, heads, width) as one matrix",
+        "MuonDimensionNumbers(0, 2)": "a matrix for each head",
+        out_of: "(heads, width, outputs) as one matrix",
+        "MuonDimensionNumbers(1, 2)": "matrices along axis 0 (scanned layers, experts)",
+    }
+    likely = out_of if "out" in parts else into if {"query", "key", "value"} & set(parts) else "MuonDimensionNumbers(1, 2)"
+    others = "; ".join(f"{numbers} for {meaning}" for numbers, meaning in ways.items() if numbers != likely)
+    path = "/".join(parts) or ROOT
+    return f" Write a rule: gradtx.matrix_axes({{{path!r}: gradtx.{likely}}}) for {ways[likely]}; or {others}; or 'adam'."
 
 
 def numbers_for(what: str, numbers: Any, params: Any) -> list[MuonDimensionNumbers | None]:
@@ -182,7 +201,8 @@ def numbers_for(what: str, numbers: Any, params: Any) -> list[MuonDimensionNumbe
         path = "/".join(parts) or ROOT
         owner = next((parts[:i] for i in range(len(parts), -1, -1) if parts[:i] in given), None)
         if owner is None:
-            raise ValueError(f"{checks.where()}: {what} has nothing for the leaf `{path}`.")
+            hint = " Rules by path go through gradtx.matrix_axes({...})." if isinstance(numbers, Mapping) else ""
+            raise ValueError(f"{checks.where()}: {what} has nothing for the leaf `{path}`.{hint}")
         entry = given[owner]
         if is_masked_or_none(entry) or not math.prod(np.shape(leaf)):
             entries.append(None)

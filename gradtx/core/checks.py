@@ -160,7 +160,7 @@ def _transformation_hint(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " Unpack a list of transformations with a star: chain(*transformations)."
     if isinstance(value, (int, float)):
-        return " A learning rate becomes a transformation with scale_by_learning_rate(rate)."
+        return " Were arguments swapped? A learning rate alone becomes a transformation with scale_by_learning_rate(rate)."
     if callable(value):
         return " A schedule becomes a transformation with scale_by_learning_rate(schedule)."
     return ""

@@ -103,7 +103,7 @@ def _divided(row: Sequence[float], by: float) -> Row:
     return row[0] / by, row[1] / by**3, row[2] / by**5
 
 
-def newton_schulz_table(name: str, coefficients: Any, steps: int | None) -> Table:
+def newton_schulz_table(name: str, coefficients: Any, steps: int | None, argument: str = "coefficients") -> Table:
     """The rows that `steps` steps of named or given coefficients use.
 
     A name without a number of steps has its own: 4 for `polar_express`, 5 for the others. `polar_express` is made for the number
@@ -114,6 +114,7 @@ def newton_schulz_table(name: str, coefficients: Any, steps: int | None) -> Tabl
       name: who asks, for errors.
       coefficients: a name, one row of three numbers, or a table of such rows.
       steps: number of steps, or None.
+      argument: what errors call the coefficients.
 
     Raises:
       ValueError, TypeError: an unknown name, rows that are not three numbers, or steps below 1.
@@ -127,7 +128,7 @@ def newton_schulz_table(name: str, coefficients: Any, steps: int | None) -> Tabl
         if coefficients not in TABLES:
             known = ["polar_express", *TABLES]
             raise ValueError(
-                f"{name}: coefficients is {coefficients!r}, expected one of {', '.join(map(repr, known))}, a row of three numbers, "
+                f"{name}: {argument} is {coefficients!r}, expected one of {', '.join(map(repr, known))}, a row of three numbers, "
                 f"or a table of such rows.{did_you_mean(coefficients, known)}"
             )
         table = TABLES[coefficients]
@@ -140,7 +141,7 @@ def newton_schulz_table(name: str, coefficients: Any, steps: int | None) -> Tabl
             rows = np.tile(rows, (5, 1))
         if rows.ndim != 2 or rows.shape[1] != 3 or not len(rows) or not np.all(np.isfinite(rows)):
             raise TypeError(
-                f"{name}: coefficients is {kind(coefficients)} of shape {np.shape(rows)}, expected a name, a row of "
+                f"{name}: {argument} is {kind(coefficients)} of shape {np.shape(rows)}, expected a name, a row of "
                 "three finite numbers, or a table of such rows."
             )
         table = tuple((float(a), float(b), float(c)) for a, b, c in rows)

@@ -35,7 +35,7 @@ def explain(tx: Any, params: Any) -> str:
     checks.check_argument("explain", "tx", tx, checks.TRANSFORMATION)
     found = _muons(tx)
     if len(found) != 1:
-        raise ValueError(f"explain: tx has {len(found)} muon in it, expected one: {checks.kind(tx)}.")
+        raise ValueError(f"explain: tx has {len(found)} muon in it, expected one: {tx!r}.")
     numbers = found[0]["muon_weight_dimension_numbers"]
     numbers = matrix_axes() if numbers is None else numbers
     rows = [("parameter", "shape", "to", "why")]

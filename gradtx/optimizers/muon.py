@@ -258,9 +258,9 @@ def scale_by_muon(
 
 def _muon_table(name: str, ns_coeffs: Any, ns_steps: int) -> Any:
     if isinstance(ns_coeffs, str):
-        return newton_schulz_table(name, "jordan" if ns_coeffs == "standard" else ns_coeffs, ns_steps)
+        return newton_schulz_table(name, "jordan" if ns_coeffs == "standard" else ns_coeffs, ns_steps, "ns_coeffs")
     one_row = isinstance(ns_coeffs, (list, tuple)) and not any(isinstance(row, (list, tuple)) for row in ns_coeffs)
-    return newton_schulz_table(name, ns_coeffs, ns_steps if one_row or getattr(ns_coeffs, "ndim", 2) == 1 else None)
+    return newton_schulz_table(name, ns_coeffs, ns_steps if one_row or getattr(ns_coeffs, "ndim", 2) == 1 else None, "ns_coeffs")
 
 
 @factory()

@@ -24,6 +24,9 @@ class NamedTupleKey(NamedTuple):
         return f"{self.tuple_name}.{self.name}"
 
 
+REPORTS = frozenset(f"{name}.learning_rate" for name in ("ScaleByLearningRateState", "ScaleByScheduledLearningRateState"))
+"""Fields that a transformation writes and never reads."""
+
 Path = tuple[Any, ...]
 Filter = Callable[[Path, Any], bool]
 
@@ -106,7 +109,7 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
 
     Raises:
       KeyError: nothing has such a name.
-      ValueError: a fraction for an integer.
+      ValueError: a fraction for an integer; a learning rate that the state only reports, outside of `inject_hyperparams`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -119,7 +122,12 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
     `lax.scan` fails.
     """
     for key in kwargs:
-        if get_all_with_path(tree, key, filtering):
+        if found := get_all_with_path(tree, key, filtering):
+            if all(str(path[-1]) in REPORTS for path, _ in found):
+                raise ValueError(
+                    f"tree.set: {key!r} at {_paths(found)} only reports what the transformation uses; setting it changes nothing. "
+                    f"What gradtx.inject_hyperparams(adamw)({key}=...) makes can be set, for example."
+                )
             continue
         if turned_down := get_all_with_path(tree, key):
             raise KeyError(f"tree.set: {key!r} is found at {_paths(turned_down)}, but filtering turned that down.")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.compose.groups import cut
 from gradtx.core import checks
 from gradtx.core.base import GradientTransformation, wants_of, with_extra_args_support
 from gradtx.core.checks import Domain, Flag, FloatDType, PositiveInt, Transformation
@@ -202,8 +203,9 @@ def microbatched(value_and_grad_fn: Callable[..., Any], microbatches: int, *, ha
       has_aux: whether the loss gives `(value, aux)`.
 
     Returns:
-      A function of `(params, *batch)` that gives `(value, gradient)`, the means over microbatches summed in at least float32, in
-      the dtypes of a single one; with `has_aux` `((value, aux), gradient)`, `aux` with a leading axis of microbatches.
+      A function of `(params, *batch, **kwargs)` that gives `(value, gradient)`, the means over microbatches summed in at least
+      float32, in the dtypes of a single one; with `has_aux` `((value, aux), gradient)`, `aux` with a leading axis of microbatches.
+      Scalars, scalar keys and keyword arguments are not cut: they go to every microbatch (batch statistics, say).
 
     Raises:
       ValueError, TypeError: `microbatches` is no whole number >= 1, or does not divide a leading axis.
@@ -217,22 +219,21 @@ def microbatched(value_and_grad_fn: Callable[..., Any], microbatches: int, *, ha
     """
     checks.check_argument("microbatched", "microbatches", microbatches, checks.domain_of(PositiveInt) or checks.TRANSFORMATION)
 
-    def mean(params: Any, *batch: Any) -> Any:
-        for leaf in jax.tree.leaves(batch):
-            if jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] % microbatches:
-                raise ValueError(
-                    f"microbatched: the batch holds {checks.kind(leaf)}, expected arrays with a leading axis that {microbatches} "
-                    "microbatches divide."
-                )
-        parts = jax.tree.map(lambda x: jnp.reshape(x, (microbatches, -1, *jnp.shape(x)[1:])), batch)
-        first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(value_and_grad_fn, params, *first)
+    def mean(params: Any, *batch: Any, **kwargs: Any) -> Any:
+        parts, whole_again = cut("microbatched", "microbatches", batch, microbatches)
+        first = whole_again([x[0] for x in parts])
+        shapes = jax.eval_shape(value_and_grad_fn, params, *first, **kwargs)
+        if not (isinstance(shapes, tuple) and len(shapes) == 2 and isinstance(shapes[0], tuple) == has_aux):
+            raise TypeError(
+                f"microbatched: value_and_grad_fn gave {checks.kind(shapes)}, expected a pair (value, gradient), as "
+                "jax.value_and_grad(loss) gives, with has_aux ((value, aux), gradient)."
+            )
         (value_shape, _), grad_shape = shapes if has_aux else ((shapes[0], None), shapes[1])
         like = value_shape, grad_shape
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.promote_types(s.dtype, jnp.float32)), like)
 
         def add(total: Any, part: Any) -> Any:
-            out, grad = value_and_grad_fn(params, *part)
+            out, grad = value_and_grad_fn(params, *whole_again(part), **kwargs)
             value, aux = out if has_aux else (out, None)
             return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, (value, grad)), aux
 

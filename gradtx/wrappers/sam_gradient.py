@@ -5,11 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from gradtx.compose.groups import cut
 from gradtx.core.checks import Flag, Function, NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like, map_leaves, widen
-from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.values import checked
 from gradtx.linalg.ascent import Exponent, ascent
 from gradtx.wrappers.ascent import add
@@ -79,7 +78,7 @@ def sam_value_and_grad(
         return at_worst
 
     def by_group(params: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        parts, whole_again = _cut(args, groups)
+        parts, whole_again = cut(NAME, "groups", args, groups)
 
         def one(total: Any, part: Any) -> tuple[Any, Any]:
             value, gradient = at_worst(params, *whole_again(part), **kwargs)
@@ -90,27 +89,3 @@ def sam_value_and_grad(
         return ((loss, values[1]) if has_aux else loss), cast_like(total, params)
 
     return by_group
-
-
-def _cut(args: tuple[Any, ...], groups: int) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """The leaves with a leading axis, cut into parts along it, and the function that puts one part of each back in its place."""
-    leaves, treedef = jax.tree.flatten(args)
-    sizes = {"/".join(path) or ROOT: np.shape(leaf)[0] for path, leaf in leaves_by_path(args).items() if np.ndim(leaf)}
-    if not sizes:
-        raise ValueError(f"{NAME}: no argument after the parameters has a leading axis that groups={groups} could cut.")
-    first = next(iter(sizes.values()))
-    for path, size in sizes.items():
-        if size % groups or size != first:
-            raise ValueError(
-                f"{NAME}: argument `{path}` after the parameters has {size} entries on its leading axis, expected "
-                f"{'a multiple of groups=' + str(groups) if size % groups else str(first) + ', as the first argument has'}. "
-                "What belongs to no example goes to every group as a scalar or a keyword argument."
-            )
-    cut = [np.ndim(leaf) > 0 for leaf in leaves]
-    parts = [leaf.reshape(groups, -1, *np.shape(leaf)[1:]) for leaf, c in zip(leaves, cut, strict=True) if c]
-
-    def whole_again(part: list[Any]) -> Any:
-        new = iter(part)
-        return treedef.unflatten([next(new) if c else leaf for leaf, c in zip(leaves, cut, strict=True)])
-
-    return parts, whole_again

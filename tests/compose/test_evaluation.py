@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.training.train_state import TrainState
 
 import gradtx
 from gradtx.compose.evaluation import gradient_at
@@ -160,3 +161,33 @@ def test_second_gradients_are_taken_in_the_parameters_dtypes() -> None:
     half = {"w": jnp.ones(2, jnp.bfloat16)}
     gradient_at(gradient, {"w": jnp.ones(2)}, half, half)
     assert seen == [jnp.bfloat16]
+
+
+def test_containers_of_states() -> None:
+    tx, params = gradtx.ema_params(gradtx.sgd(1.0), 0.5), {"w": jnp.zeros(2)}
+    host = TrainState.create(apply_fn=None, params=params, tx=tx)
+    for _ in range(3):
+        host = host.apply_gradients(grads={"w": -jnp.ones(2)})
+    expected = gradtx.eval_params(host.opt_state, host.params)
+    assert not np.allclose(expected["w"], host.params["w"])
+    np.testing.assert_allclose(gradtx.eval_params(host, host.params)["w"], expected["w"])
+    optimizer = nnx.Optimizer(model := nnx.Linear(1, 2, rngs=nnx.Rngs(0)), tx, wrt=nnx.Param)
+    optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
+    own = nnx.state(model, nnx.Param)
+    np.testing.assert_allclose(
+        gradtx.eval_params(optimizer, own)["kernel"][...], gradtx.eval_params(optimizer.opt_state, own)["kernel"][...]
+    )
+
+
+def test_what_is_no_state_and_what_is_one() -> None:
+    tx, params = gradtx.ema_params(gradtx.sgd(1.0), 0.5), {"w": jnp.zeros(2)}
+    with pytest.raises(
+        TypeError,
+        match=r"^eval_params: state is a GradientTransformation, expected the state that tx\.init or tx\.update returned\.",
+    ):
+        gradtx.eval_params(tx, params)
+    with pytest.raises(
+        TypeError,
+        match=r"^eval_params: params is an? EmaParamsState, which holds an average itself; were state and params swapped\?",
+    ):
+        gradtx.eval_params(params, tx.init(params))

@@ -251,7 +251,7 @@ SGD, ADAM = gradtx.inject_hyperparams(gradtx.sgd)(0.1), gradtx.inject_hyperparam
             lambda: gradtx.inject_hyperparams(lambda rate: 3)(0.1),
             TypeError,
             "with_extra_args_support: tx is 3 (int), expected a gradient transformation (a pair of init and update). "
-            "A learning rate becomes a transformation with scale_by_learning_rate(rate).",
+            "Were arguments swapped? A learning rate alone becomes a transformation with scale_by_learning_rate(rate).",
         ),
         (
             lambda: SGD.update(PARAMS, ADAM.init(PARAMS)),

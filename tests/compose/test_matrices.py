@@ -104,8 +104,22 @@ def test_rules_print_compare_and_make_configs():
             (8, 2, 4),
             None,
             r"the parameter `blocks/query/kernel` has shape \(8, 2, 4\), and nothing tells which of its axes make a matrix\. Write a rule: "
-            r"gradtx\.matrix_axes\(\{'blocks/query/kernel': gradtx\.MuonDimensionNumbers\(reduction_axis=1, output_axis=2\)\}\) for "
-            r"matrices along axis 0 \(scanned layers, experts\), MuonDimensionNumbers\(0, \(1, 2\)\) for heads on the output side, or 'adam'\.",
+            r"gradtx\.matrix_axes\(\{'blocks/query/kernel': gradtx\.MuonDimensionNumbers\(0, \(1, 2\)\)\}\) for \(inputs, heads, width\) as one "
+            r"matrix; or MuonDimensionNumbers\(0, 2\) for a matrix for each head; MuonDimensionNumbers\(\(0, 1\), 2\) for \(heads, width, outputs\) "
+            r"as one matrix; MuonDimensionNumbers\(1, 2\) for matrices along axis 0 \(scanned layers, experts\); or 'adam'\.",
+        ),
+        (
+            "attention/out/kernel",
+            (2, 4, 8),
+            None,
+            r".*\{'attention/out/kernel': gradtx\.MuonDimensionNumbers\(\(0, 1\), 2\)\}\) for \(heads, .*",
+        ),
+        ("up", (2, 4, 8), None, r".*\{'up': gradtx\.MuonDimensionNumbers\(1, 2\)\}\) for matrices along axis 0 .*"),
+        (
+            "b",
+            (3,),
+            {"b": "muon"},
+            r"the rule of 'b' is 'muon', but `b` has shape \(3,\)\. A vector or a number is no matrix: its rule can only be 'adam'\.",
         ),
         (
             "qkv/kernel",
@@ -154,7 +168,17 @@ def test_errors_of_rules(rules, error, text):
 
 
 def test_errors_of_trees():
-    with pytest.raises(ValueError, match=r"^gradtx: n has nothing for the leaf `b`\.$"):
+    with pytest.raises(
+        ValueError, match=r"^gradtx: n has nothing for the leaf `b`\. Rules by path go through gradtx\.matrix_axes\(\{\.\.\.\}\)\.$"
+    ):
         numbers_for("n", {"a": Numbers()}, {"a": jnp.zeros((2, 2)), "b": jnp.zeros(2)})
     with pytest.raises(TypeError, match=r"^gradtx: n gives 3 \(int\) for `a`, expected MuonDimensionNumbers or None\.$"):
         numbers_for("n", {"a": 3}, {"a": jnp.zeros((2, 2))})
+
+
+def test_all_unclear_parameters_are_named():
+    params = {name: {"kernel": jnp.zeros((2, 4, 8))} for name in ("key", "out", "query")}
+    with pytest.raises(
+        ValueError, match=r"the parameter `key/kernel` has .* So it is with `out/kernel` \(2, 4, 8\), `query/kernel` \(2, 4, 8\)\.$"
+    ):
+        gradtx.matrix_axes()(params)

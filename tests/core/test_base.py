@@ -106,7 +106,7 @@ def test_pairs_with_extra_arguments_stay() -> None:
     ("tx", "text"),
     [
         (3, "tx is 3 (int), expected a gradient transformation (a pair of init and update). "
-            "A learning rate becomes a transformation with scale_by_learning_rate(rate)."),
+            "Were arguments swapped? A learning rate alone becomes a transformation with scale_by_learning_rate(rate)."),
         (gradtx.adam, "tx is the function adam, expected a gradient transformation (a pair of init and update). "
                       "This is the factory itself: call it, adam(...)."),
         ((no_extras, no_extras), "tx is a tuple of 2, expected a gradient transformation (a pair of init and update). "

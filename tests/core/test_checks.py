@@ -107,7 +107,7 @@ REFUSED = [
     (checks.Transformation, [gradtx.sgd(0.1)], TypeError, "a list of 1", TRANSFORMATION,
      " Unpack a list of transformations with a star: chain(*transformations)."),
     (checks.Transformation, 0.1, TypeError, "0.1 (float)", TRANSFORMATION,
-     " A learning rate becomes a transformation with scale_by_learning_rate(rate)."),
+     " Were arguments swapped? A learning rate alone becomes a transformation with scale_by_learning_rate(rate)."),
     (checks.Transformation, "adam", TypeError, "'adam' (str)", TRANSFORMATION, ""),
     (checks.Transformation, None, TypeError, "None", TRANSFORMATION, ""),
     (checks.Mask, "kernel", TypeError, "'kernel' (str)", MASK, PATTERNS),
@@ -175,7 +175,7 @@ def test_annotations_without_a_domain(annotation: Any) -> None:
         (
             lambda: gradtx.chain(gradtx.sgd(0.1), 0.1),
             f"chain: argument 1 is 0.1 (float), expected {TRANSFORMATION}. "
-            "A learning rate becomes a transformation with scale_by_learning_rate(rate).",
+            "Were arguments swapped? A learning rate alone becomes a transformation with scale_by_learning_rate(rate).",
         ),
         (
             lambda: gradtx.chain(function),

@@ -122,7 +122,7 @@ def test_finds_what_optax_finds(key):
 
 
 def test_set_does_not_retrace_and_goes_through_scan():
-    tx = gradtx.adam(1e-3)
+    tx = gradtx.inject_hyperparams(gradtx.adam)(1e-3)
     traces = []
 
     @jax.jit
@@ -382,3 +382,13 @@ def test_set_inside_the_variables_of_nnx():
     changed = gradtx.tree.set(optimizer.opt_state, learning_rate=0.25)
     assert jax.tree.structure(changed) == jax.tree.structure(optimizer.opt_state)
     assert float(changed.hyperparams["learning_rate"][...]) == 0.25
+
+
+@pytest.mark.parametrize("rate", [0.1, gradtx.linear_schedule(0.1, 0.0, 5)])
+def test_a_rate_that_is_only_reported_cannot_be_set(rate):
+    state = gradtx.adamw(rate).init(jnp.zeros(2))
+    with pytest.raises(
+        ValueError,
+        match=r"^tree\.set: 'learning_rate' at `.*LearningRateState\.learning_rate` only reports what the transformation uses; setting it changes nothing\. What gradtx\.inject_hyperparams",
+    ):
+        gradtx.tree.set(state, learning_rate=1.0)

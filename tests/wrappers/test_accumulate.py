@@ -160,6 +160,20 @@ def test_microbatched_value_and_gradient() -> None:
     )
     assert half.dtype == jnp.bfloat16
 
+    def scaled(w: Any, x: Any, factor: Any, *, shift: Any) -> Any:
+        return factor * jnp.mean(jnp.tanh(x @ w) + shift)
+
+    value, _ = gradtx.microbatched(jax.value_and_grad(scaled), 4)(w, x, 2.0, shift=jnp.arange(3.0))  # what belongs to no example
+    np.testing.assert_allclose(value, scaled(w, x.reshape(4, 3, 3), 2.0, shift=jnp.arange(3.0)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("has_aux", [False, True])
+def test_microbatched_wants_a_value_and_a_gradient(has_aux: bool) -> None:
+    with pytest.raises(
+        TypeError, match=r"^microbatched: value_and_grad_fn gave .*, expected a pair \(value, gradient\), as jax\.value_and_grad"
+    ):
+        gradtx.microbatched(lambda w, x: jnp.sum(w) * x.sum(), 2, has_aux=has_aux)(jnp.ones(2), jnp.ones(4))
+
 
 SAM = gradtx.sam_wrapper(gradtx.sgd(0.1))
 
@@ -210,7 +224,7 @@ SAM = gradtx.sam_wrapper(gradtx.sgd(0.1))
         (
             lambda: gradtx.microbatched(lambda w, x: (w, w), 2)(jnp.ones(2), jnp.ones(3)),
             ValueError,
-            r"^microbatched: the batch holds an array of shape \(3,\) and dtype float32, expected arrays with a leading axis that 2 microbatches divide\.$",
+            r"^microbatched: argument `0` after the parameters has 3 entries on its leading axis, expected a multiple of microbatches=2\.",
         ),
     ],
 )

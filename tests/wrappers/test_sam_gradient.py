@@ -131,7 +131,7 @@ def test_batches_that_cannot_be_cut() -> None:
     fn = gradtx.sam_value_and_grad(loss_fn, groups=5)
     text = (
         r"^sam_value_and_grad: argument `0/x` after the parameters has 12 entries on its leading axis, expected a multiple of "
-        r"groups=5\. What belongs to no example goes to every group as a scalar or a keyword argument\.$"
+        r"groups=5\. What belongs to no example goes to every part as a scalar or a keyword argument\.$"
     )
     with pytest.raises(ValueError, match=text):
         fn(PARAMS, BATCH)
