@@ -342,8 +342,10 @@ def muon(
         `nesterov` and `mu_dtype` as well. `ns_coeffs="polar_express", ns_steps=4, preconditioning="schatten8"` is more exact and
         faster.
       weight_decay: number >= 0 or schedule, decoupled, for the matrices.
-      weight_decay_mask: which matrices decay, as in `add_decayed_weights`; None is all.
-      adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of AdamW.
+      weight_decay_mask: which matrices decay, as in `add_decayed_weights`; None is all. It says nothing about AdamW's parameters.
+      adam_b1, adam_b2, adam_eps_root: of AdamW.
+      adam_weight_decay: of AdamW, for all of its parameters, biases and norms too, as in Optax; `partition` with an `adamw` of its
+        own decays some of them.
       adam_learning_rate: of AdamW; None is `learning_rate`.
       muon_weight_dimension_numbers: `matrix_axes({...})` with rules of your own, or a tree of `MuonDimensionNumbers` with None for
         AdamW, or a function from the parameters to one. None is `matrix_axes()`.

@@ -78,7 +78,8 @@ def skip_nonfinite(inner: Transformation, max_consecutive: NonNegativeInt | None
     """Skips a step whose gradients, updates or new state hold a NaN or an infinity: updates are zero, and the state stays.
 
     So a gradient of 1e30, finite itself, is skipped where its square overflows in a second moment. After a skipped step state and
-    parameters are bit for bit what they were, but for the counters.
+    parameters are bit for bit what they were, but for the counters. What the loop itself keeps (batch statistics) is its own to
+    guard: keep the old one unless `gradtx.metrics(state)["skipped_in_a_row"] == 0`.
 
     Args:
       inner: the optimizer.
