@@ -86,7 +86,12 @@ def _a(name: str) -> str:
 def did_you_mean(word: str, known: Any) -> str:
     """` Did you mean 'x'?` where a known word is close, else nothing."""
     names = [str(k) for k in known]
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.7) or [name for name in names if word and name.startswith(word)]
+    alike = [name for name in names if name.lower() == word.lower()]
+    close = (
+        alike
+        or difflib.get_close_matches(word, names, n=1, cutoff=0.7)
+        or [name for name in names if word and name.startswith(word)]
+    )
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -7,9 +7,11 @@ Where a function here takes `batches`, it takes the arguments of `loss_fn` after
 - any other iterable of such tuples (a list, a data loader): many batches.
 
 `loss_fn` is a mean over its batch, so that the mean over batches, weighted by size, is the loss of all the data. A batch's size is
-the length of the leading axis of its arrays; scalars and keys, which have none, go to each batch whole.
+the length of the leading axis of its arrays; scalars and keys, which have none, go to each batch whole. Each shape of batches is
+compiled once.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -24,10 +26,29 @@ Data = list[tuple[tuple[Any, ...], float]]
 """Batches, each the arguments of `loss_fn` after the parameters, with their shares of all the data."""
 
 
-def gather(batches: Any, batch_size: int | None = None) -> Data:
-    """Batches, as the functions here take them, with their shares."""
+def gather(loss_fn: Callable[..., Any], batches: Any, batch_size: int | None = None) -> Data:
+    """Batches, as the functions here take them, with their shares; an error where `loss_fn` takes another number of arguments."""
+    data = _gathered(batches, batch_size)
+    try:
+        signature = inspect.signature(loss_fn)
+    except (TypeError, ValueError):  # some callables written in C tell nothing
+        return data
+    try:
+        signature.bind(None, *data[0][0])
+    except TypeError as error:
+        raise TypeError(
+            f"{checks.where()}: loss_fn cannot be called with the parameters and the {len(data[0][0])} arguments of a batch: "
+            f"{error}. A batch is a tuple of the arguments after the parameters: (batch,) for loss_fn(params, batch), (x, y) for "
+            "loss_fn(params, x, y), () for loss_fn(params)."
+        ) from None
+    return data
+
+
+def _gathered(batches: Any, batch_size: int | None) -> Data:
     if isinstance(batches, tuple):
         if batch_size is None:
+            if any(np.ndim(x) and not np.shape(x)[0] for x in jax.tree.leaves(batches)):
+                raise ValueError(f"{checks.where()}: batches is a batch without examples: an array has a leading axis of 0.")
             return [(jax.tree.map(jnp.asarray, batches), 1.0)]
         batches = _cut(batches, batch_size)
     elif batch_size is not None:

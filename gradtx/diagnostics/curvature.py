@@ -90,7 +90,7 @@ def hvp(loss_fn: Function, params: Any, vector: Any, batches: Any = (), *, batch
     """
     params = real_params(params)
     vector = like_params("vector", vector, params)
-    return mean_over(gather(batches, batch_size), partial(_product, loss_fn, None, params, vector))
+    return mean_over(gather(loss_fn, batches, batch_size), partial(_product, loss_fn, None, params, vector))
 
 
 @checked
@@ -124,7 +124,7 @@ def gauss_newton_vp(
     """
     params = real_params(params)
     vector = like_params("vector", vector, params)
-    return mean_over(gather(batches, batch_size), partial(_product, loss_fn, predict_fn, params, vector))
+    return mean_over(gather(loss_fn, batches, batch_size), partial(_product, loss_fn, predict_fn, params, vector))
 
 
 @checked
@@ -184,7 +184,7 @@ def top_eigenvalues(
     start, restart = jax.random.split(key_or_default(key))
     flat, unravel = ravel_pytree(params)
     with bar("top_eigenvalues", taken, progress) as tick:
-        matvec = _matvec(loss_fn, predict_fn, params, gather(batches, batch_size), tick)
+        matvec = _matvec(loss_fn, predict_fn, params, gather(loss_fn, batches, batch_size), tick)
         t = lanczos(matvec, jax.random.normal(start, flat.shape, flat.dtype), taken, key=restart)
     values, vectors, residuals = _best(t, k, which)
     return Eigenpairs(values, jax.vmap(unravel)(vectors), residuals)
@@ -229,7 +229,7 @@ def hessian_trace(
     Source: Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix".
     """
     params = real_params(params)
-    matvec = _matvec(loss_fn, predict_fn, params, gather(batches, batch_size))
+    matvec = _matvec(loss_fn, predict_fn, params, gather(loss_fn, batches, batch_size))
 
     def one(key: jax.Array) -> jax.Array:
         z = _signs(key, params)
@@ -290,14 +290,14 @@ def spectral_density(
     """
     params = real_params(params)
     with bar("spectral_density", samples * min(steps, _count(params)), progress) as tick:
-        matvec = _matvec(loss_fn, predict_fn, params, gather(batches, batch_size), tick)
+        matvec = _matvec(loss_fn, predict_fn, params, gather(loss_fn, batches, batch_size), tick)
 
         def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             start, restart = jax.random.split(key)
             return _quadrature(lanczos(matvec, _signs(start, params), steps, key=restart))
 
         nodes, weights = each(one, jax.random.split(key_or_default(key), samples), lambda x: x)
-    return SpectralDensity(nodes, weights, *_blurred(nodes, weights, bandwidth, points))
+    return SpectralDensity(nodes, weights, *blurred(nodes, weights, bandwidth, points))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -347,7 +347,8 @@ def _quadrature(t: Tridiagonal) -> tuple[jax.Array, jax.Array]:
 
 
 @partial(jax.jit, static_argnums=3)
-def _blurred(nodes: jax.Array, weights: jax.Array, bandwidth: Any, points: int) -> tuple[jax.Array, jax.Array]:
+def blurred(nodes: jax.Array, weights: jax.Array, bandwidth: Any, points: int) -> tuple[jax.Array, jax.Array]:
+    """A grid, and the density on it of nodes blurred by Gaussians."""
     low, high = jnp.min(nodes), jnp.max(nodes)
     if bandwidth is None:  # a range of 0 needs a width, too
         largest = jnp.maximum(jnp.abs(low), jnp.abs(high))

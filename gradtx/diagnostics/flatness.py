@@ -80,7 +80,7 @@ def average_flatness(
     Source: Chen, Hsieh and Gong 2021, arXiv:2106.01548, table 2 ("average flatness", gaussian).
     """
     params = real_params(params)
-    data = gather(batches, batch_size)
+    data = gather(loss_fn, batches, batch_size)
 
     def loss(e: Any, sign: float) -> jax.Array:
         return mean_over(data, partial(loss_at, loss_fn, params, (e,), (sign,)))
@@ -137,7 +137,7 @@ def sam_sharpness(
 
     Source: Foret et al. 2020, arXiv:2010.01412, equation 1.
     """
-    params, data = real_params(params), gather(batches, batch_size)
+    params, data = real_params(params), gather(loss_fn, batches, batch_size)
     random = random_like(key_or_default(key), params)
     e, values = jax.tree.map(jnp.zeros_like, params), []
     for _ in range(steps):

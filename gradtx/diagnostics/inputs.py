@@ -6,16 +6,19 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.checks import Domain
-from gradtx.core.leaves import check_leaves, check_no_module, widen
-from gradtx.core.numerics import is_tracer
+from gradtx.core.leaves import check_no_module, is_inexact
+from gradtx.core.numerics import is_tracer, promote
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.diagnostics.progress import Tick
 from gradtx.tree.align import aligned
 
-Key = jax.Array | None
+Key = Annotated[
+    jax.Array | None, Domain("a random key, such as jax.random.key(0), or None", lambda x: x is None or hasattr(x, "dtype"))
+]
 """A random key; None is `jax.random.key(0)`, the same numbers at each call."""
 
 Samples = Annotated[
@@ -30,19 +33,17 @@ def key_or_default(key: Key) -> jax.Array:
 
 
 def real_params(params: Any) -> Any:
-    """Parameters in at least float32; a `TypeError` for a leaf that is no real floating array."""
+    """Parameters as arrays, in at least float32; a `TypeError` for a leaf that is no real floating array."""
     check_no_module(params)
-    check_leaves("params", params)
     for path, leaf in leaves_by_path(params).items():
-        if jnp.iscomplexobj(leaf):
-            at = "/".join(path) or ROOT
+        if not is_inexact(leaf) or jnp.iscomplexobj(leaf):
             raise TypeError(
-                f"{checks.where()}: params leaf `{at}` is {checks.kind(leaf)}, expected a real one: a loss is no analytic function "
-                "of complex numbers; hand over real and imaginary parts."
+                f"{checks.where()}: params leaf `{'/'.join(path) or ROOT}` is {checks.kind(leaf)}, expected a real floating array. "
+                "Pass the parameters alone (state.params of a TrainState, nnx.state(model, nnx.Param)); the rest goes into loss_fn."
             )
-    if not any(jnp.size(leaf) for leaf in jax.tree.leaves(params)):
+    if not any(np.size(leaf) for leaf in jax.tree.leaves(params)):
         raise ValueError(f"{checks.where()}: params has no elements, expected a tree of floating arrays.")
-    return widen(params)
+    return jax.tree.map(promote, params)
 
 
 def like_params(name: str, tree: Any, params: Any) -> Any:

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from gradtx.core import checks
 from gradtx.core.checks import Domain, Flag, Function, PositiveInt
+from gradtx.core.numerics import guarded_ratio
 from gradtx.core.values import checked
 from gradtx.diagnostics.batches import Data, gather, mean_over
 from gradtx.diagnostics.inputs import Key, each, key_or_default, like_params, loss_at, real_params
@@ -27,8 +28,18 @@ def _is_range(value: Any) -> bool:
     return all(isinstance(x, (int, float, np.number)) and np.isfinite(x) for x in value) and value[0] < value[1]
 
 
-RANGE = Domain("a pair (low, high) of numbers, low < high", _is_range)
+RANGE = Domain("a pair (low, high) of numbers, low < high", _is_range, lambda x: f" It is {x!r}.")
 Range = Annotated[tuple[float, float], RANGE]
+
+
+Ranges = Annotated[
+    Any,
+    Domain(
+        "a pair (low, high) of numbers, low < high, or two such pairs",
+        lambda x: _is_range(x) or (isinstance(x, (tuple, list)) and len(x) == 2 and all(map(_is_range, x))),
+        lambda x: f" It is {x!r}.",
+    ),
+]
 
 
 class Landscape1D(NamedTuple):
@@ -144,7 +155,7 @@ def trajectory_plane(trajectory: Sequence[Any]) -> Plane:
     moves = jnp.stack(rows)
     left, sizes, right = jnp.linalg.svd(moves, full_matrices=False)
     first, second = unravel(right[0]), unravel(right[1])
-    return Plane((first, second), left[:, :2] * sizes[:2], sizes[:2] ** 2 / jnp.sum(sizes**2))
+    return Plane((first, second), left[:, :2] * sizes[:2], guarded_ratio(sizes[:2] ** 2, jnp.sum(sizes**2)))
 
 
 @checked
@@ -196,7 +207,7 @@ def landscape_1d(
     directions = (like_params("direction", direction, params),)
     x = _axis(extent, points, params)
     with bar("landscape_1d", points, progress) as tick:
-        return Landscape1D(x, _losses(loss_fn, params, gather(batches, batch_size), directions, x[:, None], tick))
+        return Landscape1D(x, _losses(loss_fn, params, gather(loss_fn, batches, batch_size), directions, x[:, None], tick))
 
 
 @checked
@@ -206,7 +217,7 @@ def landscape_2d(
     batches: Any = (),
     directions: Any = None,
     *,
-    extent: Range | None = None,
+    extent: Ranges | None = None,
     points: PositiveInt = 25,
     path: Any = None,
     key: Key = None,
@@ -223,7 +234,8 @@ def landscape_2d(
       directions: a pair of trees like the parameters: `trajectory_plane(...).directions`; the ways to two other solutions; two
         eigenvectors, `[jax.tree.map(lambda v: v[i], pairs.vectors) for i in (0, 1)]` of `top_eigenvalues(..., k=2)`. None is a
         pair of `random_direction`s.
-      extent: the least and the largest x, and y. None is (-1, 1), or what holds the path with 20 % around it.
+      extent: `(low, high)` for x and y alike, or two such pairs, `((-1, 1), (-2, 2))`. None is (-1, 1), or what holds the path with
+        20 % around it.
       points: how many along each axis, evenly; each of `points**2` is a loss of the data.
       path: a trajectory's coordinates in the plane, `(steps, 2)`, for the picture.
       key: of the random directions; None is `jax.random.key(0)`.
@@ -253,20 +265,24 @@ def landscape_2d(
         keys = jax.random.split(key_or_default(key))
         directions = tuple(random_direction(k, params, filter_axis=filter_axis) for k in keys)
     if not isinstance(directions, (tuple, list)) or len(directions) != 2:
-        raise TypeError(f"{checks.where()}: directions is {checks.kind(directions)}, expected a pair of trees like the parameters.")
+        raise TypeError(
+            f"{checks.where()}: directions is {checks.kind(directions)}, expected a pair of trees like the parameters, "
+            "such as `.directions` of trajectory_plane(...)."
+        )
     pair = tuple(like_params(f"directions[{i}]", direction, params) for i, direction in enumerate(directions))
     path = None if path is None else jnp.asarray(path)
     if path is not None and (path.ndim != 2 or path.shape[1] != 2 or not path.size):
         raise ValueError(f"{checks.where()}: path is {checks.kind(path)}, expected one of shape (steps, 2).")
-    x, y = (_axis(extent or _around(path, i), points, params) for i in range(2))
+    extents = [_around(path, i) for i in range(2)] if extent is None else [extent] * 2 if _is_range(extent) else extent
+    x, y = (_axis(limits, points, params) for limits in extents)
     places = jnp.stack(jnp.meshgrid(x, y), axis=-1).reshape(-1, 2)
     with bar("landscape_2d", len(places), progress) as tick:
-        losses = _losses(loss_fn, params, gather(batches, batch_size), pair, places, tick)
+        losses = _losses(loss_fn, params, gather(loss_fn, batches, batch_size), pair, places, tick)
     return Landscape2D(x, y, losses.reshape(points, points), path)
 
 
 def _axis(extent: tuple[float, float], points: int, params: Any) -> jax.Array:
-    return jnp.linspace(*extent, points, dtype=jnp.result_type(*jax.tree.leaves(params)))
+    return jnp.asarray(np.linspace(*extent, points), jnp.result_type(*jax.tree.leaves(params)))  # with an exact 0
 
 
 def _around(path: jax.Array | None, axis: int) -> tuple[float, float]:

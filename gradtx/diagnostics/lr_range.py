@@ -18,6 +18,7 @@ from gradtx.core.values import checked
 from gradtx.diagnostics.batches import gather
 from gradtx.diagnostics.inputs import Samples, scalar_loss
 
+MIN_LR, MAX_LR = 1e-6, 10.0
 DEFAULT_STEPS = 100
 """How many steps are taken with one batch, or none."""
 
@@ -58,8 +59,8 @@ def lr_range_test(
     tx_factory: TxFactory,
     batches: Any = (),
     *,
-    min_lr: Positive = 1e-6,
-    max_lr: Positive = 10.0,
+    min_lr: Positive = MIN_LR,
+    max_lr: Positive = MAX_LR,
     learning_rates: Any = None,
     steps: Samples | None = None,
     smoothing: Decay = 0.9,
@@ -117,12 +118,14 @@ def lr_range_test(
     leaves.check_no_module(params)
     leaves.check_leaves("params", params)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
-    batches, steps = _stacked(batches, batch_size, steps)
+    batches, steps = _stacked(loss_fn, batches, batch_size, steps)
     if learning_rates is None:
         if not np.all(np.asarray(min_lr) < np.asarray(max_lr)):
             raise ValueError(f"lr_range_test: min_lr is {min_lr!r} and max_lr is {max_lr!r}, expected min_lr < max_lr.")
         rates, losses = _growing(loss_fn, tx_factory, steps, params, batches, min_lr, max_lr)
     else:
+        if (min_lr, max_lr) != (MIN_LR, MAX_LR):
+            raise ValueError("lr_range_test: learning_rates and min_lr or max_lr are given, expected one or the other.")
         rates = _rates(learning_rates)
         losses = _fixed(loss_fn, tx_factory, steps, params, batches, rates)
     skip = min(round(1 / (1 - float(np.asarray(smoothing)))), steps // 4)
@@ -227,9 +230,9 @@ def _rates(learning_rates: Any) -> jax.Array:
     return jnp.asarray(rates, jnp.float32)
 
 
-def _stacked(batches: Any, batch_size: int | None, steps: int | None) -> tuple[tuple[Any, ...], int]:
+def _stacked(loss_fn: Any, batches: Any, batch_size: int | None, steps: int | None) -> tuple[tuple[Any, ...], int]:
     """Batches along a new leading axis, and how many steps to take with them."""
-    listed = [batch for batch, _ in gather(batches, batch_size)]
+    listed = [batch for batch, _ in gather(loss_fn, batches, batch_size)]
     shapes = [(jax.tree.structure(batch), *map(np.shape, jax.tree.leaves(batch))) for batch in listed]
     if batch_size is not None and shapes[-1] != shapes[0]:  # the smaller rest of a batch that was cut
         listed, shapes = listed[:-1], shapes[:-1]

@@ -49,11 +49,11 @@ def scale_by_bfgs(*, max_size: PositiveInt = 1024) -> GradientTransformation:
       ValueError: more than `max_size` elements, or `params` was not passed to `update`.
 
     Example:
-      >>> import jax.numpy as jnp, gradtx
+      >>> import jax, jax.numpy as jnp, gradtx
       >>> tx, params = gradtx.chain(gradtx.scale_by_bfgs(), gradtx.scale(-1.0)), jnp.array([3.0, -2.0])
-      >>> state = tx.init(params)
+      >>> state, update = tx.init(params), jax.jit(tx.update)
       >>> for _ in range(20):
-      ...     updates, state = tx.update(jnp.array([1.0, 4.0]) * params, state, params)
+      ...     updates, state = update(jnp.array([1.0, 4.0]) * params, state, params)
       ...     params = gradtx.apply_updates(params, updates)
       >>> bool(jnp.max(jnp.abs(params)) < 1e-4)
       True

@@ -100,9 +100,9 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: Flag = Tru
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
       >>> tx, params = gradtx.chain(gradtx.scale_by_lbfgs(), gradtx.scale(-1.0)), jnp.array([3.0, -2.0])
-      >>> state = tx.init(params)
+      >>> state, update = tx.init(params), jax.jit(tx.update)
       >>> for _ in range(20):
-      ...     updates, state = tx.update(jnp.array([1.0, 4.0]) * params, state, params)
+      ...     updates, state = update(jnp.array([1.0, 4.0]) * params, state, params)
       ...     params = gradtx.apply_updates(params, updates)
       >>> bool(jnp.max(jnp.abs(params)) < 1e-4)
       True

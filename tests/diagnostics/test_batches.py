@@ -14,7 +14,7 @@ X = np.arange(10.0, dtype=np.float32)
 
 
 def mean(batches: Any, batch_size: int | None = None) -> float:
-    return float(mean_over(gather(batches, batch_size), lambda x, *rest: jnp.mean(x)))
+    return float(mean_over(gather(print, batches, batch_size), lambda x, *rest: jnp.mean(x)))
 
 
 @pytest.mark.parametrize(
@@ -31,13 +31,13 @@ def test_a_batch_is_cut(size: int) -> None:
 
 
 def test_shares_are_sizes() -> None:
-    data = gather((X, jax.random.key(0)), 4)
+    data = gather(print, (X, jax.random.key(0)), 4)
     assert [batch[0].shape for batch, _ in data] == [(4,), (4,), (2,)]
     assert [share for _, share in data] == [0.4, 0.4, 0.2]
 
 
 def test_trees_are_averaged() -> None:
-    out = mean_over(gather((X,), 4), lambda x: {"sum": x.sum(), "first": x[:1]})
+    out = mean_over(gather(print, (X,), 4), lambda x: {"sum": x.sum(), "first": x[:1]})
     np.testing.assert_allclose(
         [out["sum"], out["first"][0]], [0.4 * 6 + 0.4 * 22 + 0.2 * 17, 0.4 * 0 + 0.4 * 4 + 0.2 * 8], rtol=1e-6
     )
@@ -51,6 +51,9 @@ BAD: list[tuple[Any, int | None, type[Exception], str]] = [
     ([(X,)], 2, ValueError, r"batch_size is 2, but batches is a list of 1, cut already\."),
     ((X, X[:3]), 2, ValueError, r"batches has 10 in `0`, 3 in `1`, expected arrays whose leading axes are equally long"),
     ([(X,), (1.0,)], None, ValueError, r"batches\[1\] has no array with an axis, expected arrays"),
+    ((X[:0],), None, ValueError, r"batches is a batch without examples: an array has a leading axis of 0\."),
+    ((X, X), None, TypeError, r"hvp: loss_fn cannot be called with the parameters and the 2 arguments of a batch: too many positional .* \(batch,\) for loss_fn\(params, batch\)"),
+    ((), None, TypeError, r"hvp: loss_fn cannot be called with the parameters and the 0 arguments of a batch: missing a required argument: 'x'\."),
     ((X,), 0, ValueError, r"batch_size is 0 \(int\), expected a whole number >= 1, or None"),
 ]  # fmt: skip
 

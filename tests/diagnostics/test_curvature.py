@@ -154,6 +154,15 @@ def test_equinox_models() -> None:
     assert jax.tree.structure(pairs.vectors) == jax.tree.structure(params)
 
 
+def test_numbers_are_parameters_too() -> None:
+    def loss(p: Any) -> jax.Array:
+        return 2.0 * p["s"] ** 2 + jnp.sum(p["w"] ** 2)
+
+    pairs = top_eigenvalues(loss, {"s": 1.0, "w": jnp.ones(2)})
+    np.testing.assert_allclose(pairs.values, [4.0], rtol=1e-6)
+    np.testing.assert_allclose(np.abs(pairs.vectors["s"]), [1.0], rtol=1e-5)
+
+
 def test_which() -> None:
     top = partial(top_eigenvalues, quadratic, jnp.ones(40), k=3)
     np.testing.assert_allclose(top().values, [9, 1, np.linspace(-0.9, 1, 38)[-2]], rtol=1e-5)
@@ -260,11 +269,12 @@ BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (top_eigenvalues, {"k": 41}, ValueError, r"top_eigenvalues: k is 41, expected at most 40, the number of parameters\."),
     (top_eigenvalues, {"k": 6, "steps": 5}, ValueError, r"k is 6, expected at most 5, the number of steps\."),
     (top_eigenvalues, {"which": "largest"}, TypeError, r"which is 'largest' \(str\), expected one of 'algebraic', 'magnitude'"),
-    (top_eigenvalues, {"params": {"w": jnp.ones(2, jnp.complex64)}}, TypeError, r"params leaf `w` is an array of shape \(2,\) and dtype complex64, expected a real one"),
-    (top_eigenvalues, {"params": {"n": 3}}, TypeError, r"params leaf `n` is 3 \(int\), expected a floating or complex array"),
+    (top_eigenvalues, {"params": {"w": jnp.ones(2, jnp.complex64)}}, TypeError, r"params leaf `w` is an array of shape \(2,\) and dtype complex64, expected a real floating array\. Pass the parameters alone \(state\.params of a TrainState"),
+    (top_eigenvalues, {"params": {"n": 3}}, TypeError, r"params leaf `n` is 3 \(int\), expected a real floating array"),
     (top_eigenvalues, {"params": {}}, ValueError, r"top_eigenvalues: params has no elements, expected a tree of floating arrays\."),
     (top_eigenvalues, {"loss_fn": loss_of_pair}, TypeError, r"loss_fn gave a tuple of 2, expected a real scalar, the mean loss\. Was a pair \(loss, aux\) returned\?"),
     (hessian_trace, {"loss_fn": loss_of_vector}, TypeError, r"loss_fn gave an array of shape \(40,\) and dtype float32, expected a real scalar"),
+    (top_eigenvalues, {"key": 0}, TypeError, r"top_eigenvalues: key is 0 \(int\), expected a random key, such as jax\.random\.key\(0\), or None\."),
     (hessian_trace, {"samples": 1}, ValueError, r"hessian_trace: samples is 1 \(int\), expected a whole number >= 2\."),
     (spectral_density, {"bandwidth": 0.0}, ValueError, r"spectral_density: bandwidth is 0\.0 \(float\), expected a finite number > 0, or None\."),
     (spectral_density, {"sample": 3}, TypeError, r"got an unexpected keyword argument 'sample'.*Did you mean 'samples'\?"),

@@ -67,6 +67,19 @@ def test_the_plane_of_a_trajectory() -> None:
     assert picture.path is not None
 
 
+def test_each_axis_may_have_its_extent() -> None:
+    axes = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
+    plane = landscape_2d(jnp.sum, jnp.zeros(2), directions=axes, extent=((-1, 1), (-2, 2)), points=51)
+    np.testing.assert_allclose([plane.x[0], plane.x[-1], plane.y[0], plane.y[-1]], [-1, 1, -2, 2])
+    assert plane.x[25] == plane.y[25] == 0
+
+
+def test_a_trajectory_that_stays() -> None:
+    plane = trajectory_plane([PARAMS] * 3)
+    assert not plane.explained.any()
+    assert not plane.path.any()
+
+
 def test_a_path_without_extent_has_room() -> None:
     axes = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
     plane = landscape_2d(jnp.sum, jnp.zeros(2), directions=axes, path=jnp.zeros((3, 2)), points=2)
@@ -74,9 +87,9 @@ def test_a_path_without_extent_has_room() -> None:
 
 
 BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
-    (landscape_1d, {"extent": (1.0, -1.0)}, TypeError, r"landscape_1d: extent is a tuple of 2, expected a pair \(low, high\) of numbers, low < high\."),
+    (landscape_1d, {"extent": (1.0, -1.0)}, TypeError, r"landscape_1d: extent is a tuple of 2, expected a pair \(low, high\) of numbers, low < high\. It is \(1\.0, -1\.0\)\."),
     (landscape_1d, {"direction": {"w": jnp.ones(3)}}, ValueError, r"landscape_1d: direction leaf `w` has shape \(3,\), but params has \(2,\) there"),
-    (landscape_2d, {"directions": {"w": jnp.ones(2)}}, TypeError, r"landscape_2d: directions is a dict with keys 'w', expected a pair of trees like the parameters\."),
+    (landscape_2d, {"directions": {"w": jnp.ones(2)}}, TypeError, r"landscape_2d: directions is a dict with keys 'w', expected a pair of trees like the parameters, such as `\.directions` of trajectory_plane"),
     (landscape_2d, {"directions": ({"w": jnp.ones(2)}, {"v": jnp.ones(2)})}, ValueError, r"params and directions\[1\] differ in structure: `w` is only in params"),
     (landscape_2d, {"path": jnp.ones(4)}, ValueError, r"path is an array of shape \(4,\) and dtype float32, expected one of shape \(steps, 2\)\."),
 ]  # fmt: skip

@@ -208,6 +208,7 @@ def test_an_equal_test_is_compiled_once() -> None:
 
 BAD = [
     ({"min_lr": 1.0, "max_lr": 0.1}, ValueError, r"min_lr is 1\.0 and max_lr is 0\.1, expected min_lr < max_lr"),
+    ({"learning_rates": [0.1], "min_lr": 1e-3}, ValueError, r"learning_rates and min_lr or max_lr are given, expected one or the other\."),
     ({"min_lr": 0.0}, ValueError, r"min_lr is 0\.0 \(float\), expected a finite number > 0"),
     ({"max_lr": np.inf}, ValueError, r"max_lr is inf \(float\), expected a finite number > 0"),
     ({"steps": 1}, ValueError, r"steps is 1 \(int\), expected a whole number >= 2, or None"),

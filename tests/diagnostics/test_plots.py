@@ -55,9 +55,21 @@ def test_schedules() -> None:
 
 def test_spectrum() -> None:
     ax = drawn(plots.spectrum({"one": DENSITY, "other": DENSITY}))
-    np.testing.assert_allclose(values(ax.lines[1]), DENSITY.density)
-    assert ax.get_ylim() == pytest.approx((2e-6, 6.0))
-    assert plots.spectrum(DENSITY).get_legend() is None
+    assert len(ax.lines) == 2
+    np.testing.assert_allclose(values(ax.lines[0]), values(ax.lines[1]))
+    alone = plots.spectrum(DENSITY)
+    np.testing.assert_allclose(values(alone.lines[0]), DENSITY.density)
+    assert alone.get_ylim() == pytest.approx((2e-6, 6.0))
+    assert alone.get_legend() is None
+
+
+def test_spectra_are_blurred_alike() -> None:
+    """Two equal nodes far from what another model has are as high, whatever the range of the rest."""
+    wide = DENSITY._replace(nodes=jnp.asarray([[0.0, 10.0]]), weights=jnp.asarray([[0.5, 0.5]]))
+    narrow = DENSITY._replace(nodes=jnp.asarray([[0.0, 1.0]]), weights=jnp.asarray([[0.5, 0.5]]))
+    one, other = plots.spectrum({"wide": wide, "narrow": narrow}).lines
+    assert values(one).max() == pytest.approx(values(other).max(), rel=0.1)
+    assert values(one).max() == pytest.approx(0.5 / (0.1 * (2 * np.pi) ** 0.5), rel=0.1)
 
 
 def test_lines() -> None:
@@ -119,6 +131,13 @@ def test_range_of_rates() -> None:
     ax = drawn(plots.lr_range_test(RANGE))
     np.testing.assert_array_equal(values(ax.lines[0]), [4, 2, np.nan])
     np.testing.assert_array_equal(values(ax.lines[1]), [4, 3, np.nan])
+    long = RANGE._replace(
+        learning_rates=jnp.geomspace(0.01, 10, 4),
+        losses=jnp.asarray([4, 9e9, 2, 1]),
+        smoothed=jnp.ones(4),
+        diverged_at=jnp.asarray(1),
+    )
+    assert len(values(plots.lr_range_test(long).lines[0])) == 2  # nothing after the explosion
     assert ax.get_xscale() == "log"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["loss", "its running mean", "suggested: 0.1"]
     assert ax.get_ylim() == pytest.approx((1.9, 4.2))
@@ -129,6 +148,30 @@ def test_fixed_rates() -> None:
     np.testing.assert_allclose(values(ax.lines[0]), [3.0])  # the rate that did not explode
     np.testing.assert_allclose(ax.lines[1].get_xdata(), [1.0])
     assert len(ax.lines) == 2
+
+
+def test_fixed_rates_in_any_order() -> None:
+    found = LearningRates(
+        jnp.asarray([0.1, 0.01]), jnp.asarray([[4.0, 1.0], [4.0, 3.0]]), jnp.zeros((2, 2)), jnp.asarray(0.1), jnp.asarray([2, 2])
+    )
+    ax = drawn(plots.lr_range_test(found))
+    np.testing.assert_allclose(values(ax.lines[0]), [3.0, 1.0])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["last tenth of the steps", "suggested: 0.1"]
+
+
+def test_legends_on_axes_without_room_stay_inside() -> None:
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots()
+    plots.comparison(LOSSES, ax=ax, steps=[0, 50, 100])
+    figure.canvas.draw()
+    assert ax.get_legend().get_window_extent().x1 <= ax.get_window_extent().x1 + 1
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), [0, 50, 100])
+
+
+def test_a_dozen_lines_have_a_dozen_styles() -> None:
+    ax = plots.comparison({str(i): [1.0, 2.0] for i in range(20)})
+    assert len({(line.get_color(), str(line._unscaled_dash_pattern)) for line in ax.lines}) == 20
 
 
 def flat_axes() -> Any:
@@ -144,6 +187,10 @@ BAD: list[tuple[Any, tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
     (plots.landscape_2d, (LINE,), {}, TypeError, r"landscape is a Landscape1D, expected what gradtx\.diagnostics\.landscape_2d gives\."),
     (plots.landscape_2d, (PLANE._replace(loss=-PLANE.loss),), {"log": True}, ValueError, r"the loss is as low as -3\.1, expected > 0 for log=True\."),
     (plots.comparison, ({"a": np.ones((2, 2, 2))},), {}, ValueError, r"losses\['a'\] has shape \(2, 2, 2\), expected \(steps,\) or \(seeds, steps\)\."),
+    (plots.landscape_1d, (PLANE,), {}, TypeError, r"landscape_1d: landscape is a Landscape2D, a plane, expected a line; plots\.landscape_2d draws it\."),
+    (plots.comparison, (LOSSES,), {"steps": [1, 2]}, ValueError, r"steps has shape \(2,\), expected \(3,\), as the losses of 'b' have\."),
+    (plots.comparison, (LOSSES,), {"ax": [1]}, TypeError, r"ax is a list of 1, expected axes of matplotlib"),
+    (plots.singular_values, ({"g": np.full((2, 2), np.nan)},), {}, ValueError, r"updates\['g'\] has elements that are not finite, and so no singular values\."),
     (plots.singular_values, (np.ones(3),), {}, ValueError, r"singular_values: updates has shape \(3,\), expected a matrix\."),
 ]  # fmt: skip
 
@@ -157,6 +204,10 @@ def test_what_cannot_be_drawn_is_named(draw: Any, args: Any, kwargs: Any, error:
 def test_surfaces_want_axes_of_three_dimensions() -> None:
     with pytest.raises(TypeError, match=r"landscape_2d: ax is an Axes, expected one made with projection='3d' for a surface"):
         plots.landscape_2d(PLANE, surface=True, ax=flat_axes())
+    with pytest.raises(
+        TypeError, match=r"landscape_2d: ax has three dimensions, expected flat axes; a landscape with surface=True takes these\."
+    ):
+        plots.landscape_2d(PLANE, ax=plots.landscape_2d(PLANE, surface=True))
 
 
 def test_matplotlib_is_imported_when_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:

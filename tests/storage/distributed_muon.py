@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 import gradtx
 from gradtx.storage import distribute as module
 
+jax.config.update("jax_disable_most_optimizations", True)  # it compiles much and computes little
 COLLECTIVE = re.compile(r"= (.*?) (all-to-all|all-gather|all-reduce|collective-permute|reduce-scatter)(-start)?\(")
 ARRAY = re.compile(r"f32\[([\d,]*)\]|bf16\[([\d,]*)\]")
 
