@@ -95,6 +95,9 @@ def _cure(pattern: str, paths: list[str]) -> str:
     anywhere = f"(.*/)?{pattern}"
     if any(re.fullmatch(anywhere, path) for path in paths):
         return f" To match it anywhere write {anywhere!r}."
+    for whole in (re.sub(r"(?<![.\])\]])\*", ".*", pattern), f"{anywhere}/.*"):  # a glob, or a layer's name alone
+        if any(re.fullmatch(whole, path) for path in paths):
+            return f" Did you mean {whole!r}?"
     names = sorted({part for path in paths for part in path.split("/")})
     for word in re.findall(r"\w+", pattern):
         if word not in names and (hint := checks.did_you_mean(word, names)):

@@ -267,7 +267,7 @@ def spectral_density(
       samples: how many starts.
       bandwidth: standard deviation of the Gaussians that blur the nodes to a curve, in units of the eigenvalues; None is 1 % of the
         range of the nodes.
-      points: of the curve, evenly from 4 bandwidths below the nodes to 4 above.
+      points: of the curve, evenly from 6 bandwidths below the nodes to 6 above.
       predict_fn: as in `top_eigenvalues`.
       key: of the starts; None is `jax.random.key(0)`.
       batch_size: as in `top_eigenvalues`.
@@ -353,7 +353,7 @@ def blurred(nodes: jax.Array, weights: jax.Array, bandwidth: Any, points: int) -
     if bandwidth is None:  # a range of 0 needs a width, too
         largest = jnp.maximum(jnp.abs(low), jnp.abs(high))
         bandwidth = BANDWIDTH * jnp.where(high - low > 1e-5 * largest, high - low, jnp.where(largest > 0, largest, 1))
-    grid = jnp.linspace(low - 4 * bandwidth, high + 4 * bandwidth, points, dtype=nodes.dtype)
+    grid = jnp.linspace(low - 6 * bandwidth, high + 6 * bandwidth, points, dtype=nodes.dtype)
 
     def at(t: jax.Array) -> jax.Array:
         bells = jnp.exp(-(((t - nodes) / bandwidth) ** 2) / 2) / (bandwidth * (2 * jnp.pi) ** 0.5)

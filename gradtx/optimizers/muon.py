@@ -193,8 +193,8 @@ def scale_by_muon(
     """Muon's direction with Optax's arguments: `m = beta*m + (1-beta)*g`, bias-corrected, then Newton-Schulz.
 
     Args:
-      ns_coeffs: one row of coefficients, run `ns_steps` times; a table of rows, which then are the steps; or a name: 'standard'
-        (the default), 'dion', 'quintic', 'polar_express' (made for `ns_steps`).
+      ns_coeffs: one row of coefficients, run `ns_steps` times; a table of rows, which then are the steps; or a name: 'jordan' (the
+        default; Optax's 'standard'), 'dion', 'quintic', 'polar_express' (made for `ns_steps`).
       ns_steps: number of steps, >= 1, where `ns_coeffs` is no table.
       beta: decay of the momentum, in [0, 1).
       eps: added to the norm, where the largest entry of a matrix is about 1; >= 0.

@@ -235,3 +235,13 @@ def test_labels_come_back_from_any_tree(params: Any, data: Any) -> None:
 
 def test_arrays_are_leaves_too() -> None:
     assert spread("labels", {"a": 1}, {"a": {"b": jnp.ones(2), "c": [jnp.ones(1)]}}) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "meant"), [("unembed", "(.*/)?unembed/.*"), ("Dense_0/*", "Dense_0/.*"), ("m/unembed", "(.*/)?m/unembed/.*")]
+)
+def test_names_of_layers_and_globs_get_a_hint(pattern: str, meant: str) -> None:
+    params = {"m": {"unembed": {"kernel": 1.0}}, "Dense_0": {"kernel": 1.0, "bias": 1.0}}
+    with pytest.raises(ValueError, match=r"matches no parameter") as error:
+        gradtx.by_path({pattern: "a"}, default="b")(params)
+    assert str(error.value).endswith(f" Did you mean {meant!r}?")
