@@ -74,9 +74,11 @@ def scalar_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
 
     def loss(*args: Any) -> jax.Array:
         value = loss_fn(*args)
-        if not checks.is_real_scalar(value):
+        if not checks.is_real_scalar(value) or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             hint = " Was a pair (loss, aux) returned? Return the loss alone." if isinstance(value, tuple) else ""
-            raise TypeError(f"{checks.where()}: loss_fn gave {checks.kind(value)}, expected a real scalar, the mean loss.{hint}")
+            raise TypeError(
+                f"{checks.where()}: loss_fn gave {checks.kind(value)}, expected a real floating scalar, the mean loss.{hint}"
+            )
         return jnp.asarray(value)
 
     return loss

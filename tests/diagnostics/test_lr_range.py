@@ -217,7 +217,7 @@ BAD = [
     ({"tx_factory": gradtx.sgd(0.1)}, TypeError, r"tx_factory is a GradientTransformation, expected a function from a learning rate .*lambda"),
     ({"tx_factory": lambda rate: rate}, TypeError, r"tx_factory\(learning_rate\) is the function .*schedule, expected a gradient transformation"),
     ({"tx_factory": lambda rate: None, "learning_rates": [0.1]}, TypeError, r"tx_factory\(learning_rate\) is None, expected a gradient trans"),
-    ({"loss_fn": lambda params, x: params["w"] * x[0]}, TypeError, r"loss_fn gave an array of shape \(4,\) and dtype float32, expected a real scalar"),
+    ({"loss_fn": lambda params, x: params["w"] * x[0]}, TypeError, r"loss_fn gave an array of shape \(4,\) and dtype float32, expected a real floating scalar"),
     ({"loss_fn": lambda params, x: (noisy(params, x), 1)}, TypeError, r"loss_fn gave a tuple of 2, .* Was a pair \(loss, aux\) returned\?"),
     ({"params": {"n": jnp.arange(3)}}, TypeError, "params leaf `n` is an array of shape .* expected a floating or complex array"),
     ({"learning_rates": 0.1}, ValueError, r"learning_rates is 0\.1, expected a list or array of finite numbers >= 0"),
