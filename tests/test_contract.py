@@ -78,7 +78,7 @@ def test_moments_of_half_precision_parameters_are_float32(case: Case, dtype: Any
 @ROWS
 def test_scan_equals_loop_and_jit_equals_eager(case: Case) -> None:
     tx, params = case.make(), tree()
-    grads = [tree(sign=s) for s in (1.0, -0.5, 2.0)]
+    grads = [tree(sign=s) for s in (1.0, -0.5)]
 
     def step(carry: Any, g: Any) -> tuple[Any, Any]:
         p, s = carry
@@ -104,7 +104,8 @@ def test_vmap_equals_loop(case: Case) -> None:
         return tx.update(params, tx.init(params), params, **case.extra_for(params))
 
     together = jax.jit(jax.vmap(one))(batch)
-    apart = [one(lane) for lane in lanes]
+    alone = jax.jit(one)
+    apart = [alone(lane) for lane in lanes]
     for i, lane in enumerate(apart):
         assert_trees_close(jax.tree.map(lambda x: x[i], together), lane, atol=case.rounding)  # noqa: B023
 
@@ -145,11 +146,22 @@ def test_zero_gradients_give_finite_updates(case: Case) -> None:
 
 @ROWS
 def test_key_order_does_not_matter(case: Case) -> None:
+    """The same program is traced for parameters in either order: `jit` alone would sort the keys before the optimizer sees them."""
     tx, params = case.make(), tree()
-    backwards = {key: params[key] for key in reversed(params)}
-    backwards["dense"] = {key: params["dense"][key] for key in reversed(params["dense"])}
-    expected = tx.update(params, tx.init(params), params, **case.extra_for(params))
-    assert_trees_close(tx.update(backwards, tx.init(backwards), backwards, **case.extra_for(backwards)), expected)
+    leaves, treedef = jax.tree.flatten(params)
+
+    def traced(turn: Any) -> str:
+        def one(leaves: Any) -> Any:
+            p = turn(treedef.unflatten(leaves))
+            return tx.update(p, tx.init(p), p, **case.extra_for(p))
+
+        return str(jax.make_jaxpr(one)(leaves))
+
+    def backwards(node: Any) -> Any:
+        return {key: backwards(node[key]) for key in reversed(node)} if isinstance(node, dict) else node
+
+    assert list(backwards(params)) != list(params)
+    assert traced(backwards) == traced(lambda p: p)
 
 
 @ROWS

@@ -140,15 +140,16 @@ def check(outer: str, inners: dict[str, tuple[Any, Any, bool]]) -> None:
                 assert bool(jnp.all(jnp.isfinite(path["w"])))
 
 
-@pytest.mark.parametrize("outer", WRAPPERS)
+TWINS = ("MultiSteps", "apply_if_finite", "skip_spikes", "swa", "asam")  # of others that stand around all the same ones
+OUTER = pytest.mark.parametrize("outer", [pytest.param(name, marks=[pytest.mark.slow] * (name in TWINS)) for name in WRAPPERS])
+
+
+@OUTER
 def test_around_optimizers(outer: str) -> None:
     check(outer, {name: (tx, Plain(tx.init, tx.update), False) for name, tx in OPTIMIZERS.items()})
 
 
-TWINS = ("MultiSteps", "apply_if_finite", "skip_spikes", "swa", "asam")  # of others that stand around all the same ones
-
-
-@pytest.mark.parametrize("outer", [pytest.param(name, marks=[pytest.mark.slow] * (name in TWINS)) for name in WRAPPERS])
+@OUTER
 def test_around_each_other(outer: str) -> None:
     base = gradtx.rmsprop(0.05, momentum=0.5)
     inners = {}
