@@ -120,8 +120,8 @@ def test_equal_optimizers_share_one_trace(case: Case) -> None:
 
     jitted = jax.jit(step, static_argnums=0)
     grads = {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))}
-    jitted(case.make(), grads)
-    jitted(case.make(), grads)
+    jitted.trace(case.make(), grads)
+    jitted.trace(case.make(), grads)
     assert len(traces) == 1
 
 

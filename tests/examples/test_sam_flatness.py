@@ -20,6 +20,7 @@ def script() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_one_small_network(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

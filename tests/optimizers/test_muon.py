@@ -104,13 +104,13 @@ def test_torch_muon():
     ("name", "arguments"),
     [
         ("default", {}),
-        ("plain", {"nesterov": False, "beta": 0.8}),
+        pytest.param("plain", {"nesterov": False, "beta": 0.8}, marks=pytest.mark.slow),
         ("adaptive", {"adaptive": True}),
-        ("schatten", {"preconditioning": "schatten"}),
+        pytest.param("schatten", {"preconditioning": "schatten"}, marks=pytest.mark.slow),
         ("spectral", {"preconditioning": "spectral"}),
         ("aol", {"preconditioning": "aol"}),
-        ("rows", {"ns_coeffs": ((4.0, -6.9, 2.9), (2.9, -3.1, 1.2)), "ns_steps": 2}),
-        ("steps", {"ns_steps": 3}),
+        pytest.param("rows", {"ns_coeffs": ((4.0, -6.9, 2.9), (2.9, -3.1, 1.2)), "ns_steps": 2}, marks=pytest.mark.slow),
+        pytest.param("steps", {"ns_steps": 3}, marks=pytest.mark.slow),
     ],
 )
 def test_numbers_of_optax(name, arguments):
