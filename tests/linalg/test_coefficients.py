@@ -61,6 +61,21 @@ def test_errors_on_singular_values_from_one_thousandth_on(table, largest, rms):
     np.testing.assert_allclose([np.max(np.abs(error)), np.sqrt(np.mean(error**2))], [largest, rms], rtol=0.06, atol=1e-13)
 
 
+@pytest.mark.parametrize("width", np.logspace(-7, -3, 9))
+def test_rows_of_short_intervals_are_finite_and_close_to_one(width):
+    for centre in np.linspace(0.99, 1.01, 101):
+        low, high = centre * (1 - width), centre * (1 + width)
+        error = composed([minimax_quintic(low, high)], np.linspace(low, high, 9)) - 1
+        assert np.max(np.abs(error)) <= max(0.7 * width**3, 4e-15)
+
+
+@pytest.mark.parametrize("lower", [0.159012, 0.15796566641660414, *np.linspace(0.01, 0.99, 99)])
+def test_eight_steps_converge_from_any_lower_end(lower):
+    table = polar_express(8, float(lower))
+    assert np.all(np.isfinite(table))
+    np.testing.assert_allclose(composed(table, np.linspace(lower, 1, 101)), 1, atol=1e-14)
+
+
 def test_five_steps_of_the_notes_coefficients_converge_only_near_one():
     assert abs(composed(TABLES["quintic"], 0.5) - 1) < 1e-12
     assert 0.2 < composed(TABLES["quintic"], 0.01) < 0.24
