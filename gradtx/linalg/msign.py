@@ -12,7 +12,15 @@ import numpy as np
 from gradtx.core.checks import did_you_mean, kind
 from gradtx.core.numerics import promote
 from gradtx.linalg.coefficients import newton_schulz_table
-from gradtx.linalg.newton_schulz import NORMALIZATIONS, Plan, newton_schulz, power_of_two, segments_for, significand_bits
+from gradtx.linalg.newton_schulz import (
+    NORMALIZATIONS,
+    Plan,
+    newton_schulz,
+    newton_schulz_tall,
+    power_of_two,
+    segments_for,
+    significand_bits,
+)
 
 METHODS = ("auto", "newton_schulz", "gram", "svd")
 Axes = int | Sequence[int]
@@ -122,11 +130,7 @@ def apply_plan(x: jax.Array, plan: Plan | None, eps: Any = 0.0) -> jax.Array:
         return unit_vector(wide, (-2, -1)).astype(x.dtype)
     if plan is None:
         return _svd(wide).astype(x.dtype)
-    if n <= m:
-        return newton_schulz(wide, plan, eps).astype(x.dtype)
-    # A transpose that folds into a product of narrow factors leaves XLA's fast path on CPU, or has no kernel there at all.
-    apart = (lambda y: y) if plan.dtype is None else jax.lax.optimization_barrier
-    return apart(newton_schulz(apart(jnp.swapaxes(wide, -2, -1)), plan, eps)).swapaxes(-2, -1).astype(x.dtype)
+    return (newton_schulz if n <= m else newton_schulz_tall)(wide, plan, eps).astype(x.dtype)
 
 
 def unit_vector(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
@@ -144,6 +148,8 @@ def _svd(x: jax.Array) -> jax.Array:
     if x.shape[-2] > x.shape[-1]:
         return _svd(x.swapaxes(-2, -1)).swapaxes(-2, -1)
     highest = jax.lax.Precision.HIGHEST
+    finite = jnp.all(jnp.isfinite(x), axis=(-2, -1), keepdims=True)
+    x = jnp.where(finite, x, 0)  # from an infinite entry LAPACK may not return
     x = x * power_of_two(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True))
     u, s, vh = jnp.linalg.svd(x, full_matrices=False)
     tolerance = max(x.shape[-2:]) * jnp.finfo(x.dtype).eps * s[..., :1]
@@ -152,7 +158,6 @@ def _svd(x: jax.Array) -> jax.Array:
     orthogonal = jnp.all((gram == 0) | jnp.eye(x.shape[-2], dtype=bool), axis=(-2, -1), keepdims=True)
     norms = jnp.linalg.norm(x, axis=-1, keepdims=True)
     exact = jnp.where(orthogonal, x / jnp.where(norms == 0, 1, norms), factor)
-    finite = jnp.all(jnp.isfinite(x), axis=(-2, -1), keepdims=True)
     return jnp.where(finite, exact, jnp.nan)
 
 

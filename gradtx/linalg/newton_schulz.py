@@ -134,6 +134,13 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Any = 0.0, over: tuple[str, ...
     return x
 
 
+def newton_schulz_tall(x: jax.Array, plan: Plan, eps: Any = 0.0, over: tuple[str, ...] = ()) -> jax.Array:
+    """`newton_schulz` of tall matrices `(..., n, m)`, `n >= m`, by their transposes."""
+    # A transpose that folds into a product of narrow factors leaves XLA's fast path on CPU, or has no kernel there at all.
+    apart = (lambda y: y) if plan.dtype is None else jax.lax.optimization_barrier
+    return apart(newton_schulz(apart(jnp.swapaxes(x, -2, -1)), plan, eps, over)).swapaxes(-2, -1)
+
+
 def _norm(r: jax.Array, r2: jax.Array, diagonal: jax.Array, plan: Plan) -> jax.Array:
     """The norm that a matrix is divided by, from `R = X X^H` and `R^2`; 1 for a zero matrix."""
     if plan.normalization == "aol":

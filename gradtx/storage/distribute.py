@@ -14,7 +14,7 @@ from gradtx.core import checks
 from gradtx.core.numerics import promote
 from gradtx.core.values import record
 from gradtx.linalg.msign_many import PlanFor, msign_many
-from gradtx.linalg.newton_schulz import newton_schulz
+from gradtx.linalg.newton_schulz import newton_schulz, newton_schulz_tall
 
 ROUND_ELEMENTS = 2**27
 """Most elements of whole matrices on one device at a time (0.5 GiB in float32); more run in rounds, each with its collectives."""
@@ -291,9 +291,7 @@ def _gathered(pieces: list[_Piece], sizes: dict[str, int], plan_for: PlanFor, ep
 def _gram_sum(piece: _Piece, sizes: dict[str, int], plan_for: PlanFor, eps: Any) -> jax.Array:
     """The local part of signs of matrices that are cut along their long side; what is summed over devices is `R = X X^H`."""
     n, m = _full(piece, sizes)
-    tall = n > m
-    x = promote(piece.local.swapaxes(1, 2) if tall else piece.local)
+    x = promote(piece.local)
     plan = plan_for(min(n, m), max(n, m), x.dtype)
     assert plan is not None
-    signs = newton_schulz(x, plan, eps, piece.rows or piece.columns)
-    return signs.swapaxes(1, 2) if tall else signs
+    return (newton_schulz_tall if n > m else newton_schulz)(x, plan, eps, piece.rows or piece.columns)

@@ -115,6 +115,13 @@ def test_nan_and_infinity_stay_in_their_own_matrix(method):
     np.testing.assert_allclose(result[2], msign(GAUSS, method=method), atol=1e-6)
 
 
+@pytest.mark.parametrize(("shape", "place"), [((8, 8), (0, 0)), ((4, 6), (0, 1))])
+def test_singular_values_of_infinite_entries_are_never_asked_for(shape, place):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    x[place] = np.inf  # from these matrices LAPACK does not return
+    assert np.isnan(msign(x, method="svd")).all()
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [None, "float16", "bfloat16"])
 def test_rank_deficient(method, dtype):

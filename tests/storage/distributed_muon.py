@@ -94,6 +94,10 @@ def main() -> None:
     shared = {"weight_dimension_numbers": rules, "scale": "rms"}
     out["shapes"] = measured(mixed, auto, (8,), P(), msign(distribute="x", **shared), plain(mixed, **shared))
     out["svd"] = measured(few, explicit, (8,), P("x"), msign(distribute="x", method="svd"), plain(few, method="svd"))
+    tall = {"conv": np.asarray(jax.random.normal(jax.random.key(5), (2, 8, 8, 9)))}
+    numbers = {"weight_dimension_numbers": gradtx.MuonDimensionNumbers((1, 2), 3)}
+    narrow = msign(distribute="x", compute_dtype="bfloat16", **numbers)
+    out["tall, bfloat16"] = measured(tall, explicit, (8,), P(None, "x"), narrow, plain(tall, **numbers))
     mesh = jax.make_mesh((8,), ("x",), axis_types=(explicit,))
     with jax.set_mesh(mesh):  # every device its own gradients, inside a shard_map of the user's
         batch = jnp.stack([jnp.roll(few["w00"], i) for i in range(8)])

@@ -26,9 +26,9 @@ def measured() -> dict[str, Any]:
 
 
 def test_every_layout_equals_one_device_and_keeps_its_sharding(measured):
-    assert len(measured) == 15
+    assert len(measured) == 16
     for name, found in measured.items():
-        assert found["error"] < 5e-6, name
+        assert found["error"] < (0.03 if "bfloat16" in name else 5e-6), name
         assert found["kept"], name
 
 
