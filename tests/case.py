@@ -80,4 +80,5 @@ PRECONDITIONING = (
 )
 SLOPES = {"rounding": "Newton-Schulz multiplies rounding errors by the slopes of its steps, about 500 in all"}
 MEMORY = ({"memory_size": 0}, r"memory_size is 0 \(int\), expected a whole number >= 1")
+WHOLE = {"sharding": "its matrix belongs to all elements of a vector together, and lies whole on every device"}
 SIZE = ({"max_size": 0}, r"max_size is 0 \(int\), expected a whole number >= 1")

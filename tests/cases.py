@@ -18,6 +18,7 @@ from case import (
     SLOPES,
     STEPS,
     THRESHOLD,
+    WHOLE,
     Case,
     even,
     objective,
@@ -44,6 +45,7 @@ CASES: dict[str, Case] = {
     "adagrad_full_matrix": Case(
         lambda: gradtx.adagrad_full_matrix(0.1, whole_tree=True),
         with_rate(EPS, INITIAL, ({"max_size": 0}, r"max_size is 0 \(int\), expected a whole number >= 1")),
+        exceptions=WHOLE,
     ),
     "adagrad_norm": Case(lambda: gradtx.adagrad_norm(0.1), with_rate(EPS, INITIAL)),
     "adam": Case(lambda: gradtx.adam(0.1, mu_dtype=jnp.float32), with_rate(B1, B2, EPS, MU)),
@@ -90,6 +92,7 @@ CASES: dict[str, Case] = {
         gradtx.bfgs,
         (RATE, SIZE, ({"linesearch": gradtx.lbfgs}, "linesearch is the function lbfgs, expected a gradient transformation")),
         objective,
+        WHOLE,
     ),
     "centralize": Case(gradtx.centralize),
     "chain": Case(
@@ -215,12 +218,12 @@ CASES: dict[str, Case] = {
         ),
         objective,
     ),
-    "scale_by_bfgs": Case(gradtx.scale_by_bfgs, (SIZE,)),
+    "scale_by_bfgs": Case(gradtx.scale_by_bfgs, (SIZE,), exceptions=WHOLE),
     "scale_by_lbfgs": Case(
         lambda: gradtx.scale_by_lbfgs(3),
         (MEMORY, ({"scale_init_precond": 1}, r"scale_init_precond is 1 \(int\), expected True or False")),
     ),
-    "scale_by_full_matrix_adagrad": Case(gradtx.scale_by_full_matrix_adagrad, (EPS, INITIAL)),
+    "scale_by_full_matrix_adagrad": Case(gradtx.scale_by_full_matrix_adagrad, (EPS, INITIAL), exceptions=WHOLE),
     "scale_by_learning_rate": Case(lambda: gradtx.scale_by_learning_rate(0.1), (RATE,)),
     "scale_by_lion": Case(
         gradtx.scale_by_lion, (B1, B2, MU, ({"mode": "hrad"}, r"mode is 'hrad' \(str\), expected one of .* Did you mean 'hard'\?"))

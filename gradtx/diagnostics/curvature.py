@@ -10,11 +10,11 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from gradtx.core import checks
 from gradtx.core.checks import Flag, Function, PositiveInt
 from gradtx.core.values import checked
+from gradtx.core.vectors import from_vector, to_vector
 from gradtx.diagnostics.batches import Data, gather, mean_over
 from gradtx.diagnostics.inputs import Key, Samples, each, key_or_default, like_params, real_params, scalar_loss
 from gradtx.diagnostics.progress import Tick, bar
@@ -158,8 +158,9 @@ def top_eigenvalues(
 
     Returns:
       `Eigenpairs(values (k,), vectors, residuals (k,))`. Errors of values are at most their residuals, and of the order of their
-      squares where eigenvalues are well apart. Memory: about `steps + k + 8` vectors, and
-      what a gradient takes. Compiled once for each `loss_fn` and shape of batches.
+      squares where eigenvalues are well apart.
+      Memory: about `steps + k + 8` vectors, whole on every device if the parameters are sharded explicitly, and what a gradient
+      takes. Compiled once for each `loss_fn` and shape of batches.
 
     Raises:
       TypeError, ValueError: an argument outside its domain, a leaf that is no real floating array, a loss that is no scalar.
@@ -182,12 +183,12 @@ def top_eigenvalues(
             f"{'the number of parameters' if taken == n else 'the number of steps'}."
         )
     start, restart = jax.random.split(key_or_default(key))
-    flat, unravel = ravel_pytree(params)
+    dtype = jnp.result_type(*jax.tree.leaves(params))
     with bar("top_eigenvalues", taken, progress) as tick:
         matvec = _matvec(loss_fn, predict_fn, params, gather(loss_fn, batches, batch_size), tick)
-        t = lanczos(matvec, jax.random.normal(start, flat.shape, flat.dtype), taken, key=restart)
+        t = lanczos(matvec, jax.random.normal(start, (n,), dtype), taken, key=restart)
     values, vectors, residuals = _best(t, k, which)
-    return Eigenpairs(values, jax.vmap(unravel)(vectors), residuals)
+    return Eigenpairs(values, jax.vmap(lambda vector: from_vector(vector, params))(vectors), residuals)
 
 
 @checked
@@ -274,7 +275,8 @@ def spectral_density(
       progress: whether to show a bar on the terminal (needs rich).
 
     Returns:
-      `SpectralDensity(nodes, weights, grid, density)`. Memory: about `steps + 8` vectors, and what a gradient takes.
+      `SpectralDensity(nodes, weights, grid, density)`. Memory: about `steps + 8` vectors, whole on every device if the
+      parameters are sharded explicitly, and what a gradient takes.
 
     Raises:
       TypeError, ValueError: as `top_eigenvalues`.
@@ -318,7 +320,7 @@ def _product(loss_fn: Callable[..., Any], predict_fn: Callable[..., Any] | None,
 @partial(jax.jit, static_argnums=(0, 1))
 def _flat_product(loss_fn: Any, predict_fn: Any, params: Any, vector: jax.Array, *batch: Any) -> jax.Array:
     """The matrix of one batch times a flat vector."""
-    return ravel_pytree(_product(loss_fn, predict_fn, params, ravel_pytree(params)[1](vector), *batch))[0]
+    return to_vector(_product(loss_fn, predict_fn, params, from_vector(vector, params), *batch), vector.dtype)
 
 
 def _matvec(loss_fn: Any, predict_fn: Any, params: Any, data: Data, tick: Tick = lambda x: x) -> Callable[[jax.Array], jax.Array]:

@@ -7,12 +7,12 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from gradtx.core import checks
 from gradtx.core.checks import Domain, Flag, Function, PositiveInt
 from gradtx.core.numerics import guarded_ratio
 from gradtx.core.values import checked
+from gradtx.core.vectors import from_vector, to_vector
 from gradtx.diagnostics.batches import Data, gather, mean_over
 from gradtx.diagnostics.inputs import Key, each, key_or_default, like_params, loss_at, real_params
 from gradtx.diagnostics.progress import Tick, bar
@@ -150,11 +150,12 @@ def trajectory_plane(trajectory: Sequence[Any]) -> Plane:
     if not isinstance(trajectory, (list, tuple)) or len(trajectory) < 3:
         raise ValueError(f"{checks.where()}: trajectory is {checks.kind(trajectory)}, expected a list of at least 3 trees.")
     last = real_params(trajectory[-1])
-    flat, unravel = ravel_pytree(last)
-    rows = [ravel_pytree(like_params(f"trajectory[{i}]", tree, last))[0] - flat for i, tree in enumerate(trajectory)]
+    dtype = jnp.result_type(*jax.tree.leaves(last))
+    flat = to_vector(last, dtype)
+    rows = [to_vector(like_params(f"trajectory[{i}]", tree, last), dtype) - flat for i, tree in enumerate(trajectory)]
     moves = jnp.stack(rows)
     left, sizes, right = jnp.linalg.svd(moves, full_matrices=False)
-    first, second = unravel(right[0]), unravel(right[1])
+    first, second = (from_vector(vector, last) for vector in right[:2])
     return Plane((first, second), left[:, :2] * sizes[:2], guarded_ratio(sizes[:2] ** 2, jnp.sum(sizes**2)))
 
 

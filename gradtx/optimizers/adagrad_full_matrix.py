@@ -13,6 +13,7 @@ from gradtx.core.checks import Flag, NonNegative, PositiveInt, Rate
 from gradtx.core.leaves import cast_like, raise_unlike
 from gradtx.core.numerics import compute_dtype, promote
 from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.sharding import gathered, placed_like
 from gradtx.core.values import factory
 from gradtx.linalg.roots import apply_inverse_sqrt
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -26,9 +27,9 @@ class ScaleByFullMatrixAdagradState(NamedTuple):
 
 @jax.jit  # leaves of one size share one trace
 def _full_matrix(g: jax.Array, s: jax.Array, eps: Any) -> tuple[jax.Array, jax.Array]:
-    flat = g.ravel().astype(s.dtype)
+    flat = gathered(g).ravel().astype(s.dtype)
     s = s + flat[:, None] * flat.conj()[None, :]
-    return apply_inverse_sqrt(s, flat, jnp.asarray(eps, s.real.dtype)).reshape(g.shape), s
+    return placed_like(apply_inverse_sqrt(s, flat, jnp.asarray(eps, s.real.dtype)).reshape(g.shape), g), s
 
 
 @factory()
@@ -52,7 +53,7 @@ def scale_by_full_matrix_adagrad(
       max_size: largest number of elements of a vector, >= 1.
 
     State: `ScaleByFullMatrixAdagradState(sum_of_outer_products)`; `n` by `n` for each vector, so `4n` bytes a parameter.
-      For complex leaves `S` is Hermitian, `g g^H`.
+      For complex leaves `S` is Hermitian, `g g^H`. Every device has `S` whole, also where parameters are sharded explicitly.
 
     Returns:
       The transformation. At constant gradients its output falls as `1/sqrt(t)`.
@@ -90,11 +91,12 @@ def scale_by_full_matrix_adagrad(
         leaves, treedef = jax.tree.flatten(updates)
         wide = [promote(leaf) for leaf in leaves]
         if whole_tree:
-            vector = jnp.concatenate([jnp.zeros(0, _common_dtype(updates)), *(leaf.ravel() for leaf in wide)])
+            vector = jnp.concatenate([jnp.zeros(0, _common_dtype(updates)), *(gathered(leaf).ravel() for leaf in wide)])
             _check_matrices(updates, [vector], [state.sum_of_outer_products])
             vector, sums = _full_matrix(vector, state.sum_of_outer_products, eps)
             ends = np.cumsum([leaf.size for leaf in wide], dtype=int)[:-1]
-            new = [part.reshape(leaf.shape) for part, leaf in zip(jnp.split(vector, ends), wide, strict=False)]
+            parts = zip(jnp.split(vector, ends), wide, strict=False)
+            new = [placed_like(part.reshape(leaf.shape), leaf) for part, leaf in parts]
         else:
             matrices, other = jax.tree.flatten(state.sum_of_outer_products)
             if other != treedef:

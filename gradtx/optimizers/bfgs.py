@@ -11,8 +11,9 @@ from gradtx.core.checks import PositiveInt, Rate, Transformation
 from gradtx.core.leaves import check_same_shapes, require_params
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.values import factory
+from gradtx.core.vectors import from_vector, to_vector
 from gradtx.optimizers.lbfgs import FROM_ONE, curvature_weight, first_scale
-from gradtx.optimizers.newton import check_size, from_vector, to_vector
+from gradtx.optimizers.newton import check_size
 from gradtx.transforms.linesearch import line_dtype
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
 
@@ -41,6 +42,7 @@ def scale_by_bfgs(*, max_size: PositiveInt = 1024) -> GradientTransformation:
       max_size: largest number of elements `d`, >= 1.
 
     State: `ScaleByBFGSState(count int32, pairs int32, params, updates, inverse_hessian)`; `4 * d + 8` bytes a parameter.
+      The whole tree is one vector, whole on every device also where parameters are sharded explicitly.
 
     Returns:
       The transformation; its update needs `params`. Gradients of complex parameters are conjugates of `jax.grad`.

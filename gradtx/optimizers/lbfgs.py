@@ -15,6 +15,7 @@ from gradtx.core.values import factory
 from gradtx.transforms.linesearch import line_dtype
 from gradtx.transforms.scaling import multiply, scale, scale_by_learning_rate
 from gradtx.transforms.zoom import scale_by_zoom_linesearch
+from gradtx.tree.creation import batch_shape
 from gradtx.tree.reductions import norm, vdot
 
 FROM_ONE = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
@@ -115,7 +116,7 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: Flag = Tru
 
     def init(params: Any) -> ScaleByLBFGSState:
         zeros = zeros_like(params)
-        memory = jax.tree.map(lambda z: jnp.zeros((memory_size, *z.shape), z.dtype), zeros)
+        memory = batch_shape(zeros, (memory_size,))
         return ScaleByLBFGSState(zero_count(), zeros, zeros, memory, memory, jnp.zeros(memory_size, line_dtype(params)))
 
     def update(updates: Any, state: ScaleByLBFGSState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByLBFGSState]:

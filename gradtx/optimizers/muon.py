@@ -14,6 +14,7 @@ from gradtx.core.base import EmptyState, GradientTransformation, init_empty_stat
 from gradtx.core.checks import Decay, Flag, FloatDType, Mask, NonNegative, PositiveInt, Rate, one_of
 from gradtx.core.leaves import cast_like, map_leaves, widen, zeros_like
 from gradtx.core.numerics import one_minus_power, safe_increment, zero_count
+from gradtx.core.sharding import gathered, placed_like
 from gradtx.core.values import factory
 from gradtx.linalg.coefficients import newton_schulz_table
 from gradtx.linalg.msign import METHODS, make_plan, unit_vector
@@ -21,7 +22,7 @@ from gradtx.linalg.msign_many import msign_many
 from gradtx.linalg.newton_schulz import NORMALIZATIONS
 from gradtx.optimizers.adam import adamw
 from gradtx.optimizers.normuon import scale_by_normuon
-from gradtx.storage.distribute import distributed_msign, whole
+from gradtx.storage.distribute import distributed_msign
 from gradtx.transforms.decay import add_cautious_decayed_weights, add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -155,10 +156,9 @@ class _Direction:
             return []
         if self.distribute is not None:
             return distributed_msign(leaves, numbers, self.plan_for, self.eps, self.distribute)
-        gathered, restore = whole(leaves)
-        matrices = [to_matrices(leaf, entry) for leaf, entry in zip(gathered, numbers, strict=True)]
-        signs = msign_many(matrices, self.plan_for, self.eps)
-        return restore([from_matrices(x, entry, leaf.shape) for x, entry, leaf in zip(signs, numbers, leaves, strict=True)])
+        matrices = [to_matrices(gathered(leaf), entry) for leaf, entry in zip(leaves, numbers, strict=True)]
+        signs = zip(msign_many(matrices, self.plan_for, self.eps), numbers, leaves, strict=True)
+        return [placed_like(from_matrices(x, entry, leaf.shape), leaf) for x, entry, leaf in signs]
 
 
 def _muon_momentum(

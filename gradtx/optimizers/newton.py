@@ -1,4 +1,4 @@
-"""Newton's method with the dense Hessian: `scale_by_newton`, `newton`; and trees as real vectors."""
+"""Newton's method with the dense Hessian: `scale_by_newton`, `newton`."""
 
 import math
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from gradtx.core import checks
 from gradtx.core.base import EmptyState, GradientTransformation
 from gradtx.core.checks import Flag, NonNegative, PositiveInt, Rate
 from gradtx.core.leaves import require_params
-from gradtx.core.numerics import promote
 from gradtx.core.values import factory
+from gradtx.core.vectors import from_vector, to_vector
 from gradtx.transforms.linesearch import bind_value_fn, line_dtype
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -28,31 +28,6 @@ def check_size(params: Any, max_size: int, dtype: Any, instead: str) -> None:
             f"{checks.where()}: params have {size:,} elements, so that their matrix takes {memory:,.0f} MiB; expected at most "
             f"max_size={max_size:,} elements. {instead}, or raise max_size."
         )
-
-
-def to_vector(tree: Any, dtype: Any) -> jax.Array:
-    """All elements in one real vector; complex leaves as real and then imaginary parts."""
-    parts = [jnp.zeros(0, dtype)]
-    for leaf in map(promote, jax.tree.leaves(tree)):
-        parts += [part.ravel().astype(dtype) for part in ((leaf.real, leaf.imag) if jnp.iscomplexobj(leaf) else (leaf,))]
-    return jnp.concatenate(parts)
-
-
-def from_vector(vector: jax.Array, like: Any) -> Any:
-    """The tree of `to_vector`, with the shapes and dtypes of `like`."""
-    leaves, treedef = jax.tree.flatten(like)
-    new, at = [], 0
-
-    def take(size: int) -> jax.Array:
-        nonlocal at
-        at += size
-        return vector[at - size : at]
-
-    for leaf in leaves:
-        size, dtype = math.prod(np.shape(leaf)), jnp.result_type(leaf)
-        flat = jax.lax.complex(take(size), take(size)) if jnp.iscomplexobj(leaf) else take(size)
-        new.append(flat.reshape(np.shape(leaf)).astype(dtype))
-    return treedef.unflatten(new)
 
 
 @factory()

@@ -204,7 +204,7 @@ def projection_linf_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     """The nearest tree whose largest magnitude is `scale`: all are cut to `scale`, and the largest is moved there.
 
     Args:
-      tree: tree of floating or complex arrays, as one vector. Of equally large elements the first is moved.
+      tree: tree of floating or complex arrays, as one vector. Of elements that are equally large up to rounding the first is moved.
       scale: radius, > 0.
 
     Returns:
@@ -225,10 +225,10 @@ def projection_linf_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     positive("scale", scale)
     if not xs:
         return tree
-    leaves, treedef = jax.tree.flatten(tree)
-    sizes = [jnp.abs(x) for x in leaves]
-    best = jnp.argmax(jnp.stack([jnp.max(size) if size.size else -1.0 for size in sizes]))
-    at = [jnp.where(best == k, jnp.argmax(size), -1) if size.size else -1 for k, size in enumerate(sizes)]
+    leaves, treedef = jax.tree.flatten(jax.tree.map(promote, tree))
+    tops = [jnp.max(jnp.abs(x)) if x.size else jnp.asarray(-1.0) for x in leaves]
+    best = jnp.argmax(jnp.stack(tops))
+    at = [jnp.where(best == k, _first(x, top), -1) for k, (x, top) in enumerate(zip(leaves, tops, strict=True))]
     return map_leaves(_push, tree, treedef.unflatten(at), scale=scale)
 
 
@@ -329,5 +329,20 @@ def _direction(x: jax.Array, *, length: Any, scale: Any, each: Any) -> jax.Array
     return scale * jnp.where(length == 0, each, x / jnp.where(length == 0, 1, length))
 
 
+def _places(x: jax.Array) -> jax.Array:
+    """The place of each element in row-major order, sharded as `x` is."""
+    sharding, places = jax.typeof(x).sharding, jnp.zeros_like(x, jnp.int32)
+    for axis, size in enumerate(x.shape):
+        places = places * size + jax.lax.broadcasted_iota(jnp.int32, x.shape, axis, out_sharding=sharding)
+    return places
+
+
+@jax.jit  # so that the mesh of `x` is found where none is set
+def _first(x: jax.Array, top: jax.Array) -> jax.Array:
+    """The first place where `|x|` is `top`, up to rounding: XLA may compute `x` twice. Beyond all places where `top` is NaN."""
+    largest = jnp.abs(x) >= top * (1 - 4 * jnp.finfo(x.dtype).eps)
+    return jnp.min(jnp.where(largest, _places(x), x.size), initial=x.size)
+
+
 def _push(x: jax.Array, at: jax.Array, *, scale: Any) -> jax.Array:
-    return jnp.where(jnp.arange(x.size).reshape(x.shape) == at, _sign(x) * scale, shorten(x, scale=scale))
+    return jnp.where(_places(x) == at, _sign(x) * scale, shorten(x, scale=scale))

@@ -11,6 +11,8 @@ from gradtx.core import checks
 from gradtx.core.checks import Domain, Number
 from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import compute_dtype, promote
+from gradtx.core.sharding import gathered, placed_like
+from gradtx.core.vectors import from_vector, to_vector
 from gradtx.projections.inputs import known, like, named, norm, parts
 
 NUMBER = cast(Domain, checks.domain_of(Number))
@@ -122,14 +124,11 @@ def projection_affine_set(x: Any, a: ArrayLike, b: ArrayLike) -> Any:
         raise ValueError(f"{checks.where()}: a has {np.shape(a)[1]} columns, but the tree has {size} elements; expected as many.")
     if not xs:
         return x
-    flat = jnp.concatenate([leaf.ravel() for leaf in xs])
-    matrix, offsets = (jnp.asarray(v).astype(flat.dtype) for v in (a, b))
+    flat = to_vector(x, jnp.result_type(*xs))
+    matrix, offsets = (gathered(jnp.asarray(v)).astype(flat.dtype) for v in (a, b))
     excess = jnp.matmul(matrix, flat, precision="highest") - offsets
     flat = flat - jnp.linalg.lstsq(matrix, excess)[0]
-    leaves, treedef = jax.tree.flatten(x)
-    ends = np.cumsum([np.size(leaf) for leaf in leaves])[:-1]
-    moved = [part.reshape(np.shape(leaf)) for part, leaf in zip(jnp.split(flat, ends), leaves, strict=True)]
-    return map_leaves(_second, x, treedef.unflatten(moved))
+    return from_vector(flat, x)
 
 
 def check_equations(a: Any, b: Any) -> None:
@@ -168,12 +167,8 @@ def _offset(b: Any, length: jax.Array) -> jax.Array:
 
 
 def _multiple(x: jax.Array, a: jax.Array, *, length: Any, along: Any) -> jax.Array:
-    return along * (a / length)
+    return placed_like(along * (a / length), x)
 
 
 def _move(x: jax.Array, a: jax.Array, *, length: Any, by: Any) -> jax.Array:
     return x + by * (a / length)
-
-
-def _second(x: jax.Array, y: jax.Array) -> jax.Array:
-    return y

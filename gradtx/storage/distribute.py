@@ -2,7 +2,7 @@
 
 import collections
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -79,21 +79,6 @@ def distributed_msign(
     share = jax.shard_map(local, in_specs=(specs,), out_specs=specs, axis_names=set(axes), check_vma=False)
     results = share(list(leaves))
     return [jax.sharding.reshard(r, s) for r, s in zip(results, before, strict=True)] if explicit else results
-
-
-def whole(leaves: Sequence[jax.Array]) -> tuple[list[jax.Array], Callable[[list[jax.Array]], list[jax.Array]]]:
-    """The leaves without explicit sharding, and a function that gives results the sharding that the leaves had.
-
-    Products of explicitly sharded matrices are errors in JAX; with automatic axes XLA decides, and nothing happens here.
-    """
-    types = [jax.typeof(leaf).sharding for leaf in leaves]
-    cut = [any(entry is not None for entry in t.spec) for t in types]
-    gathered = [jax.sharding.reshard(x, PartitionSpec()) if c else x for x, c in zip(leaves, cut, strict=True)]
-
-    def restore(results: list[jax.Array]) -> list[jax.Array]:
-        return [jax.sharding.reshard(r, t.spec) if c else r for r, t, c in zip(results, types, cut, strict=True)]
-
-    return gathered, restore
 
 
 def _mesh(axes: tuple[str, ...]) -> Any:

@@ -176,6 +176,12 @@ def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> ja
       Array([[5., 1.],
              [5., 1.]], dtype=float32)
     """
+    norms = _unit_norms(x, axis)
+    return jnp.broadcast_to(norms, x.shape, out_sharding=jax.typeof(x).sharding)
+
+
+def _unit_norms(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
+    """`unitwise_norm` with axes of size 1 where it repeats itself."""
     if axis is None:
         if jnp.squeeze(x).ndim <= 1:
             axis = tuple(range(x.ndim))
@@ -185,13 +191,13 @@ def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> ja
             raise ValueError(
                 f"{checks.where()}: a leaf has shape {x.shape}, expected at most 5 axes; say with `axis` which to reduce."
             )
-    return jnp.broadcast_to(jnp.sqrt(jnp.sum(abs_sq(x), axis=axis, keepdims=True)), x.shape)
+    return jnp.sqrt(jnp.sum(abs_sq(x), axis=axis, keepdims=True))
 
 
 def _clip_unitwise(u: jax.Array, p: jax.Array, *, clipping: Any, eps: Any, axis: Any) -> jax.Array:
-    u_norm = unitwise_norm(u, axis)
-    largest = clipping * jnp.maximum(unitwise_norm(p, axis), eps)
-    return jnp.where(u_norm < largest, u, u * (largest / jnp.maximum(u_norm, 1e-6)))
+    norm = _unit_norms(u, axis)
+    largest = clipping * jnp.maximum(_unit_norms(p, axis), eps)
+    return u * jnp.where(norm < largest, 1, largest / jnp.maximum(norm, 1e-6))
 
 
 @factory()

@@ -182,8 +182,7 @@ def measure_with_ema(
         return jax.tree.map(number, measure(updates))
 
     def init(params: Any) -> EmaState:
-        shapes = jax.eval_shape(measured, params)
-        return average.init(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+        return average.init(measured(params))
 
     def update(updates: Any, state: EmaState, params: Any = None, **extra_args: Any) -> tuple[Any, EmaState]:
         return average.update(measured(updates), state)

@@ -1,0 +1,21 @@
+"""Arrays whose types say how they lie on a mesh, as with JAX's explicit axes: gathered, and put back.
+
+Where axes are automatic, or there is no mesh, types say nothing, XLA decides, and nothing happens here.
+"""
+
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+def gathered(x: Any) -> Any:
+    """`x`, whole on every device."""
+    sharding = jax.typeof(x).sharding
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec())) if any(sharding.spec) else x
+
+
+def placed_like(x: jax.Array, like: Any) -> jax.Array:
+    """`x`, which is whole on every device, as an array of its shape lies."""
+    sharding = jax.typeof(like).sharding
+    return jax.sharding.reshard(x, sharding) if any(sharding.spec) else x
