@@ -115,7 +115,7 @@ def injected(
     others = {name: value for name, value in arguments.items() if name not in numbers and name not in schedules}
 
     def scheduled(count: jax.Array) -> dict[str, jax.Array]:
-        return {name: as_array(schedule(count)) for name, schedule in schedules.items()}
+        return {name: as_array(jnp.array(schedule(count))) for name, schedule in schedules.items()}  # copies: they are kept
 
     def inner(hyperparams: dict[str, Any]) -> GradientTransformation:
         return with_extra_args_support(call_with(inner_factory, {**others, **hyperparams}))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core import checks, leaves
 from gradtx.core.checks import Function
-from gradtx.core.values import Call, Declared, call_with, factory
+from gradtx.core.values import Call, Declared, arrays_in, call_with, factory
 from gradtx.core.watch import initialized
 
 if TYPE_CHECKING:  # so that type checkers accept gradtx where flax.nnx asks for Optax's class
@@ -89,12 +89,15 @@ class Init(Declared):
         self.call, self.function, self.composite = call, function, composite
 
     def __call__(self, params: Any) -> Any:
-        """Makes the state, after checking the parameters' leaves."""
+        """Makes the state, in arrays of its own, after checking the parameters' leaves."""
         with checks.calling(self.call.factory.__name__):
             leaves.check_no_module(params)
             if not self.composite:
                 leaves.check_leaves("params", params)
-            return initialized(self.call, self.function, params)
+            return initialized(self.call, self._state, params)
+
+    def _state(self, params: Any) -> Any:
+        return leaves.own(self.function(params), [*jax.tree.leaves(params), *arrays_in(self.call.arguments)])
 
     def __reduce__(self) -> Any:
         return _field, (self.call.factory, self.call.arguments, "init")

@@ -3,7 +3,7 @@
 import collections
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -136,6 +136,23 @@ def select_tree(condition: jax.Array, new: Any, old: Any) -> Any:
 def copies(params: Any) -> Any:
     """The parameters in arrays of their own (so that a step may be given both to overwrite), in at least float32."""
     return jax.tree.map(lambda p: jnp.array(p, compute_dtype(jnp.result_type(p))), params)
+
+
+def own(state: Any, others: Iterable[Any]) -> Any:
+    """`state` without an array that occurs twice in it or is one of `others`: such are copied, so that a step may overwrite it.
+
+    Under tracing nothing is shared: each result of a compiled function has memory of its own.
+    """
+    seen = set(map(id, others))
+
+    def once(x: Any) -> Any:
+        if not isinstance(x, jax.Array) or is_tracer(x):
+            return x
+        x = jnp.copy(x) if id(x) in seen else x
+        seen.add(id(x))
+        return x
+
+    return jax.tree.map(once, state)
 
 
 def real_full_like(params: Any, value: Any, dtype: Any = None) -> Any:
