@@ -131,10 +131,7 @@ class Update(Declared):
                 leaves.check_same_shapes(updates, params if point is None else point(params))
             if not self.composite:
                 leaves.check_leaves("updates", updates)
-            result = self.function(updates, state, params, **extra_args)
-            if not isinstance(result, tuple) or len(result) != 2:
-                raise TypeError(f"{checks.where()}: update returned {checks.kind(result)}, expected a pair (updates, state).")
-            return result
+            return _keeping_dtypes(self.function(updates, state, params, **extra_args), state)
 
     def __reduce__(self) -> Any:
         return _field, (self.call.factory, self.call.arguments, "update")
@@ -327,6 +324,29 @@ def with_extra_args_support(tx: Any) -> GradientTransformation:
         return tx.update(updates, state, params, **{k: v for k, v in extra_args.items() if k in takes})
 
     return GradientTransformation(tx.init, update)
+
+
+def member(tx: Any) -> GradientTransformation:
+    """A transformation as those that hold it run it: its update takes any extra arguments and keeps the dtypes of its state.
+
+    Optax's moments in half precision would become float32 from the float32 updates inside a chain.
+    """
+    tx = with_extra_args_support(tx)
+    if isinstance(tx.update, Update):
+        return tx
+
+    @functools.wraps(tx.update)
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        return _keeping_dtypes(tx.update(updates, state, params, **extra_args), state)
+
+    return GradientTransformation(tx.init, update)
+
+
+def _keeping_dtypes(result: Any, state: Any) -> Any:
+    """What an update returned, with its state's leaves in the dtypes of those in `state`."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"{checks.where()}: update returned {checks.kind(result)}, expected a pair (updates, state).")
+    return result[0], leaves.in_dtypes_of(result[1], state)
 
 
 def to_optax(tx: Any) -> Any:

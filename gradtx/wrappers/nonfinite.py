@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation, with_extra_args_support
+from gradtx.core.base import GradientTransformation, member
 from gradtx.core.checks import NonNegativeInt, Positive, PositiveInt, Transformation
 from gradtx.core.leaves import all_finite, cast_like, is_inexact, select_tree
 from gradtx.core.numerics import safe_increment, zero_count
@@ -26,7 +26,7 @@ class SkipNonfiniteState(NamedTuple):
 
 
 class SkipSpikesState(NamedTuple):
-    """Steps skipped in all and in a row, large ones since the last usual, steps counted, mean and variance of `log|g|`, inner state."""
+    """Steps skipped in all and in a row, large ones since a usual one, steps counted, mean and variance of `log|g|`, inner."""
 
     skipped: jax.Array
     skipped_in_a_row: jax.Array
@@ -103,7 +103,7 @@ def skip_nonfinite(inner: Transformation, max_consecutive: NonNegativeInt | None
       >>> updates, {k: int(v) for k, v in gradtx.metrics(state).items() if "skipped" in k}
       (Array([0., 0.], dtype=float32), {'skipped': 1, 'skipped_in_a_row': 1})
     """
-    tx = with_extra_args_support(inner)
+    tx = member(inner)
 
     def init(params: Any) -> SkipNonfiniteState:
         return SkipNonfiniteState(zero_count(), zero_count(), tx.init(params))
@@ -148,8 +148,8 @@ def skip_spikes(inner: Transformation, sigma: Positive = 6.0, window: PositiveIn
       sigma: how many standard deviations above the mean is a spike, > 0.
       window: over how many steps to average, >= 1.
 
-    State: `SkipSpikesState(skipped, skipped_in_a_row, large_in_a_row, counted int32, mean, variance float32, inner_state)`; 24 bytes more.
-      `gradtx.metrics` reports `skipped`, `skipped_in_a_row`, and `usual_norm`, `exp` of the mean.
+    State: `SkipSpikesState(skipped, skipped_in_a_row, large_in_a_row, counted int32, mean, variance float32, inner_state)`; 24
+      bytes more. `gradtx.metrics` reports `skipped`, `skipped_in_a_row`, and `usual_norm`, `exp` of the mean.
 
     Returns:
       The transformation.
@@ -172,7 +172,7 @@ def skip_spikes(inner: Transformation, sigma: Positive = 6.0, window: PositiveIn
     Source: the practice of skipping loss spikes in large runs (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1), with the
     gradient norm as the sign, as in Takase et al. 2023, arXiv:2312.16903.
     """
-    tx = with_extra_args_support(inner)
+    tx = member(inner)
 
     def init(params: Any) -> SkipSpikesState:
         zero = jnp.zeros((), jnp.float32)
@@ -231,7 +231,7 @@ def apply_if_finite(inner: Transformation, max_consecutive_errors: NonNegativeIn
       >>> float(updates), int(state.total_notfinite)
       (0.0, 1)
     """
-    tx = with_extra_args_support(inner)
+    tx = member(inner)
 
     def init(params: Any) -> ApplyIfFiniteState:
         return ApplyIfFiniteState(zero_count(), jnp.asarray(True), zero_count(), tx.init(params))
