@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from gradtx.core import checks, leaves
-from gradtx.core.base import GradientTransformation, last_of, with_extra_args_support
+from gradtx.core.base import GradientTransformation, last_of, member
 from gradtx.core.checks import Transformation
 from gradtx.core.values import factory
 
@@ -39,7 +39,7 @@ def chain(*args: Transformation) -> GradientTransformation:
       chain(clip(max_delta=1.0), scale(step_size=-0.1))
     """
     _check_order("chain", args)
-    members = [with_extra_args_support(tx) for tx in args]
+    members = [member(tx) for tx in args]
 
     def init(params: Any) -> tuple[Any, ...]:
         return tuple(tx.init(params) for tx in members)
@@ -87,7 +87,7 @@ def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
             raise ValueError(f"named_chain: the name {pair[0]!r} occurs twice, expected distinct names.")
         names.append(pair[0])
     _check_order("named_chain", [tx for _, tx in args])
-    members = {name: with_extra_args_support(tx) for name, tx in args}
+    members = {name: member(tx) for name, tx in args}
 
     def init(params: Any) -> dict[str, Any]:
         return {name: tx.init(params) for name, tx in members.items()}

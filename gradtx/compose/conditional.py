@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation, with_extra_args_support
+from gradtx.core.base import GradientTransformation, member
 from gradtx.core.checks import Flag, Function, Transformation
+from gradtx.core.leaves import cast_like
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.values import factory
 
@@ -55,7 +56,7 @@ def conditionally_transform(
       >>> seen
       [1.0, 10.0, 10.0]
     """
-    inner = with_extra_args_support(inner)
+    inner = member(inner)
     run = _when(inner, should_transform_fn, forward_extra_args, lambda updates: updates)
 
     def init(params: Any) -> ConditionallyTransformState:
@@ -99,7 +100,7 @@ def conditionally_mask(
       >>> seen
       [-1.0, 0.0, -1.0]
     """
-    inner = with_extra_args_support(inner)
+    inner = member(inner)
     run = _when(inner, should_transform_fn, forward_extra_args, lambda updates: jax.tree.map(jnp.zeros_like, updates))
 
     def init(params: Any) -> ConditionallyMaskState:
@@ -121,10 +122,11 @@ def _when(
 
     def run(updates: Any, inner_state: Any, params: Any, step: jax.Array, extra_args: dict[str, Any]) -> tuple[Any, Any]:
         holds = condition(step, **(extra_args if forward else {}))
-        return jax.lax.cond(
-            holds,
-            lambda: inner.update(updates, inner_state, params, **extra_args),
-            lambda: (otherwise(updates), inner_state),
-        )
+
+        def transform() -> tuple[Any, Any]:
+            changed, after = inner.update(updates, inner_state, params, **extra_args)
+            return cast_like(changed, updates), after
+
+        return jax.lax.cond(holds, transform, lambda: (otherwise(updates), inner_state))
 
     return run

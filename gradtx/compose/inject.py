@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import checks, leaves
-from gradtx.core.base import GradientTransformation, with_extra_args_support
+from gradtx.core.base import GradientTransformation, member
 from gradtx.core.checks import FloatDType
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.values import call_with, factory, same, show
@@ -115,14 +115,14 @@ def injected(
     others = {name: value for name, value in arguments.items() if name not in numbers and name not in schedules}
 
     def scheduled(count: jax.Array) -> dict[str, jax.Array]:
-        return {name: as_array(schedule(count)) for name, schedule in schedules.items()}
+        return {name: as_array(jnp.array(schedule(count))) for name, schedule in schedules.items()}  # copies: they are kept
 
     def inner(hyperparams: dict[str, Any]) -> GradientTransformation:
-        return with_extra_args_support(call_with(inner_factory, {**others, **hyperparams}))
+        return member(call_with(inner_factory, {**others, **hyperparams}))
 
     first = {name: schedule(zero_count()) for name, schedule in schedules.items()}
     # Bad hyperparameters fail here, not at the first step.
-    example = with_extra_args_support(call_with(inner_factory, {**arguments, **first}))
+    example = member(call_with(inner_factory, {**arguments, **first}))
 
     def init(params: Any) -> InjectHyperparamsState:
         count = zero_count()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx.compose.labels import spread_mask
-from gradtx.core.base import GradientTransformation, set_to_zero, with_extra_args_support
+from gradtx.core.base import GradientTransformation, member, set_to_zero
 from gradtx.core.checks import Flag, Mask, Transformation
 from gradtx.core.leaves import MaskedNode
 from gradtx.core.values import factory
@@ -45,7 +45,7 @@ def masked(inner: Transformation, mask: Mask, *, mask_compatible_extra_args: Fla
       >>> float(updates["w"]), float(updates["b"])
       (10.0, 1.0)
     """
-    inner = with_extra_args_support(inner)
+    inner = member(inner)
 
     def init(params: Any) -> MaskedState:
         return MaskedState(inner.init(select(params, spread_mask("mask", mask, params))))

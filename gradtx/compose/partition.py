@@ -8,7 +8,7 @@ import jax
 from gradtx.compose.labels import spread, spread_mask
 from gradtx.compose.masking import MaskedState, select, update_selected
 from gradtx.core import checks, leaves
-from gradtx.core.base import GradientTransformation, set_to_zero, with_extra_args_support
+from gradtx.core.base import GradientTransformation, member, set_to_zero
 from gradtx.core.checks import Flag, Mask, Transformation
 from gradtx.core.values import factory
 
@@ -51,7 +51,7 @@ def partition(
         raise TypeError(f"partition: transforms is {checks.kind(transforms)}, expected a dict from labels to transformations.")
     for label, tx in transforms.items():
         checks.check_argument("partition", f"transforms[{label!r}]", tx, checks.TRANSFORMATION)
-    members = {label: with_extra_args_support(tx) for label, tx in transforms.items()}
+    members = {label: member(tx) for label, tx in transforms.items()}
 
     def labels_of(params: Any) -> list[Any]:
         labels = spread("param_labels", param_labels, params)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core import checks, leaves
 from gradtx.core.checks import Function
-from gradtx.core.values import Call, Declared, call_with, factory
+from gradtx.core.values import Call, Declared, arrays_in, call_with, factory
 from gradtx.core.watch import initialized
 
 if TYPE_CHECKING:  # so that type checkers accept gradtx where flax.nnx asks for Optax's class
@@ -89,12 +89,15 @@ class Init(Declared):
         self.call, self.function, self.composite = call, function, composite
 
     def __call__(self, params: Any) -> Any:
-        """Makes the state, after checking the parameters' leaves."""
+        """Makes the state, in arrays of its own, after checking the parameters' leaves."""
         with checks.calling(self.call.factory.__name__):
             leaves.check_no_module(params)
             if not self.composite:
                 leaves.check_leaves("params", params)
-            return initialized(self.call, self.function, params)
+            return initialized(self.call, self._state, params)
+
+    def _state(self, params: Any) -> Any:
+        return leaves.own(self.function(params), [*jax.tree.leaves(params), *arrays_in(self.call.arguments)])
 
     def __reduce__(self) -> Any:
         return _field, (self.call.factory, self.call.arguments, "init")
@@ -128,10 +131,7 @@ class Update(Declared):
                 leaves.check_same_shapes(updates, params if point is None else point(params))
             if not self.composite:
                 leaves.check_leaves("updates", updates)
-            result = self.function(updates, state, params, **extra_args)
-            if not isinstance(result, tuple) or len(result) != 2:
-                raise TypeError(f"{checks.where()}: update returned {checks.kind(result)}, expected a pair (updates, state).")
-            return result
+            return _keeping_dtypes(self.function(updates, state, params, **extra_args), state)
 
     def __reduce__(self) -> Any:
         return _field, (self.call.factory, self.call.arguments, "update")
@@ -324,6 +324,29 @@ def with_extra_args_support(tx: Any) -> GradientTransformation:
         return tx.update(updates, state, params, **{k: v for k, v in extra_args.items() if k in takes})
 
     return GradientTransformation(tx.init, update)
+
+
+def member(tx: Any) -> GradientTransformation:
+    """A transformation as those that hold it run it: its update takes any extra arguments and keeps the dtypes of its state.
+
+    Optax's moments in half precision would become float32 from the float32 updates inside a chain.
+    """
+    tx = with_extra_args_support(tx)
+    if isinstance(tx.update, Update):
+        return tx
+
+    @functools.wraps(tx.update)
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        return _keeping_dtypes(tx.update(updates, state, params, **extra_args), state)
+
+    return GradientTransformation(tx.init, update)
+
+
+def _keeping_dtypes(result: Any, state: Any) -> Any:
+    """What an update returned, with its state's leaves in the dtypes of those in `state`."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"{checks.where()}: update returned {checks.kind(result)}, expected a pair (updates, state).")
+    return result[0], leaves.in_dtypes_of(result[1], state)
 
 
 def to_optax(tx: Any) -> Any:

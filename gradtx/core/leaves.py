@@ -3,7 +3,7 @@
 import collections
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -138,6 +138,22 @@ def copies(params: Any) -> Any:
     return jax.tree.map(lambda p: jnp.array(p, compute_dtype(jnp.result_type(p))), params)
 
 
+def own(state: Any, others: Iterable[Any]) -> Any:
+    """`state` without an array that occurs twice in it or is one of `others`: such are copied, so that a step may overwrite it.
+
+    Under tracing nothing is shared: each result of a compiled function has memory of its own.
+    """
+    values, treedef = jax.tree.flatten(state)
+    seen, shared = set(map(id, others)), set()
+    for i, x in enumerate(values):
+        if isinstance(x, jax.Array) and not is_tracer(x) and id(x) in seen:
+            shared.add(i)
+        seen.add(id(x))
+    if not shared:
+        return state
+    return treedef.unflatten(jnp.copy(x) if i in shared else x for i, x in enumerate(values))
+
+
 def real_full_like(params: Any, value: Any, dtype: Any = None) -> Any:
     """`full_like` for a second moment: real also where the parameters are complex."""
 
@@ -157,6 +173,27 @@ def cast_like(tree: Any, like: Any) -> Any:
     dtypes = [jnp.result_type(x) for x in jax.tree.leaves(like)]
     values, treedef = jax.tree.flatten(tree)
     return treedef.unflatten([x if jnp.result_type(x) == d else x.astype(d) for x, d in zip(values, dtypes, strict=True)])
+
+
+def in_dtypes_of(tree: Any, like: Any) -> Any:
+    """Floating leaves in the dtypes of those of `like`; all others as they are.
+
+    A tree of another structure is left for those to name who run into it.
+    """
+    values, treedef = jax.tree.flatten(tree)
+    others, other = jax.tree.flatten(like)
+    changed = [i for i, (x, y) in enumerate(zip(values, others, strict=False)) if x is not y and _floats_differ(x, y)]
+    if treedef != other or not changed:
+        return tree
+    for i in changed:
+        values[i] = values[i].astype(others[i].dtype)
+    return treedef.unflatten(values)
+
+
+def _floats_differ(x: Any, y: Any) -> bool:
+    """Whether two arrays are of different floating dtypes."""
+    a, b = getattr(x, "dtype", None), getattr(y, "dtype", None)
+    return a is not b and a != b and None not in (a, b) and all(jnp.issubdtype(dtype, jnp.floating) for dtype in (a, b))
 
 
 def _is_narrow(x: Any) -> bool:

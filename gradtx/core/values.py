@@ -5,7 +5,7 @@ import inspect
 import pathlib
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -326,6 +326,19 @@ def _check(name: str, parameter: inspect.Parameter, value: Any, domain: checks.D
             checks.check_argument(name, f"argument {i}", item, domain)
     elif value is not parameter.default:
         checks.check_argument(name, parameter.name, value, domain)
+
+
+def arrays_in(value: Any) -> Iterator[jax.Array]:
+    """The arrays that an argument holds, also in containers and in the values that other factories made."""
+    if isinstance(value, jax.Array):
+        yield value
+    elif isinstance(value, Declared):
+        yield from arrays_in(value.call.arguments)
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from arrays_in(item)
+    elif not jax.tree_util.all_leaves([value]):
+        yield from arrays_in(jax.tree.leaves(value))
 
 
 def same(value: Any, default: Any) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gradtx.core import checks, leaves
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import GradientTransformation, wants_of, with_extra_args_support
+from gradtx.core.base import GradientTransformation, member, wants_of
 from gradtx.core.checks import Decay, Domain, Function, Positive, PositiveInt
 from gradtx.core.numerics import one_minus_power
 from gradtx.core.values import checked
@@ -177,7 +177,7 @@ def _made(tx_factory: Callable[[Any], Any], rate: Any) -> GradientTransformation
     with checks.calling("lr_range_test"):
         tx = tx_factory(rate)
     checks.check_argument("lr_range_test", "tx_factory(learning_rate)", tx, checks.TRANSFORMATION)
-    return with_extra_args_support(tx)
+    return member(tx)
 
 
 @jax.jit

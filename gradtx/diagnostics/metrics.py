@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks, leaves
-from gradtx.core.base import GradientTransformation, stateless, with_extra_args_support
+from gradtx.core.base import GradientTransformation, member, stateless
 from gradtx.core.checks import Function
 from gradtx.core.paths import path_str
 from gradtx.core.values import factory
@@ -199,7 +199,7 @@ def snapshot(measure_name: str, measure: Function) -> GradientTransformation:
 
 def _measuring(name: str, measure: Any) -> GradientTransformation:
     if checks.is_transformation(measure):
-        return with_extra_args_support(measure)
+        return member(measure)
     if not callable(measure) or checks.is_factory(measure):
         raise TypeError(f"monitor: measures[{name!r}] is {checks.kind(measure)}, expected a function or a transformation.")
     function: Callable[..., Any] = measure

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core import checks
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import wants_of, with_extra_args_support
+from gradtx.core.base import member, wants_of
 from gradtx.core.checks import NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like, check_leaves
 from gradtx.core.numerics import is_tracer, safe_increment, zero_count
@@ -119,7 +119,7 @@ def minimize(
     ):
         if (domain := checks.domain_of(hint)) is not None:
             checks.check_argument("minimize", argument, value, domain)
-    tx = with_extra_args_support(tx)
+    tx = member(tx)
     with checks.calling("minimize"):
         check_leaves("x0", x0)
         x0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), x0)

@@ -47,7 +47,7 @@ def as_key(key: int | jax.Array) -> jax.Array:
     """A typed random key: a whole number seeds one, an old-style array of uint32 is wrapped."""
     if isinstance(key, int):
         return jax.random.key(key)
-    return key if is_key(key) else jax.random.wrap_key_data(key)
+    return key if is_key(key) else jax.random.wrap_key_data(jnp.array(key))
 
 
 def _plus_noise(u: jax.Array, key: jax.Array, *, deviation: Any) -> jax.Array:

@@ -96,7 +96,7 @@ def scale_by_schedule(step_size_fn: ScheduleArg) -> GradientTransformation:
     """
 
     def step_size(count: Any) -> jax.Array:
-        return jnp.asarray(scheduled_value("step_size_fn", step_size_fn, count), default_float())
+        return jnp.array(scheduled_value("step_size_fn", step_size_fn, count), default_float())  # a copy: it is kept
 
     def init(params: Any) -> ScaleByScheduleState:
         return ScaleByScheduleState(zero_count(), step_size(zero_count()))
@@ -144,7 +144,7 @@ def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: Flag
     value = learning_rate
 
     def as_array(rate: Any) -> jax.Array:
-        return jnp.asarray(rate, default_float())
+        return jnp.array(rate, default_float())  # a copy, since a step may overwrite the state
 
     if callable(value):
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.groups import cut
 from gradtx.core import checks
-from gradtx.core.base import GradientTransformation, wants_of, with_extra_args_support
+from gradtx.core.base import GradientTransformation, member, wants_of
 from gradtx.core.checks import Domain, Flag, FloatDType, PositiveInt, Transformation
 from gradtx.core.leaves import all_finite, cast_like, map_leaves, widen
 from gradtx.core.numerics import safe_increment, zero_count
@@ -125,7 +125,7 @@ def accumulable(name: str, inner: Any, argument: str) -> GradientTransformation:
             "inside: update it with the mean gradient of all microbatches and a grad_fn that gives the same at other parameters "
             "(gradtx.microbatched makes both), or accumulate the gradients of gradtx.sam_value_and_grad."
         )
-    return with_extra_args_support(inner)
+    return member(inner)
 
 
 def zeros_in(params: Any, dtype: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from gradtx.compose.evaluation import gradient_at
 from gradtx.compose.labels import spread_mask
 from gradtx.core import checks
-from gradtx.core.base import GradientTransformation, wants_of, with_extra_args_support
+from gradtx.core.base import GradientTransformation, member, wants_of
 from gradtx.core.leaves import MaskedNode, cast_like, is_masked_or_none, map_leaves, widen
 from gradtx.core.numerics import default_float, promote
 from gradtx.linalg.ascent import ascent
@@ -70,7 +70,7 @@ def inner_of(name: str, inner: Any, argument: str = "inner") -> GradientTransfor
             f"{name}: {argument} is {inner!r}, which calls grad_fn itself, expected an optimizer that does not: "
             "methods of two gradients do not nest."
         )
-    return with_extra_args_support(inner)
+    return member(inner)
 
 
 def beside(rule: Callable[[Any, Any], Any], kept: Any, params: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation, check_not_last, with_extra_args_support
+from gradtx.core.base import GradientTransformation, check_not_last, member
 from gradtx.core.checks import Flag, Transformation
 from gradtx.core.leaves import cast_like, map_leaves, widen
 from gradtx.core.values import factory
@@ -61,7 +61,7 @@ def cautious(inner: Transformation, *, flip_sign: Flag = True) -> GradientTransf
     the normalization of the authors' code (the paper divides by the number of ones plus 1).
     """
     check_not_last("cautious", "inner", inner)
-    tx = with_extra_args_support(inner)
+    tx = member(inner)
 
     def init(params: Any) -> CautiousState:
         return CautiousState(tx.init(params))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core import checks
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import GradientTransformation, check_not_last, with_extra_args_support
+from gradtx.core.base import GradientTransformation, check_not_last, member
 from gradtx.core.checks import Flag, Fraction, PositiveInt, Transformation
 from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, widen
 from gradtx.core.numerics import zero_count
@@ -100,7 +100,7 @@ def lookahead(
     stays, and a random key in the state is an error), and resets the state for the weights before the last step.
     """
     check_not_last("lookahead", "fast_optimizer", fast_optimizer)
-    inner = with_extra_args_support(fast_optimizer)
+    inner = member(fast_optimizer)
 
     def init(params: Any) -> LookaheadState:
         if isinstance(params, LookaheadParams):

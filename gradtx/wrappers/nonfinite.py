@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation, with_extra_args_support
+from gradtx.core.base import GradientTransformation, member
 from gradtx.core.checks import NonNegativeInt, Positive, PositiveInt, Transformation
 from gradtx.core.leaves import all_finite, cast_like, is_inexact, select_tree
 from gradtx.core.numerics import safe_increment, zero_count
@@ -26,10 +26,11 @@ class SkipNonfiniteState(NamedTuple):
 
 
 class SkipSpikesState(NamedTuple):
-    """Steps skipped in all and in a row, steps counted, running mean and variance of the norm's logarithm, and the inner state."""
+    """Steps skipped in all and in a row, large ones since a usual one, steps counted, mean and variance of `log|g|`, inner."""
 
     skipped: jax.Array
     skipped_in_a_row: jax.Array
+    large_in_a_row: jax.Array
     counted: jax.Array
     mean: jax.Array
     variance: jax.Array
@@ -102,7 +103,7 @@ def skip_nonfinite(inner: Transformation, max_consecutive: NonNegativeInt | None
       >>> updates, {k: int(v) for k, v in gradtx.metrics(state).items() if "skipped" in k}
       (Array([0., 0.], dtype=float32), {'skipped': 1, 'skipped_in_a_row': 1})
     """
-    tx = with_extra_args_support(inner)
+    tx = member(inner)
 
     def init(params: Any) -> SkipNonfiniteState:
         return SkipNonfiniteState(zero_count(), zero_count(), tx.init(params))
@@ -119,6 +120,15 @@ def skip_nonfinite(inner: Transformation, max_consecutive: NonNegativeInt | None
     return GradientTransformation(init, update)
 
 
+def _averages(size: jax.Array, anew: jax.Array, counted: jax.Array, mean: jax.Array, variance: jax.Array, window: int) -> Any:
+    """Steps counted, mean and variance after one more size, or after that one alone where they begin anew."""
+    counted = jnp.where(anew, 1, safe_increment(counted))
+    share = 1 / jnp.minimum(counted, window).astype(jnp.float32)
+    change = jnp.where(anew, 0.0, size - mean)
+    mean = jnp.where(anew, size, mean) + share * change
+    return counted.astype(jnp.int32), mean, (1 - share) * (jnp.where(anew, 0.0, variance) + share * change**2)
+
+
 LEAST_SPREAD = 0.1
 """Least standard deviation of the logarithm that spikes are measured by: norms that hardly vary make no spike of a small change."""
 
@@ -127,18 +137,19 @@ LEAST_SPREAD = 0.1
 def skip_spikes(inner: Transformation, sigma: Positive = 6.0, window: PositiveInt = 128) -> GradientTransformation:
     """Skips a step whose gradient norm is far above the usual: `log|g| > mean + sigma * max(std, 0.1)`, or not finite.
 
-    Mean and variance of `log|g|` are exponential averages over about `window` accepted steps; skipped ones leave them alone. They
-    are trusted after `window / 4` accepted steps (at least 1); until then only what is not finite is skipped. After `window` skips
-    in a row the new size counts as usual, so that a lasting change does not stop the training. Updates and new states that are not
-    finite are skipped as by `skip_nonfinite`.
+    Mean and variance of `log|g|` are exponential averages over about `window` accepted steps; skipped ones leave them alone, and so
+    do gradients of zero, which are accepted (frozen parameters, masked batches). What lies below `mean - sigma * max(std, 0.1)`
+    enters as that. The averages are trusted after `window / 4` such steps (at least 1); until then only what is not finite is
+    skipped. After `window` steps skipped for their size, with none of usual size between, the new size counts as usual, so that a
+    lasting change does not stop the training. Updates and new states that are not finite are skipped as by `skip_nonfinite`.
 
     Args:
       inner: the optimizer.
       sigma: how many standard deviations above the mean is a spike, > 0.
       window: over how many steps to average, >= 1.
 
-    State: `SkipSpikesState(skipped, skipped_in_a_row, counted int32, mean, variance float32, inner_state)`; 20 bytes more.
-      `gradtx.metrics` reports `skipped`, `skipped_in_a_row`, and `usual_norm`, `exp` of the mean.
+    State: `SkipSpikesState(skipped, skipped_in_a_row, large_in_a_row, counted int32, mean, variance float32, inner_state)`; 24
+      bytes more. `gradtx.metrics` reports `skipped`, `skipped_in_a_row`, and `usual_norm`, `exp` of the mean.
 
     Returns:
       The transformation.
@@ -161,32 +172,30 @@ def skip_spikes(inner: Transformation, sigma: Positive = 6.0, window: PositiveIn
     Source: the practice of skipping loss spikes in large runs (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1), with the
     gradient norm as the sign, as in Takase et al. 2023, arXiv:2312.16903.
     """
-    tx = with_extra_args_support(inner)
+    tx = member(inner)
 
     def init(params: Any) -> SkipSpikesState:
         zero = jnp.zeros((), jnp.float32)
-        return SkipSpikesState(zero_count(), zero_count(), zero_count(), zero, zero, tx.init(params))
+        return SkipSpikesState(zero_count(), zero_count(), zero_count(), zero_count(), zero, zero, tx.init(params))
 
     def update(updates: Any, state: SkipSpikesState, params: Any = None, **extra_args: Any) -> tuple[Any, SkipSpikesState]:
         norm = global_norm(updates).astype(jnp.float32)
-        size = jnp.log(jnp.maximum(norm, jnp.finfo(jnp.float32).tiny))
+        finite = jnp.isfinite(norm)
+        sized = finite & (norm > 0)
+        size = jnp.log(jnp.where(sized, norm, 1))
         trusted = state.counted >= max(window // 4, 1)
-        bound = state.mean + sigma * jnp.maximum(jnp.sqrt(state.variance), LEAST_SPREAD)
-        usual = ~trusted | (size <= bound)
-        anew = state.skipped_in_a_row >= window
-        changed, inner_state, taken = _attempt(
-            tx, jnp.isfinite(norm) & (usual | anew), updates, state.inner_state, params, extra_args
-        )
-        counted = jnp.where(anew, 1, safe_increment(state.counted))
-        share = 1 / jnp.minimum(counted, window).astype(jnp.float32)
-        before = jnp.where(anew, size, state.mean)
-        mean = before + share * (size - before)
-        variance = (1 - share) * (jnp.where(anew, 0.0, state.variance) + share * (size - before) ** 2)
-        kept = state.counted, state.mean, state.variance
-        counted, mean, variance = select_tree(taken, (counted.astype(jnp.int32), mean, variance), kept)
+        reach = sigma * jnp.maximum(jnp.sqrt(state.variance), LEAST_SPREAD)
+        large = sized & trusted & (size > state.mean + reach)
+        anew = large & (state.large_in_a_row >= window)
+        changed, inner_state, taken = _attempt(tx, finite & (~large | anew), updates, state.inner_state, params, extra_args)
+        seen = jnp.where(trusted & ~anew, jnp.maximum(size, state.mean - reach), size)
+        after = _averages(seen, anew, state.counted, state.mean, state.variance, window)
+        enters = taken & sized
+        counted, mean, variance = select_tree(enters, after, (state.counted, state.mean, state.variance))
         return changed, SkipSpikesState(
             jnp.where(taken, state.skipped, safe_increment(state.skipped)),
             jnp.where(taken, 0, safe_increment(state.skipped_in_a_row)),
+            jnp.where(enters, 0, jnp.where(large, safe_increment(state.large_in_a_row), state.large_in_a_row)),
             counted,
             mean,
             variance,
@@ -222,7 +231,7 @@ def apply_if_finite(inner: Transformation, max_consecutive_errors: NonNegativeIn
       >>> float(updates), int(state.total_notfinite)
       (0.0, 1)
     """
-    tx = with_extra_args_support(inner)
+    tx = member(inner)
 
     def init(params: Any) -> ApplyIfFiniteState:
         return ApplyIfFiniteState(zero_count(), jnp.asarray(True), zero_count(), tx.init(params))

@@ -199,3 +199,70 @@ def test_the_rate_has_a_gradient() -> None:
         return gradtx.apply_updates(params, updates) ** 2
 
     assert float(jax.grad(loss)(0.25)) == pytest.approx(2 * (3 - 0.25 * 6) * -6)
+
+
+# States of other libraries --------------------------------------------------------------------------------
+
+
+HOLDERS = [
+    gradtx.chain,
+    lambda tx: gradtx.named_chain(("a", tx)),
+    lambda tx: gradtx.masked(tx, True),
+    lambda tx: gradtx.partition({"a": tx}, {"w": "a"}),
+    lambda tx: gradtx.conditionally_transform(tx, lambda step: step >= 0),
+    lambda tx: gradtx.conditionally_mask(tx, lambda step: step >= 0),
+    lambda tx: gradtx.inject_hyperparams(lambda rate: gradtx.chain(tx, gradtx.scale(rate)))(0.5),
+    lambda tx: gradtx.accumulate(tx, 2),
+    lambda tx: gradtx.MultiSteps(tx, 2).gradient_transformation(),
+    gradtx.skip_nonfinite,
+    gradtx.skip_spikes,
+    lambda tx: gradtx.apply_if_finite(tx, 2),
+    lambda tx: gradtx.ema_params(tx, 0.9),
+    gradtx.swa,
+    gradtx.lookahead_wrapper,
+    lambda tx: gradtx.lookahead(tx, 2, 0.5),
+    lambda tx: gradtx.schedule_free(tx, 0.1),
+    gradtx.cautious,
+    gradtx.sam_wrapper,
+    gradtx.gsam,
+    gradtx.looksam,
+    lambda tx: gradtx.momentum_sam(tx, 0.1),
+    lambda tx: gradtx.sam(tx, optax.sgd(0.1, 0.9), 3),
+    lambda tx: declared(tx),
+]
+FOREIGN = [
+    optax.sgd(0.1, momentum=0.9),
+    optax.adam(0.1),
+    gradtx.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), lambda *trees: moving(*trees)),
+]
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("inner", FOREIGN)
+def test_a_holder_keeps_the_types_of_a_foreign_state(holder: Any, inner: Any) -> None:
+    """Moments in half precision, Optax's or of a user's own pair, under gradients of the same and of float32."""
+    for dtype in (jnp.bfloat16, jnp.float16):
+        check_types(holder(inner), {"w": jnp.ones(3, dtype)}, dtype)
+        check_types(holder(inner), {"w": jnp.ones(3, dtype)}, jnp.float32)
+
+
+def moving(updates: Any, state: Any, params: Any = None) -> Any:
+    state = jax.tree.map(lambda m, g: 0.9 * m + g, state, updates)
+    return state, state
+
+
+@gradtx.factory
+def declared(inner: Any) -> gradtx.GradientTransformation:
+    return inner
+
+
+def check_types(tx: gradtx.GradientTransformation, params: Any, grad_dtype: Any) -> None:
+    def step(params: Any) -> Any:
+        grads, state = jax.tree.map(lambda p: p.astype(grad_dtype), params), tx.init(params)
+        updates, after = tx.update(grads, state, params, grad_fn=lambda params, *at: grads)
+        return (state, grads), (after, updates)
+
+    before, after = jax.eval_shape(step, params)
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    for x, y in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
+        assert (x.shape, x.dtype, x.weak_type) == (y.shape, y.dtype, y.weak_type), tx

@@ -101,9 +101,10 @@ def test_spikes_by_their_rule() -> None:
         taken = np.isfinite(norm) and (counted < window // 4 or size <= mean + sigma * max(np.sqrt(variance), 0.1))
         expected.append(taken)
         if taken:
+            lowest = mean - sigma * max(np.sqrt(variance), 0.1) if counted >= window // 4 else -np.inf
             counted += 1
             share = 1 / min(counted, window)
-            step = size - mean
+            step = max(size, lowest) - mean
             mean, variance = mean + share * step, (1 - share) * (variance + share * step**2)
     assert 3 <= expected.count(False) <= 8
     np.testing.assert_array_equal(np.asarray(updates) != 0, expected)
@@ -114,6 +115,48 @@ def test_a_lasting_change_becomes_usual() -> None:
     stream = jnp.array([1.0] * 6 + [1e6] * 8)
     _, updates = jax.lax.scan(lambda s, g: tx.update(g, s)[::-1], tx.init(jnp.zeros(())), stream)
     assert (np.asarray(updates) != 0).tolist() == [True] * 6 + [False] * 4 + [True] * 4
+
+
+def taken_of(norms: Any, window: int = 16) -> np.ndarray:
+    """Which of the gradients of these norms `skip_spikes` lets through; a gradient of zero moves nothing either way."""
+    tx = gradtx.skip_spikes(gradtx.scale(0.0), window=window)
+    norms = jnp.asarray(norms, jnp.float32)
+    _, skipped = jax.lax.scan(lambda s, g: (lambda after: (after, after.skipped))(tx.update(g, s)[1]), tx.init(norms[0]), norms)
+    return np.diff(np.asarray(skipped), prepend=0) == 0
+
+
+USUAL = list(1 + 0.1 * np.sin(np.arange(40.0)))
+
+
+@pytest.mark.parametrize("odd", [0.0, 1e-30, jnp.inf, jnp.nan])
+@pytest.mark.parametrize("later", [0, 30])
+def test_a_spike_is_one_after_a_gradient_of_no_size_too(odd: float, later: int) -> None:
+    taken = taken_of([*USUAL, odd, *USUAL[:later], 1e4, 1.0])
+    expected = [True] * 40 + [bool(np.isfinite(odd))] + [True] * later + [False, True]
+    assert taken.tolist() == expected
+
+
+@pytest.mark.parametrize("odd", [0.0, jnp.nan])
+def test_gradients_of_no_size_at_the_start_count_for_nothing(odd: float) -> None:
+    taken = taken_of([odd] * 40 + USUAL + [1e4])
+    assert taken[40:].tolist() == [True] * 40 + [False]
+
+
+@pytest.mark.parametrize("odd", [[], [0.0], [jnp.nan]])
+def test_a_level_that_rises_for_good_is_accepted_within_the_window(odd: list[float]) -> None:
+    """Gradients without a size between those of the new level neither begin the count of it anew nor belong to it."""
+    taken = taken_of([*USUAL, *([1e3, *odd] * 20)])
+    assert taken[40 :: 1 + len(odd)].tolist() == [False] * 16 + [True] * 4
+
+
+def test_what_is_not_finite_makes_no_spike_usual() -> None:
+    assert not taken_of([*USUAL, *[jnp.nan] * 20, 1e4])[-1]
+
+
+def test_a_level_that_falls_for_good_is_the_usual_one_within_the_window() -> None:
+    taken = taken_of([*USUAL, *[1e-6] * 64, 1.0])
+    assert taken[40:-1].all()
+    assert not taken[-1]
 
 
 def test_apply_if_finite_is_optax_its_fault_included() -> None:
