@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,12 @@ FLOORS = {
     "wrappers": 4,
 }
 OWN = {name for name in factories if ":" not in name}
+
+
+def tracked() -> set[str]:
+    """The files that git knows: an example's picture at the top level is none of them."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return set(listed.strip("\0").split("\0"))
 
 
 def folder(module: str) -> str:
@@ -64,9 +71,24 @@ def test_files_are_short(path: Path) -> None:
 
 
 def test_nothing_else_at_the_top_level() -> None:
-    allowed = {"pyproject.toml", "README.md", "LICENSE", "uv.lock", "gradtx", "tests", "examples", "benchmarks"}
-    found = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "__pycache__"))}
+    allowed = {"pyproject.toml", "README.md", "LICENSE", "uv.lock", "gradtx", "tests", "examples", "benchmarks", "docs"}
+    found = {name.split("/")[0] for name in tracked() if not name.startswith(".")}
     assert found <= allowed
+
+
+def test_the_readme_links_to_files_that_git_tracks() -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text())
+    relative = {target for target in targets if not re.match(r"[a-z]+:", target)}
+    assert relative  # the pictures, at least
+    assert relative - tracked() == set()
+
+
+def test_the_license_is_the_one_that_the_package_names() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert "LICENSE" in tracked()
+    assert 'license = "Apache-2.0"' in (ROOT / "pyproject.toml").read_text()
+    assert "Apache License" in text
+    assert "Copyright 2026 The gradtx authors" in text
 
 
 def test_the_index_lists_what_it_imports() -> None:

@@ -18,7 +18,7 @@ from gradtx.core.vectors import from_vector, to_vector
 from gradtx.diagnostics.batches import Data, gather, mean_over
 from gradtx.diagnostics.inputs import Key, Samples, each, key_or_default, like_params, real_params, scalar_loss
 from gradtx.diagnostics.progress import Tick, bar
-from gradtx.linalg.eigen import Tridiagonal, lanczos, ritz
+from gradtx.linalg.eigen import Tridiagonal, lanczos, power_of_two, ritz
 
 Which = Annotated[str, checks.one_of("algebraic", "magnitude")]
 BANDWIDTH = 0.01
@@ -366,7 +366,8 @@ def blurred(nodes: jax.Array, weights: jax.Array, bandwidth: Any, points: int) -
 
 def estimate(values: jax.Array) -> Estimate:
     """Mean and standard error of independent values."""
-    return Estimate(jnp.mean(values), jnp.std(values, ddof=1) / values.shape[0] ** 0.5)
+    size = power_of_two(values)  # squares of deviations from a tiny or huge mean have no room in the dtype
+    return Estimate(jnp.mean(values), jnp.std(values / size, ddof=1) * size / values.shape[0] ** 0.5)
 
 
 def _count(params: Any) -> int:

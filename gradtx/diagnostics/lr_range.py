@@ -17,10 +17,11 @@ from gradtx.core.numerics import one_minus_power
 from gradtx.core.values import checked
 from gradtx.diagnostics.batches import gather
 from gradtx.diagnostics.inputs import Samples, scalar_loss
+from gradtx.tree.arithmetic import conj
 
 MIN_LR, MAX_LR = 1e-6, 10.0
 DEFAULT_STEPS = 100
-"""How many steps are taken with one batch, or none."""
+"""The fewest steps that are taken unless `steps` says otherwise: the range has seven decades."""
 
 
 TxFactory = Annotated[
@@ -84,7 +85,7 @@ def lr_range_test(
         alone.
       min_lr, max_lr: the first and the last rate of the range test, > 0.
       learning_rates: rates to try, each >= 0, in place of the range test.
-      steps: how many, at least 2; None is one for each batch, or 100 where there is one batch.
+      steps: how many, at least 2; None is one for each batch, and at least 100.
       smoothing: decay of the running mean `s`, in [0, 1): `s = smoothing * s + (1 - smoothing) * loss`, divided by
         `1 - smoothing**t`.
       divergence: the loss exploded where it is not finite, or where its running mean rose above its least by more than
@@ -164,7 +165,8 @@ def _train(loss_fn: Any, tx: GradientTransformation, steps: int, params: Any, ba
             return loss_fn(params, *batch)
 
         value, grad = jax.value_and_grad(loss)(params)
-        extra = {"value": value, "grad": grad, "value_fn": loss, "grad_fn": jax.grad(loss)}
+        grad = conj(grad)
+        extra = {"value": value, "grad": grad, "value_fn": loss, "grad_fn": lambda params: conj(jax.grad(loss)(params))}
         extra = {name: argument for name, argument in extra.items() if name in wanted}
         updates, state = tx.update(grad, state, params, **extra)
         return (apply_updates(params, updates), state, finite & jnp.isfinite(value)), jnp.where(finite, value, jnp.nan)
@@ -242,5 +244,5 @@ def _stacked(loss_fn: Any, batches: Any, batch_size: int | None, steps: int | No
             "takes all steps."
         )
     if steps is None:
-        steps = DEFAULT_STEPS if len(listed) == 1 else len(listed)
+        steps = max(DEFAULT_STEPS, len(listed))
     return jax.tree.map(lambda *xs: jnp.stack(xs), *listed), steps

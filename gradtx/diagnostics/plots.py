@@ -339,6 +339,12 @@ def singular_values(updates: Any, *, ax: Any = None) -> Any:
     return finished(ax, "index of the singular value", "singular value / largest", named)
 
 
+def basin(smoothed: np.ndarray) -> int:
+    """How many steps lead down to the least running mean, from which the loss rises to its explosion; all where it never fell."""
+    least = int(np.argmin(smoothed)) if len(smoothed) else 0
+    return least + 1 if least else max(len(smoothed), 1)
+
+
 @checked
 def lr_range_test(found: Any, *, ax: Any = None) -> Any:
     """What `gradtx.lr_range_test` found: the loss against the rate, and a line at the suggested one.
@@ -349,7 +355,8 @@ def lr_range_test(found: Any, *, ax: Any = None) -> Any:
       ax: axes to draw on; None makes a figure.
 
     Returns:
-      The axes. After the explosion nothing is drawn.
+      The axes. After the explosion nothing is drawn, and of its beginning what is no higher than the losses before the least
+      running mean.
 
     Raises:
       TypeError: something else.
@@ -365,10 +372,10 @@ def lr_range_test(found: Any, *, ax: Any = None) -> Any:
     ax, rates, losses = axes_for(ax), np.asarray(found.learning_rates, np.float64), np.asarray(found.losses, np.float64)
     ax.set_xscale("log")
     if losses.ndim == 1:
-        end = int(found.diverged_at) + 1
-        ax.plot(rates[:end], losses[:end], color="0.75", linewidth=1.0, label="loss")
-        ax.plot(rates[:end], np.asarray(found.smoothed)[:end], label="its running mean", **style_of(0))
-        shown = np.append(losses[: max(int(found.diverged_at), 1)], losses[0])
+        exploded, smoothed = int(found.diverged_at), np.asarray(found.smoothed, np.float64)
+        ax.plot(rates[: exploded + 1], losses[: exploded + 1], color="0.75", linewidth=1.0, label="loss")
+        ax.plot(rates[: exploded + 1], smoothed[: exploded + 1], label="its running mean", **style_of(0))
+        shown = losses[: basin(smoothed[:exploded])]
     else:
         order = np.argsort(rates)
         rates, losses, exploded = rates[order], losses[order], (np.asarray(found.diverged_at) < losses.shape[1])[order]

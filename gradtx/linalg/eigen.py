@@ -78,6 +78,7 @@ def lanczos(matvec: Function, start: jax.Array, steps: PositiveInt, *, key: jax.
     start = _real_vector("start", start)
     n, dtype = start.shape[0], start.dtype
     steps, key = min(steps, n), jax.random.key(0) if key is None else key
+    start = start / power_of_two(start)
     basis = jnp.zeros((steps, n), dtype).at[0].set(start / jnp.linalg.norm(start))
     t = Tridiagonal(jnp.zeros(steps, dtype), jnp.zeros(steps, dtype), basis)
 
@@ -96,16 +97,21 @@ def _grown(t: Tridiagonal, j: Any, image: jax.Array, key: jax.Array) -> Tridiago
     """`T` and `Q` after step j, in which `A q_j` is `image`."""
     diagonal, off_diagonal, basis = t
     image = image.astype(basis.dtype)
+    size = power_of_two(image)
+    image = image / size
     alpha = _dot(basis[j], image)
     rest = _orthogonal(image, basis)
     beta = jnp.linalg.norm(rest)
-    scale = jnp.maximum(jnp.abs(alpha), jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(off_diagonal)))
+    before = jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(off_diagonal)) / size
+    scale = jnp.maximum(jnp.abs(alpha), before)
     over = beta <= NOISE * jnp.finfo(basis.dtype).eps * scale
     fresh = partial(jax.random.normal, jax.random.fold_in(key, j), image.shape, image.dtype)
     rest = jax.lax.cond(over, lambda: _orthogonal(fresh(), basis), lambda: rest)
     unit = guarded_ratio(rest, jnp.linalg.norm(rest))
     beta = jnp.where(over, 0, beta)
-    return Tridiagonal(diagonal.at[j].set(alpha), off_diagonal.at[j].set(beta), basis.at[j + 1].set(unit, mode="drop"))
+    return Tridiagonal(
+        diagonal.at[j].set(alpha * size), off_diagonal.at[j].set(beta * size), basis.at[j + 1].set(unit, mode="drop")
+    )
 
 
 @jax.jit
@@ -129,10 +135,24 @@ def ritz(t: Tridiagonal) -> Ritz:
 
     Source: Parlett, "The Symmetric Eigenvalue Problem", 1998, section 13.2.
     """
-    beside = t.off_diagonal[:-1]
-    values, coefficients = jnp.linalg.eigh(jnp.diag(t.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
+    size = power_of_two(jnp.stack([t.diagonal, t.off_diagonal]))
+    diagonal, off_diagonal = t.diagonal / size, t.off_diagonal / size
+    beside = off_diagonal[:-1]
+    values, coefficients = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
     rounding = jnp.finfo(values.dtype).eps * t.basis.shape[1] ** 0.5 * jnp.max(jnp.abs(values))
-    return Ritz(values, coefficients, jnp.abs(t.off_diagonal[-1] * coefficients[-1]) + rounding)
+    residuals = jnp.abs(off_diagonal[-1] * coefficients[-1]) + rounding
+    return Ritz(values * size, coefficients, residuals * size)
+
+
+def power_of_two(x: jax.Array) -> jax.Array:
+    """The power of two by which the largest magnitude of `x` comes to lie in [1/2, 1), or next to it at the ends of the dtype.
+
+    Squares then neither over- nor underflow, and dividing by it rounds nothing. 1 where nothing or no number is the largest.
+    """
+    largest, info = jnp.max(jnp.abs(x)), jnp.finfo(x.dtype)
+    usable = (largest > 0) & jnp.isfinite(largest)
+    exponent = jnp.frexp(jnp.where(usable, largest, 0.5))[1]
+    return jnp.ldexp(jnp.ones((), x.dtype), jnp.clip(exponent, info.minexp, -info.minexp))
 
 
 def _orthogonal(x: jax.Array, basis: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.masking import masked
-from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
+from gradtx.core.base import EmptyState, GradientTransformation, identity, init_empty_state
 from gradtx.core.checks import Mask, Rate, scheduled_value
 from gradtx.core.leaves import map_leaves, require_params
 from gradtx.core.numerics import safe_increment, zero_count
@@ -89,10 +89,20 @@ def add_cautious_decayed_weights(weight_decay: Rate = 0.0, mask: Mask | None = N
     return _decaying(weight_decay, mask, _add_cautious_decay)
 
 
+def _is_zero(weight_decay: Any) -> bool:
+    """Whether a decay is known to be 0 when the optimizer is made."""
+    return isinstance(weight_decay, (int, float)) and weight_decay == 0
+
+
+def _init_nothing(params: Any) -> Any:
+    """The state of `identity`, which a decay of 0 is: so `summary` knows that it touches no parameter."""
+    return identity().init(params)
+
+
 def _decaying(weight_decay: Any, mask: Any, rule: Callable[..., jax.Array]) -> GradientTransformation:
     def decayed(updates: Any, params: Any, amount: Any) -> Any:
         require_params(params)
-        if isinstance(amount, (int, float)) and amount == 0:
+        if _is_zero(amount):
             return updates
         return map_leaves(rule, updates, params, weight_decay=amount)
 
@@ -108,5 +118,8 @@ def _decaying(weight_decay: Any, mask: Any, rule: Callable[..., jax.Array]) -> G
         updates = decayed(updates, params, scheduled_value("weight_decay", weight_decay, state.count))
         return updates, WeightDecayScheduleState(safe_increment(state.count))
 
-    tx = GradientTransformation(init, scheduled) if callable(weight_decay) else GradientTransformation(init_empty_state, update)
+    if callable(weight_decay):
+        tx = GradientTransformation(init, scheduled)
+    else:
+        tx = GradientTransformation(_init_nothing if _is_zero(weight_decay) else init_empty_state, update)
     return tx if mask is None else masked(tx, mask)

@@ -13,7 +13,7 @@ from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, wi
 from gradtx.core.numerics import guarded_ratio, zero_count
 from gradtx.core.values import factory
 from gradtx.tree.reductions import norm
-from gradtx.wrappers.ascent import beside, inner_of
+from gradtx.wrappers.ascent import beside, inner_of, per_lane
 
 AxisName = Annotated[str, Domain("the name of a mapped axis", lambda value: isinstance(value, str))]
 
@@ -30,7 +30,7 @@ class SAMState(NamedTuple):
         """What `gradtx.eval_params` gives: the parameters themselves, or those to return to in the midst of adversarial steps."""
         if self.cache is None:
             return params
-        return beside(lambda c, p: jnp.where(self.steps_since_sync == 0, p.astype(c.dtype), c), self.cache, params)
+        return beside(lambda c, p: jnp.where(per_lane(self.steps_since_sync == 0, c), p.astype(c.dtype), c), self.cache, params)
 
 
 def _over(u: jax.Array, *, length: Any) -> jax.Array:

@@ -63,6 +63,11 @@ class Climb(NamedTuple):
         return cast_like(gradient, updates)
 
 
+def per_lane(number: jax.Array, leaf: jax.Array) -> jax.Array:
+    """A number of the state beside a leaf: where the state is one of many, stacked by `vmap`, each has its own."""
+    return number.reshape(number.shape + (1,) * (leaf.ndim - number.ndim))
+
+
 def inner_of(name: str, inner: Any, argument: str = "inner") -> GradientTransformation:
     """The optimizer to wrap; an error for one that takes second gradients itself, which would be those of another point."""
     if "grad_fn" in wants_of(inner):

@@ -10,7 +10,7 @@ from gradtx.core.leaves import cast_like, map_leaves, require_params, widen, zer
 from gradtx.core.numerics import guarded_ratio, promote, safe_increment, zero_count
 from gradtx.core.values import factory
 from gradtx.tree.reductions import norm
-from gradtx.wrappers.ascent import beside, inner_of, radius
+from gradtx.wrappers.ascent import beside, inner_of, per_lane, radius
 
 
 class MomentumSamState(NamedTuple):
@@ -27,8 +27,16 @@ class MomentumSamState(NamedTuple):
 
     def eval_params(self, params: Any) -> Any:
         """What `gradtx.eval_params` gives: the parameters without the perturbation."""
-        pull = guarded_ratio(self.rho, norm(self.momentum))
-        return beside(lambda v, p: promote(p) + pull.astype(v.real.dtype) * v, self.momentum, params)
+        pull_of = _pull
+        for _ in self.count.shape:  # states of many runs, stacked by `vmap`
+            pull_of = jax.vmap(pull_of)
+        pull = pull_of(self.rho, self.momentum)
+        return beside(lambda v, p: promote(p) + per_lane(pull.astype(v.real.dtype), v) * v, self.momentum, params)
+
+
+def _pull(rho: Any, momentum: Any) -> jax.Array:
+    """How much of the momentum the perturbation is."""
+    return guarded_ratio(rho, norm(momentum))
 
 
 def _accumulate(g: jax.Array, v: jax.Array, *, beta: Any) -> tuple[jax.Array, jax.Array]:
@@ -85,11 +93,11 @@ def momentum_sam(inner: Transformation, rho: Rate, beta: Decay = 0.9) -> Gradien
 
     def update(updates: Any, state: MomentumSamState, params: Any = None, **extra_args: Any) -> tuple[Any, MomentumSamState]:
         r, old = radius(rho, state.count), state.momentum
-        back = guarded_ratio(state.rho, norm(old))
+        back = _pull(state.rho, old)
         clean = cast_like(map_leaves(_clean, widen(require_params(params)), old, back=back), params)
         _, momentum = map_leaves(_accumulate, updates, old, beta=beta)
         moved, inner_state = inner.update(updates, state.inner_state, clean, **extra_args)
-        out = guarded_ratio(r, norm(momentum))
+        out = _pull(r, momentum)
         moved = map_leaves(_shift, moved, old, momentum, back=back, out=out)
         return moved, MomentumSamState(safe_increment(state.count), r, momentum, inner_state)
 

@@ -62,9 +62,10 @@ def sam_wrapper(
 
     Returns:
       The transformation; its update needs `params` and `grad_fn`, the function from parameters to the gradient on the minibatch
-      of this step, under the same random key (see `sam_value_and_grad` for a form without `grad_fn`). Loss, auxiliary output and
-      batch statistics are those of the first gradient, which SAM leaves to the caller. Under `masked` or `partition` the norm is
-      that of the leaves at hand, and only they move uphill. Accumulate inside the gradients, not around SAM:
+      of this step, under the same random key (see `sam_value_and_grad` for a form without `grad_fn`). For complex parameters both
+      gradients point uphill, as every optimizer takes them: `jax.grad`'s, conjugated. Loss, auxiliary output and batch statistics
+      are those of the first gradient, which SAM leaves to the caller. Under `masked` or `partition` the norm is that of the leaves
+      at hand, and only they move uphill. Accumulate inside the gradients, not around SAM:
       `grad_fn = lambda w: microbatched(jax.value_and_grad(loss), 4)(w, batch)[1]`. Under `jit` with sharded data `e` is that of
       the global batch.
 

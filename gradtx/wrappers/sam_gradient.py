@@ -11,6 +11,7 @@ from gradtx.core.checks import Flag, Function, NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like, map_leaves, widen
 from gradtx.core.values import checked
 from gradtx.linalg.ascent import Exponent, ascent
+from gradtx.tree.arithmetic import conj
 from gradtx.wrappers.ascent import add
 
 NAME = "sam_value_and_grad"
@@ -48,7 +49,8 @@ def sam_value_and_grad(
 
     Returns:
       A function of the parameters and the further arguments that gives `(loss, gradient)`, or `((loss, aux), gradient)`. `loss` and
-      `aux` are those at the parameters, without the perturbation; the gradient is in the parameters' dtypes. Under `groups`,
+      `aux` are those at the parameters, without the perturbation; the gradient is in the parameters' dtypes, and for complex ones
+      that of `jax.grad`: conjugate it for an optimizer. Under `groups`,
       `loss` is the mean and `aux` has a leading axis of length `groups`; scalars, scalar keys and keyword arguments are not cut
       but go to every part. A call costs two gradients of the batch.
 
@@ -70,7 +72,7 @@ def sam_value_and_grad(
 
     def at_worst(params: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         value, gradient = evaluate(params, *args, **kwargs)
-        e = ascent(gradient, rho, p, EPS)
+        e = ascent(conj(gradient), rho, p, EPS)
         worst = cast_like(map_leaves(add, e, params), params)
         return value, evaluate(worst, *args, **kwargs)[1]
 

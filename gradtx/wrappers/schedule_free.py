@@ -18,6 +18,7 @@ from gradtx.optimizers.sgd import sgd
 from gradtx.schedules import warmup_constant_schedule
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.wrappers.ascent import per_lane
 
 
 def _in_half_open_interval(value: Any) -> bool:
@@ -65,7 +66,7 @@ class ScheduleFreeState(NamedTuple):
             if is_masked_or_none(z):
                 return z
             y, z, x = promote(y), promote(z), jnp.asarray(x)
-            return _average(y, z, x, b1=b1.astype(y.real.dtype))
+            return _average(y, z, x, b1=per_lane(b1.astype(y.real.dtype), y))
 
         return treedef.unflatten([average(*leaves) for leaves in zip(ys, zs, xs, strict=True)])
 

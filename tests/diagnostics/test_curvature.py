@@ -179,6 +179,31 @@ def test_trace_is_within_three_standard_errors_in_99_of_100_seeds() -> None:
     assert 0.8 < np.std(misses * np.sign(value - DIAGONAL.sum())) < 1.2  # and the errors are no larger than they must be
 
 
+def test_the_scale_of_the_loss_does_not_matter() -> None:
+    """Squares of products of 1e-30 or 1e30 have no room in float32."""
+
+    def loss(w: Any, size: Any) -> jax.Array:
+        return size * jnp.sum(jnp.array([5.0, 4.0, 1.0, -2.0]) * w**2) / 2
+
+    for size in (1e-33, 1e-25, 1.0, 1e25, 1e33):
+        batch, params = (jnp.float32(size),), jnp.full(4, 0.01)
+        pairs = top_eigenvalues(loss, params, batch, k=2)
+        np.testing.assert_allclose(np.float64(pairs.values) / size, [5.0, 4.0], rtol=1e-5)
+        assert (np.float64(pairs.residuals) / size < 1e-5).all()
+        density = spectral_density(loss, params, batch, samples=1, points=8)
+        np.testing.assert_allclose(np.sort(np.float64(density.nodes[0])) / size, [-2.0, 1.0, 4.0, 5.0], rtol=1e-5)
+
+
+def test_the_error_of_a_trace_has_the_scale_of_the_loss() -> None:
+    def loss(w: Any, size: Any) -> jax.Array:
+        return size * w[0] * w[1]
+
+    tiny, plain, huge = (hessian_trace(loss, jnp.ones(2), (jnp.float32(size),), samples=20) for size in (2.0**-90, 1.0, 2.0**90))
+    for scaled, size in ((tiny, 2.0**-90), (huge, 2.0**90)):
+        assert float(scaled.value) == float(plain.value) * size
+        assert float(scaled.standard_error) == float(plain.standard_error) * size > 0
+
+
 def test_density_has_the_moments_of_the_spectrum() -> None:
     density = spectral_density(mixed, jnp.ones(40), steps=20, samples=100)
     np.testing.assert_allclose(density.weights.sum(1), 1, rtol=1e-5)

@@ -119,21 +119,21 @@ def test_losses_that_are_not_finite() -> None:
     y = np.linspace(3.0, 1.0, 50).astype(np.float32)
     for wrong in (np.nan, np.inf, -np.inf):
         y[40] = wrong
-        found = lr_range_test(given, START, gradtx.sgd, one_by_one(y))
+        found = lr_range_test(given, START, gradtx.sgd, one_by_one(y), steps=50)
         assert found.diverged_at == 40
         np.testing.assert_array_equal(np.isfinite(found.losses), np.arange(50) < 40)
         assert found.suggestion in found.learning_rates[:40]
-        fixed = lr_range_test(given, START, gradtx.sgd, one_by_one(y), learning_rates=[0.1, 0.2])
+        fixed = lr_range_test(given, START, gradtx.sgd, one_by_one(y), steps=50, learning_rates=[0.1, 0.2])
         assert fixed.diverged_at.tolist() == [40, 40]
         assert np.isnan(fixed.suggestion)
     y[0] = np.nan
-    never = lr_range_test(given, START, gradtx.sgd, one_by_one(y))
+    never = lr_range_test(given, START, gradtx.sgd, one_by_one(y), steps=50)
     assert never.diverged_at == 0
     assert np.isnan(never.suggestion)
 
 
 def test_a_loss_that_never_falls_suggests_nothing() -> None:
-    found = lr_range_test(given, START, gradtx.sgd, one_by_one(np.linspace(1.0, 1.5, 50)))
+    found = lr_range_test(given, START, gradtx.sgd, one_by_one(np.linspace(1.0, 1.5, 50)), steps=50)
     assert np.isnan(found.suggestion)
     assert found.diverged_at == 50
 
@@ -166,6 +166,31 @@ def test_ways_to_hand_over_batches() -> None:
         np.testing.assert_allclose(test(loss_fn, batches=batches, batch_size=batch_size).losses, expected, rtol=1e-6)
     one = lr_range_test(noisy, START, gradtx.sgd, (flat,), learning_rates=[0.05])
     assert one.losses.shape == (1, 100)
+
+
+@pytest.mark.parametrize(("examples", "steps"), [(16, 100), (128, 100), (1920, 120)])
+def test_a_hundred_steps_at_least(examples: int, steps: int) -> None:
+    """Few batches are used again: 16 steps over seven decades would tell nothing."""
+    found = jax.eval_shape(
+        lambda x: lr_range_test(noisy, START, gradtx.sgd, (x,), batch_size=16), np.zeros((examples, 4), np.float32)
+    )
+    assert found.losses.shape == (steps,)
+
+
+def test_complex_parameters_go_downhill() -> None:
+    """`jax.grad` gives the conjugate of the ascent: along it `|z - 1 - 2i|^2` rises from the first step on."""
+
+    def loss(z: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.abs(z - (1 + 2j)) ** 2)
+
+    for make in (gradtx.sgd, lambda rate: gradtx.sam_wrapper(gradtx.sgd(rate), 0.1)):
+        losses = lr_range_test(loss, jnp.zeros(2, jnp.complex64), make, steps=5, learning_rates=[0.1]).losses[0]
+        assert np.all(np.diff(losses) < 0)
+    np.testing.assert_allclose(
+        lr_range_test(loss, jnp.zeros(2, jnp.complex64), gradtx.sgd, steps=3, learning_rates=[0.1]).losses[0],
+        10 * 0.64 ** np.arange(3),
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -143,6 +143,19 @@ def test_range_of_rates() -> None:
     assert ax.get_ylim() == pytest.approx((1.9, 4.2))
 
 
+def test_the_axis_of_a_range_is_that_of_the_basin() -> None:
+    """The running mean lags, so that losses far above the start come before the step that counts as the explosion."""
+    found = RANGE._replace(
+        learning_rates=jnp.geomspace(0.01, 10, 7),
+        losses=jnp.asarray([4.0, 3.0, 2.0, 3.0, 500.0, 1e6, jnp.nan]),
+        smoothed=jnp.asarray([4.0, 3.5, 3.0, 3.1, 3.5, 3.9, jnp.nan]),
+        diverged_at=jnp.asarray(6),
+    )
+    assert plots.lr_range_test(found).get_ylim() == pytest.approx((1.9, 4.2))
+    never_fell = found._replace(smoothed=jnp.arange(7.0), diverged_at=jnp.asarray(4))
+    assert plots.lr_range_test(never_fell).get_ylim() == pytest.approx((1.9, 4.2))
+
+
 def test_fixed_rates() -> None:
     ax = drawn(plots.lr_range_test(FIXED._replace(suggestion=jnp.asarray(jnp.nan))))
     np.testing.assert_allclose(values(ax.lines[0]), [3.0])  # the rate that did not explode

@@ -80,6 +80,20 @@ def test_muon_keeps_one_number_for_a_matrix_and_two_for_the_rest() -> None:
         assert row.transformations[0].startswith("muon(scale_by_muon, " if "kernel" in path else "muon(adamw(scale_by_adam, ")
 
 
+def test_a_decay_of_zero_touches_nothing() -> None:
+    assert touched(gradtx.muon(0.1), "dense/kernel") == ("muon(scale_by_muon, scale_by_shape, scale_by_learning_rate)",)
+    assert touched(gradtx.muon(0.1), "dense/bias") == (f"muon(adamw({ADAM}))",)
+    decaying = gradtx.muon(0.1, weight_decay=0.1)
+    assert touched(decaying, "dense/kernel") == (
+        "muon(scale_by_muon, scale_by_shape, add_decayed_weights, scale_by_learning_rate)",
+    )
+    assert touched(decaying, "dense/bias") == (f"muon(adamw({ADAM}))",)
+    assert touched(gradtx.adamw(0.1, weight_decay=0.0, mask=KERNELS), "dense/kernel") == (f"adamw({ADAM})",)
+    assert summary(gradtx.muon(0.1), PARAMS).notes == summary(decaying, PARAMS).notes == ()
+    scheduled = gradtx.adamw(0.1, weight_decay=gradtx.constant_schedule(0.0))
+    assert touched(scheduled, "scale") == (f"adamw({DECAYING})",)
+
+
 def test_matrices_over_all_parameters_are_shared() -> None:
     n = 4 + 12 + 2 + 8 + 1
     assert summary(gradtx.scale_by_bfgs(), PARAMS).shared_bytes >= 4 * n * n

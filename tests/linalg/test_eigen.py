@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradtx.linalg.eigen import lanczos, ritz
+from gradtx.linalg.eigen import lanczos, power_of_two, ritz
 
 N = 500
 RNG = np.random.default_rng(0)
@@ -71,6 +71,33 @@ def test_rank_deficient_operators_keep_an_orthonormal_basis() -> None:
     t, (values, _, _) = decomposed_80(a, START)
     np.testing.assert_allclose(t.basis @ t.basis.T, np.eye(80), atol=2e-6)
     np.testing.assert_allclose(values[-4:], [0, 1, 2, 3], atol=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [-100, 100])
+def test_every_scale_gives_the_same_bits(exponent: int) -> None:
+    """Powers of two round nothing: values and residuals are scaled exactly, vectors stay."""
+    scale = jnp.asarray([5.0, 4.0, 1.0, -2.0, 0.5, 0.25])
+
+    @jax.jit
+    def found(size: Any) -> Any:
+        t = lanczos(lambda v: size * scale * v, size * jnp.ones(6), 4)
+        return t.basis, ritz(t)
+
+    size = np.float32(2.0**exponent)
+    (basis, plain), (basis_of_scaled, scaled) = found(np.float32(1)), found(size)
+    np.testing.assert_array_equal(basis_of_scaled, basis)
+    np.testing.assert_array_equal(scaled.coefficients, plain.coefficients)
+    np.testing.assert_array_equal(scaled.values, plain.values * size)
+    np.testing.assert_array_equal(scaled.residuals, plain.residuals * size)
+
+
+def test_powers_of_two_are_exact_at_the_ends_too() -> None:
+    for x in (0.0, np.nan, np.inf):
+        assert power_of_two(jnp.asarray([x])) == 1
+    for x in (1.2e-38, 3e-20, 0.75, 1.0, 5.0, 3e38):
+        size = float(power_of_two(jnp.asarray([x, -x / 3])))
+        assert np.frexp(size)[0] == 0.5
+        assert 0.25 <= x / size < 4
 
 
 def test_double_precision() -> None:

@@ -41,6 +41,21 @@ def test_is_the_gradient_of_the_wrapper(p: float) -> None:
     assert_close(again, gradient)
 
 
+def test_complex_parameters_climb() -> None:
+    """The ascent of `|z - c|^2` is `z - c`: `jax.grad` gives its conjugate."""
+    c, z = jnp.array([1.0 + 2.0j, -0.5j]), jnp.array([-0.3 + 0.2j, 1.0 + 1.0j])
+
+    def loss(z: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.abs(z - c) ** 2)
+
+    away = (z - c) * (1 + 0.5 / jnp.linalg.norm(z - c))
+    value, gradient = gradtx.sam_value_and_grad(loss, 0.5)(z)
+    np.testing.assert_allclose(value, loss(z), rtol=1e-6)
+    np.testing.assert_allclose(gradient, jnp.conj(2 * away), rtol=1e-6)  # in `jax.grad`'s convention
+    uphill, tx = lambda z: jnp.conj(jax.grad(loss)(z)), gradtx.sam_wrapper(gradtx.scale(1.0), 0.5)
+    np.testing.assert_allclose(tx.update(uphill(z), tx.init(z), z, grad_fn=uphill)[0], 2 * away, rtol=1e-6)
+
+
 @pytest.mark.parametrize("groups", [1, 3])
 def test_groups(groups: int) -> None:
     """The mean over the parts of the gradient at each part's own worst point."""

@@ -138,6 +138,30 @@ def test_momentum_sam_under_a_mask() -> None:
     np.testing.assert_array_equal(found["b"], after["b"])
 
 
+EVALUATED_ELSEWHERE = {
+    "momentum_sam": gradtx.momentum_sam(gradtx.sgd(0.1, 0.9), 0.5),
+    "sam": gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.5)),
+    "schedule_free": gradtx.schedule_free_sgd(0.1),
+}
+
+
+@pytest.mark.parametrize("name", EVALUATED_ELSEWHERE)
+def test_runs_side_by_side_are_evaluated_one_by_one(name: str) -> None:
+    """The states of a `vmap`, stacked: each run has its own norm and its own numbers."""
+    tx = EVALUATED_ELSEWHERE[name]
+    lanes = {"a": jnp.array([[3.0, 4.0], [0.5, -2.0], [0.0, 1.0]]), "b": jnp.array([[[1.0]], [[7.0]], [[-2.0]]])}
+
+    def one(params: Any) -> Any:
+        updates, state = tx.update(params, tx.init(params), params)
+        after = gradtx.apply_updates(params, updates)
+        return state, after, gradtx.eval_params(state, after)
+
+    state, after, expected = jax.jit(jax.vmap(one))(lanes)
+    found = gradtx.eval_params(state, after)
+    for key in lanes:
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-6)
+
+
 def test_momentum_sam_decays_the_weights_without_perturbation() -> None:
     """`inner` sees `w`: with zero gradients after the first, only the decay moves `w`."""
     tx = gradtx.momentum_sam(gradtx.chain(gradtx.add_decayed_weights(0.5), gradtx.scale(-0.1)), 1.0, beta=0.5)
