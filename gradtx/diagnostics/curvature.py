@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from gradtx.core import checks
 from gradtx.core.checks import Flag, Function, PositiveInt
+from gradtx.core.numerics import common_dtype
 from gradtx.core.values import checked
 from gradtx.diagnostics.batches import Data, gather, mean_over
 from gradtx.diagnostics.inputs import Key, Samples, each, key_or_default, like_params, real_params, scalar_loss
@@ -329,7 +330,7 @@ def _matvec(loss_fn: Any, predict_fn: Any, params: Any, data: Data, tick: Tick =
 @jax.jit
 def _signs(key: jax.Array, params: Any) -> jax.Array:
     """A flat vector of random signs."""
-    return jax.random.rademacher(key, (_count(params),), jnp.result_type(*jax.tree.leaves(params)))
+    return jax.random.rademacher(key, (_count(params),), common_dtype(*jax.tree.leaves(params)))
 
 
 @partial(jax.jit, static_argnums=(1, 2))

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from gradtx.core import checks
 from gradtx.core.checks import Domain, Flag, Function, PositiveInt
-from gradtx.core.numerics import guarded_ratio
+from gradtx.core.numerics import common_dtype, guarded_ratio
 from gradtx.core.values import checked
 from gradtx.diagnostics.batches import Data, gather, mean_over
 from gradtx.diagnostics.inputs import Key, each, key_or_default, like_params, loss_at, real_params
@@ -282,7 +282,7 @@ def landscape_2d(
 
 
 def _axis(extent: tuple[float, float], points: int, params: Any) -> jax.Array:
-    return jnp.asarray(np.linspace(*extent, points), jnp.result_type(*jax.tree.leaves(params)))  # with an exact 0
+    return jnp.asarray(np.linspace(*extent, points), common_dtype(*jax.tree.leaves(params)))  # with an exact 0
 
 
 def _around(path: jax.Array | None, axis: int) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core.leaves import map_leaves
-from gradtx.core.numerics import abs_sq, promote, real_dtype, root_sum_squares
+from gradtx.core.numerics import abs_sq, common_dtype, promote, real_dtype, root_sum_squares
 from gradtx.projections.boxes import shorten
 from gradtx.projections.inputs import check_weights, named, norm, parts, positive
 
@@ -227,7 +227,8 @@ def projection_linf_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
         return tree
     leaves, treedef = jax.tree.flatten(tree)
     sizes = [jnp.abs(x) for x in leaves]
-    best = jnp.argmax(jnp.stack([jnp.max(size) if size.size else -1.0 for size in sizes]))
+    largest = [jnp.max(size, initial=-1) for size in sizes]
+    best = jnp.argmax(jnp.stack([x.astype(common_dtype(*largest)) for x in largest]))
     at = [jnp.where(best == k, jnp.argmax(size), -1) if size.size else -1 for k, size in enumerate(sizes)]
     return map_leaves(_push, tree, treedef.unflatten(at), scale=scale)
 
@@ -262,7 +263,7 @@ def _newton(step: Callable[..., jax.Array], *data: Any) -> jax.Array:
 @jax.jit
 def _threshold(xs: list[jax.Array], scale: Any) -> tuple[jax.Array, jax.Array]:
     """`top`, the largest element, and `theta` so that `sum max(x - top - theta, 0) = scale`."""
-    dtype = jnp.result_type(*xs)
+    dtype = common_dtype(*xs)
     scale = jnp.asarray(scale).astype(dtype)
     top = jax.lax.stop_gradient(jnp.stack([jnp.max(x).astype(dtype) for x in xs]).max())
     gaps = [jnp.maximum(x - top.astype(x.dtype), -scale.astype(x.dtype)) + scale.astype(x.dtype) for x in xs]
