@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import checks
-from gradtx.core.leaves import cast_like, check_leaves, is_masked_or_none, raise_other_shape
-from gradtx.core.paths import ROOT, leaves_by_path, path_str, structure_difference
+from gradtx.core.leaves import cast_like, check_leaves, is_masked, is_masked_or_none, raise_other_shape
+from gradtx.core.paths import ROOT, beginning, leaves_by_path, path_str, structure_difference
 
 
 def eval_params(state: Any, params: Any) -> Any:
@@ -55,8 +55,11 @@ def eval_params(state: Any, params: Any) -> Any:
         source = f"{type(node).__name__} at {place or 'the top of the state'}"
         average = node.eval_params(params)
         found = leaves_by_path(average, is_leaf=is_masked_or_none)
-        if found.keys() != own.keys():
-            difference = structure_difference("params", params, f"the average of {source}", average)
+        masked = {path for path, leaf in found.items() if is_masked(leaf)}  # for all below, perhaps
+        visible = {beginning(path, masked) or path for path in own}
+        if visible != found.keys():
+            shown, known = ({"/".join(path) or ROOT: 0 for path in paths} for paths in (visible, found))
+            difference = structure_difference("params", shown, f"the average of {source}", known)
             raise ValueError(f"eval_params: {difference}. Does the state belong to these parameters?")
         for path, leaf in found.items():
             if is_masked_or_none(leaf) or is_masked_or_none(own[path]):

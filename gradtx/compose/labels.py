@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from gradtx.core import checks
-from gradtx.core.leaves import is_masked_or_none
-from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.leaves import MaskedNode, is_masked, is_masked_or_none
+from gradtx.core.paths import ROOT, beginning, leaves_by_path
 from gradtx.core.values import factory
 
 
@@ -44,7 +44,7 @@ def by_path(rules: Mapping[str, Any], default: Any = None) -> Callable[[Any], An
     def label_tree(params: Any) -> Any:
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_masked_or_none)
         paths = ["/".join(parts) or ROOT for parts in leaves_by_path(params, is_leaf=is_masked_or_none)]
-        if leaves:
+        if leaves and not any(map(may_hide_paths, leaves)):
             check_used("by_path", [pattern for pattern, _ in compiled], paths)
         labelled = zip(paths, leaves, strict=True)
         return treedef.unflatten([leaf if is_masked_or_none(leaf) else _label(path) for path, leaf in labelled])
@@ -70,6 +70,11 @@ def compile_patterns(name: str, rules: Mapping[str, Any]) -> list[tuple[re.Patte
             hint = f" For any text write '.*': '.{pattern}'." if pattern.startswith("*") else ""
             raise ValueError(f"{name}: rules has the pattern {pattern!r}, expected a regular expression ({error}).{hint}") from None
     return compiled
+
+
+def may_hide_paths(leaf: Any) -> bool:
+    """Whether a node may stand for a whole subtree, whose paths nobody sees; gradtx's `MaskedNode` stands for one leaf."""
+    return is_masked(leaf) and not isinstance(leaf, MaskedNode)
 
 
 def check_used(name: str, patterns: list[re.Pattern[str]], paths: list[str]) -> None:
@@ -116,10 +121,11 @@ def spread(what: str, labels: Any, params: Any) -> list[Any]:
     found = leaves_by_path(resolve(labels, params))
     chosen, used = [], set()
     for parts, leaf in leaves_by_path(params, is_leaf=is_masked_or_none).items():
-        owner = next((parts[:i] for i in range(len(parts) + 1) if parts[:i] in found), None)
+        owner = beginning(parts, found)
         if owner is not None:
             used.add(owner)
         if is_masked_or_none(leaf):
+            used.update(path for path in found if is_masked(leaf) and path[: len(parts)] == parts)
             continue
         if owner is None:
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gradtx.compose.labels import check_used, compile_patterns, resolve
+from gradtx.compose.labels import check_used, compile_patterns, may_hide_paths, resolve
 from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.paths import ROOT, leaves_by_path
@@ -107,7 +107,7 @@ AMBIGUOUS = "ambiguous"
 def routes(rules: Sequence[tuple[re.Pattern[str], Any]], params: Any) -> list[Route]:
     """The route of every leaf, masked and missing ones included."""
     leaves = leaves_by_path(params, is_leaf=is_masked_or_none)
-    if leaves:
+    if leaves and not any(map(may_hide_paths, leaves.values())):
         check_used("matrix_axes", [pattern for pattern, _ in rules], ["/".join(parts) or ROOT for parts in leaves])
     found = [
         Route(None, "masked") if is_masked_or_none(leaf) else _route(parts, np.shape(leaf), rules) for parts, leaf in leaves.items()

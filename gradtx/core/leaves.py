@@ -19,9 +19,17 @@ class MaskedNode(NamedTuple):
     """Stands in a tree where a leaf was masked out: a node without leaves, so without state."""
 
 
+def is_masked(x: Any) -> bool:
+    """Whether a node stands for a leaf that was masked out: `MaskedNode`, or Optax's class, which is known by its form.
+
+    Optax's may stand for a whole subtree: a mask can have one False for all below it.
+    """
+    return isinstance(x, tuple) and not x and type(x).__name__ == MaskedNode.__name__
+
+
 def is_masked_or_none(x: Any) -> bool:
     """Whether a node stands for a leaf that is not there."""
-    return x is None or isinstance(x, MaskedNode)
+    return x is None or is_masked(x)
 
 
 _STATIC = (bool, np.bool_, int, float, complex, str, tuple, type(None))

@@ -14,6 +14,12 @@ def default_float() -> Any:
     return jnp.result_type(float)
 
 
+def common_dtype(*values: Any) -> Any:
+    """The dtype that arrays or dtypes have in common, under strict promotion too: it is chosen here, not come by."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*values)
+
+
 def is_tracer(x: Any) -> bool:
     """Whether `x` is a value under tracing, whose number is not known yet."""
     return isinstance(x, Tracer)
@@ -116,4 +122,4 @@ def root_sum_squares(parts: list[jax.Array]) -> jax.Array:
 
 def _sum_squares(parts: list[jax.Array]) -> jax.Array:
     sums = [jnp.sum(abs_sq(x)) for x in parts]
-    return jnp.sum(jnp.stack([s.astype(jnp.result_type(*sums)) for s in sums]))
+    return jnp.sum(jnp.stack([s.astype(common_dtype(*sums)) for s in sums]))

@@ -1,7 +1,7 @@
 """Where a leaf is: one spelling of pytree paths, for dicts, attributes, sequences, Linen boxes and NNX variables."""
 
 import collections
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import jax
@@ -46,6 +46,11 @@ def leaves_by_path(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> d
     below = collections.Counter(path[:i] for path in set(full) for i in range(len(path)))
     short = [path_parts(path) for path, _ in leaves]
     return {s if s == f or below[s] == 1 else f: leaf for s, f, (_, leaf) in zip(short, full, leaves, strict=True)}
+
+
+def beginning(path: tuple[str, ...], places: Container[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The shortest beginning of a path (the whole path, perhaps) that is among `places`; None if none is."""
+    return next((path[:i] for i in range(len(path) + 1) if path[:i] in places), None)
 
 
 def structure_difference(first_name: str, first: Any, second_name: str, second: Any) -> str:

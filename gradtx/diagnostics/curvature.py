@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from gradtx.core import checks
 from gradtx.core.checks import Flag, Function, PositiveInt
+from gradtx.core.numerics import common_dtype
 from gradtx.core.values import checked
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.diagnostics.batches import Data, gather, mean_over
@@ -331,7 +332,7 @@ def _matvec(loss_fn: Any, predict_fn: Any, params: Any, data: Data, tick: Tick =
 @jax.jit
 def _signs(key: jax.Array, params: Any) -> jax.Array:
     """A flat vector of random signs."""
-    return jax.random.rademacher(key, (_count(params),), jnp.result_type(*jax.tree.leaves(params)))
+    return jax.random.rademacher(key, (_count(params),), common_dtype(*jax.tree.leaves(params)))
 
 
 @partial(jax.jit, static_argnums=(1, 2))

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.checks import Domain, Flag, Function, PositiveInt
-from gradtx.core.numerics import guarded_ratio
+from gradtx.core.numerics import common_dtype, guarded_ratio
 from gradtx.core.values import checked
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.diagnostics.batches import Data, gather, mean_over
@@ -283,7 +283,7 @@ def landscape_2d(
 
 
 def _axis(extent: tuple[float, float], points: int, params: Any) -> jax.Array:
-    return jnp.asarray(np.linspace(*extent, points), jnp.result_type(*jax.tree.leaves(params)))  # with an exact 0
+    return jnp.asarray(np.linspace(*extent, points), common_dtype(*jax.tree.leaves(params)))  # with an exact 0
 
 
 def _around(path: jax.Array | None, axis: int) -> tuple[float, float]:

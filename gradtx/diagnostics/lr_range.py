@@ -13,7 +13,7 @@ from gradtx.core import checks, leaves
 from gradtx.core.apply import apply_updates
 from gradtx.core.base import GradientTransformation, member, wants_of
 from gradtx.core.checks import Decay, Domain, Function, Positive, PositiveInt
-from gradtx.core.numerics import one_minus_power
+from gradtx.core.numerics import common_dtype, one_minus_power
 from gradtx.core.values import checked
 from gradtx.diagnostics.batches import gather
 from gradtx.diagnostics.inputs import Samples, scalar_loss
@@ -185,7 +185,7 @@ def _made(tx_factory: Callable[[Any], Any], rate: Any) -> GradientTransformation
 @jax.jit
 def _read(rates: jax.Array, losses: jax.Array, smoothing: Any, divergence: Any, skip: Any) -> LearningRates:
     """What the losses say."""
-    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+    losses = losses.astype(common_dtype(losses.dtype, jnp.float32))
     smoothed = _smooth(losses, smoothing)
     least = jax.lax.cummin(smoothed, axis=losses.ndim - 1)
     rounding = jnp.finfo(losses.dtype).eps * jnp.abs(losses[..., :1])

@@ -11,7 +11,7 @@ import numpy as np
 from gradtx.compose.labels import spread, spread_mask
 from gradtx.core import checks
 from gradtx.core.base import Update
-from gradtx.core.leaves import MaskedNode, is_inexact
+from gradtx.core.leaves import is_inexact, is_masked
 from gradtx.core.paths import leaves_by_path
 from gradtx.core.watch import Seen
 
@@ -101,8 +101,8 @@ def nodes(seen: list[Seen], params: Any) -> list[Node]:
 
     def node(one: Seen, outer: frozenset[int]) -> Node:
         slots: list[int | None] = []
-        for path, leaf in leaves_by_path(one.params, is_leaf=_is_masked).items():
-            slots.append(None if _is_masked(leaf) else numbers.get(id(leaf), paths.get(path)))  # copies are known by their paths
+        for path, leaf in leaves_by_path(one.params, is_leaf=is_masked).items():
+            slots.append(None if is_masked(leaf) else numbers.get(id(leaf), paths.get(path)))  # copies are known by their paths
         got = frozenset(place for place in slots if place is not None)
         if len(got) < len(jax.tree.leaves(one.params)):  # a tree of another kind is taken for all that the caller had
             got = outer
@@ -133,19 +133,19 @@ def owners(state: Any, params: Any, roots: list[Node]) -> list[int | None]:
     known: dict[Any, Sequence[int | None]] = {}
     if params is not None:
         count = itertools.count()
-        known[_skeleton(params)] = [None if _is_masked(x) else next(count) for x in jax.tree.leaves(params, is_leaf=_is_masked)]
+        known[_skeleton(params)] = [None if is_masked(x) else next(count) for x in jax.tree.leaves(params, is_leaf=is_masked)]
     for node in _flat(roots):
         known.setdefault(_skeleton(node.params), node.slots)
     one = params if len(jax.tree.leaves(params)) == 1 and jax.tree.leaves(params)[0] is params else None
     found: list[int | None] = []
 
     def walk(part: Any) -> None:
-        leaves = jax.tree.leaves(part, is_leaf=_is_masked)
+        leaves = jax.tree.leaves(part, is_leaf=is_masked)
         children = jax.tree.leaves(part, is_leaf=lambda x: x is not part)
         if len(children) == 1 and children[0] is part:  # one array, which belongs to a parameter only if there is only that one
             found.append(0 if one is not None and _like(part, one) else None)
         elif len(places := known.get(_skeleton(part), ())) == len(leaves) > 0:
-            found.extend(place for place, leaf in zip(places, leaves, strict=True) if not _is_masked(leaf))
+            found.extend(place for place, leaf in zip(places, leaves, strict=True) if not is_masked(leaf))
         else:
             for child in children:
                 walk(child)
@@ -172,13 +172,9 @@ def _flat(roots: list[Node]) -> Iterator[Node]:
         yield from _flat(node.inside)
 
 
-def _is_masked(x: Any) -> bool:
-    return isinstance(x, MaskedNode)
-
-
 def _skeleton(tree: Any) -> Any:
     """The structure of a tree, the same whether parameters are masked out or not."""
-    return jax.tree.structure(tree, is_leaf=_is_masked)
+    return jax.tree.structure(tree, is_leaf=is_masked)
 
 
 def _like(part: Any, param: Any) -> bool:

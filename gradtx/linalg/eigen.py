@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core import checks
 from gradtx.core.checks import Function, PositiveInt
-from gradtx.core.numerics import guarded_ratio, is_tracer
+from gradtx.core.numerics import common_dtype, guarded_ratio, is_tracer
 from gradtx.core.values import checked
 
 NOISE = 10  # times the rounding unit: what is left of a product in an invariant subspace
@@ -172,4 +172,4 @@ def _real_vector(what: str, x: Any, n: int | None = None) -> jax.Array:
     x = jnp.asarray(x)
     if x.ndim != 1 or not x.size or n not in (None, x.size) or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{checks.where()}: {what} is {checks.kind(x)}, expected a floating array of shape {shape}.")
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(common_dtype(x.dtype, jnp.float32))

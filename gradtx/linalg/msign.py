@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.checks import did_you_mean, kind
-from gradtx.core.numerics import promote
+from gradtx.core.numerics import common_dtype, promote
 from gradtx.linalg.coefficients import newton_schulz_table
 from gradtx.linalg.newton_schulz import (
     NORMALIZATIONS,
@@ -116,7 +116,7 @@ def make_plan(n: int, m: int, x_dtype: Any, table: Any, normalization: str, meth
     if method == "svd":
         return None
     dtype = None if dtype is None else jnp.dtype(dtype).name
-    bits = significand_bits(dtype or jnp.promote_types(x_dtype, jnp.float32), precision, jax.default_backend())
+    bits = significand_bits(dtype or common_dtype(x_dtype, jnp.float32), precision, jax.default_backend())
     segments = segments_for(method, len(table), min(n, m), max(n, m), bits)
     return Plan(table, segments, normalization, dtype, precision)
 
@@ -153,7 +153,7 @@ def _svd(x: jax.Array) -> jax.Array:
     x = x * power_of_two(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True))
     u, s, vh = jnp.linalg.svd(x, full_matrices=False)
     tolerance = max(x.shape[-2:]) * jnp.finfo(x.dtype).eps * s[..., :1]
-    factor = jnp.matmul(u * (s > tolerance)[..., None, :], vh, precision=highest)
+    factor = jnp.matmul(jnp.where((s > tolerance)[..., None, :], u, 0), vh, precision=highest)
     gram = jnp.matmul(x, x.conj().swapaxes(-2, -1), precision=highest)
     orthogonal = jnp.all((gram == 0) | jnp.eye(x.shape[-2], dtype=bool), axis=(-2, -1), keepdims=True)
     norms = jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -125,7 +125,7 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Any = 0.0, over: tuple[str, ...
             r = r if last else dot(p, dot(r, p))
         assert q is not None
         if k == 0:
-            scales = jax.lax.rsqrt(_above_zero(squares)) * (squares > 0) / (1.0 if unit is None else unit)
+            scales = jax.lax.rsqrt(_above_zero(squares)) * (squares > 0).astype(squares.dtype) / (1.0 if unit is None else unit)
             q = jnp.where(orthogonal, jnp.where(diagonal, scales, 0).astype(q.dtype), q)
         else:
             q = jnp.where(orthogonal, diagonal.astype(q.dtype), q)

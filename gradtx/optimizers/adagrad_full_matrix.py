@@ -11,7 +11,7 @@ from gradtx.core import checks
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Flag, NonNegative, PositiveInt, Rate
 from gradtx.core.leaves import cast_like, raise_unlike
-from gradtx.core.numerics import compute_dtype, promote
+from gradtx.core.numerics import common_dtype, compute_dtype, promote
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.sharding import gathered, placed_like
 from gradtx.core.values import factory
@@ -121,7 +121,7 @@ def _common_dtype(tree: Any) -> Any:
             f"{checks.where()}: whole_tree is True and the tree has complex and real leaves, expected leaves of one kind. "
             "Use whole_tree=False, or gradtx.partition for the two kinds."
         )
-    return jnp.result_type(*dtypes) if dtypes else np.dtype(np.float32)
+    return common_dtype(*dtypes) if dtypes else np.dtype(np.float32)
 
 
 def _check_size(what: str, size: int, dtype: Any, max_size: int) -> None:

@@ -146,7 +146,7 @@ def minimize(
         else:
             value, grad = found.value.astype(dtype), ascent(cast_like(found.grad, run.grad))
         searched = [count for _, count in get_all_with_path(state, "num_linesearch_steps")]
-        evaluations = run.evaluations + sum(searched) + (found is None)
+        evaluations = run.evaluations + sum(searched) + int(found is None)
         gradient_norm = norm(grad, "inf").astype(dtype)
         finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
         same = [jnp.array_equal(new, old) for new, old in zip(jax.tree.leaves(params), jax.tree.leaves(run.params), strict=True)]

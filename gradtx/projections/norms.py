@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core.leaves import map_leaves
-from gradtx.core.numerics import abs_sq, promote, real_dtype, root_sum_squares
+from gradtx.core.numerics import abs_sq, common_dtype, promote, real_dtype, root_sum_squares
 from gradtx.projections.boxes import shorten
 from gradtx.projections.inputs import check_weights, named, norm, parts, positive
 
@@ -226,8 +226,8 @@ def projection_linf_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     if not xs:
         return tree
     leaves, treedef = jax.tree.flatten(jax.tree.map(promote, tree))
-    tops = [jnp.max(jnp.abs(x)) if x.size else jnp.asarray(-1.0) for x in leaves]
-    best = jnp.argmax(jnp.stack(tops))
+    tops = [jnp.max(jnp.abs(x)) if x.size else jnp.asarray(-1.0, real_dtype(x.dtype)) for x in leaves]
+    best = jnp.argmax(jnp.stack([top.astype(common_dtype(*tops)) for top in tops]))
     at = [jnp.where(best == k, _first(x, top), -1) for k, (x, top) in enumerate(zip(leaves, tops, strict=True))]
     return map_leaves(_push, tree, treedef.unflatten(at), scale=scale)
 
@@ -262,7 +262,7 @@ def _newton(step: Callable[..., jax.Array], *data: Any) -> jax.Array:
 @jax.jit
 def _threshold(xs: list[jax.Array], scale: Any) -> tuple[jax.Array, jax.Array]:
     """`top`, the largest element, and `theta` so that `sum max(x - top - theta, 0) = scale`."""
-    dtype = jnp.result_type(*xs)
+    dtype = common_dtype(*xs)
     scale = jnp.asarray(scale).astype(dtype)
     top = jax.lax.stop_gradient(jnp.stack([jnp.max(x).astype(dtype) for x in xs]).max())
     gaps = [jnp.maximum(x - top.astype(x.dtype), -scale.astype(x.dtype)) + scale.astype(x.dtype) for x in xs]

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from gradtx.compose.matrices import MuonDimensionNumbers, axes_of, from_matrices, to_matrices
 from gradtx.core import checks
-from gradtx.core.numerics import promote
+from gradtx.core.numerics import common_dtype, promote
 from gradtx.core.values import record
 from gradtx.linalg.msign_many import PlanFor, msign_many
 from gradtx.linalg.newton_schulz import newton_schulz, newton_schulz_tall
@@ -213,7 +213,7 @@ def _to_pieces(group: list[_Piece], stack: jax.Array, results: list[Any]) -> lis
 def _wire(stacks: list[jax.Array], plan_for: PlanFor) -> jax.Array:
     """One buffer `(devices, length)` of all stacks, in bfloat16 where products take it."""
     plan = plan_for(1, 1, stacks[0].dtype)
-    dtype = jnp.bfloat16 if plan is not None and plan.dtype == "bfloat16" else jnp.result_type(*stacks)
+    dtype = jnp.bfloat16 if plan is not None and plan.dtype == "bfloat16" else common_dtype(*stacks)
     return jnp.concatenate([stack.reshape(stack.shape[0], -1).astype(dtype) for stack in stacks], axis=1)
 
 

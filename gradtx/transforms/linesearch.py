@@ -11,8 +11,8 @@ from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.checks import Domain
-from gradtx.core.leaves import map_leaves, raise_other_shape, require_params
-from gradtx.core.numerics import compute_dtype, is_tracer, real_dtype
+from gradtx.core.leaves import is_masked, map_leaves, raise_other_shape, require_params
+from gradtx.core.numerics import common_dtype, compute_dtype, is_tracer, real_dtype
 from gradtx.core.paths import leaves_by_path, structure_difference
 from gradtx.tree.lookup import get_all_with_path
 from gradtx.tree.reductions import vdot
@@ -28,7 +28,7 @@ PositiveOrInf = Annotated[ArrayLike, Domain("a number > 0, or inf", _positive_or
 
 def line_dtype(params: Any) -> Any:
     """The real dtype of values and slopes: at least float32, and as wide as the widest parameter."""
-    return jnp.result_type(jnp.float32, *(real_dtype(compute_dtype(jnp.result_type(p))) for p in jax.tree.leaves(params)))
+    return common_dtype(jnp.float32, *(real_dtype(compute_dtype(jnp.result_type(p))) for p in jax.tree.leaves(params)))
 
 
 def slope_along(grad: Any, updates: Any, dtype: Any) -> jax.Array:
@@ -67,11 +67,20 @@ def checked_gradient(params: Any, value: Any, grad: Any, value_fn: Any) -> Any:
         raise ValueError(f"{checks.where()}: value is {checks.kind(value)}, expected a scalar, value_fn(params).")
     grads, treedef = leaves_by_path(grad), jax.tree.structure(params)
     if list(grads) != list(leaves_by_path(params)):
-        raise ValueError(f"{checks.where()}: {structure_difference('grad', grad, 'params', params)}.")
+        raise ValueError(f"{checks.where()}: {structure_difference('grad', grad, 'params', params)}.{_masked_hint(params)}")
     grad = treedef.unflatten(grads.values())  # Flax NNX passes pure arrays as params, but extra arguments as they are
     if any(np.shape(g) != np.shape(p) for g, p in zip(jax.tree.leaves(grad), jax.tree.leaves(params), strict=True)):
         raise_other_shape(grad, params, "params", scalars=False, own="grad")
     return grad
+
+
+def _masked_hint(params: Any) -> str:
+    if not any(map(is_masked, jax.tree.leaves(params, is_leaf=is_masked))):
+        return ""
+    return (
+        " Some parameters are masked out, and value_fn needs them all: gradtx.masked and gradtx.partition hold them "
+        "where they are, Optax's do not."
+    )
 
 
 def bind_value_fn(value_fn: Callable[..., Any], extra_args: dict[str, Any], has_aux: bool) -> Callable[[Any], jax.Array]:

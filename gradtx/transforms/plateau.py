@@ -122,7 +122,7 @@ def reduce_on_plateau(
             raise TypeError(f"{checks.where()}: value is {checks.kind(value)}, expected a real scalar, such as the loss.")
         count = safe_increment(state.count)
         value = jnp.asarray(value).astype(state.avg_value.dtype)
-        mean = (state.count * state.avg_value + value) / count
+        mean = (state.count.astype(value.dtype) * state.avg_value + value) / count.astype(value.dtype)
         seen = state._replace(count=count, avg_value=mean.astype(state.avg_value.dtype))
         full = count == accumulation_size
         after = jax.tree.map(lambda new, old: jnp.where(full, new, old).astype(old.dtype), judged(seen), seen)

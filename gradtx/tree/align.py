@@ -9,6 +9,7 @@ import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none, map_leaves
+from gradtx.core.numerics import common_dtype
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
 from gradtx.tree.lookup import entries_like
 
@@ -32,7 +33,7 @@ def _wide_enough(row: tuple[Any, ...], numbers: list[Any]) -> Any:
         first = jnp.broadcast_to(first, shape)
     own = rank(jnp.result_type(first))
     if any(rank(jnp.result_type(x)) > own for x in (*row, *numbers)):
-        first = jnp.asarray(first, jnp.result_type(*row, *numbers))
+        first = jnp.asarray(first, common_dtype(*row, *numbers))
     return first
 
 

@@ -218,7 +218,8 @@ def _divide(x: jax.Array, *, c: Any) -> jax.Array:
 
 
 def _power_moment(m: jax.Array, g: jax.Array, *, decay: Any, order: Any) -> jax.Array:
-    return (1 - decay) * g**order + decay * m
+    power = order if isinstance(order, (int, float)) else order.astype(g.real.dtype)
+    return (1 - decay) * g**power + decay * m
 
 
 def _norm_moment(m: jax.Array, g: jax.Array, *, decay: Any, order: Any) -> jax.Array:

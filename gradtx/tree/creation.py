@@ -1,6 +1,5 @@
 """Dtypes, new trees, random trees."""
 
-import functools
 import inspect
 import operator
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.core import checks
-from gradtx.core.numerics import compute_dtype, default_float, is_key
+from gradtx.core.numerics import common_dtype, compute_dtype, default_float, is_key
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.tree.align import aligned
 
@@ -73,10 +72,10 @@ def dtype(tree: Any, mixed_dtype_handler: str | None = None) -> Any:
     if mixed_dtype_handler is None:
         raise ValueError(f"tree.dtype: leaves are {shown}, expected one dtype, or a mixed_dtype_handler.")
     if mixed_dtype_handler == "promote":
-        return functools.reduce(jnp.promote_types, found)
+        return common_dtype(*found)
     chosen = operator.itemgetter(0 if mixed_dtype_handler == "highest" else 1)
     for candidate in found:
-        if all(jnp.promote_types(candidate, other) == chosen((candidate, other)) for other in found):
+        if all(common_dtype(candidate, other) == chosen((candidate, other)) for other in found):
             return candidate
     raise ValueError(f"tree.dtype: leaves are {shown}, of which none is the {mixed_dtype_handler}: not all promote to one another.")
 

@@ -11,7 +11,7 @@ from gradtx.core import checks
 from gradtx.core.base import GradientTransformation, member, wants_of
 from gradtx.core.checks import Domain, Flag, FloatDType, PositiveInt, Transformation
 from gradtx.core.leaves import all_finite, cast_like, map_leaves, widen
-from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.numerics import common_dtype, safe_increment, zero_count
 from gradtx.core.values import factory
 
 
@@ -96,7 +96,7 @@ def accumulate(
         k = microsteps("every_k", every_k, state.gradient_step)
         take = all_finite(updates) if skip_nonfinite else jnp.asarray(True)
         _, total = map_leaves(_add_if, widen(updates), state.accumulator, take=take, reset=state.mini_step == 0)
-        used = jnp.where(state.mini_step == 0, 0, state.used) + take
+        used = jnp.where(state.mini_step == 0, 0, state.used) + take.astype(jnp.int32)
         complete = state.mini_step >= k - 1
 
         def step() -> tuple[Any, Any]:
@@ -130,7 +130,7 @@ def accumulable(name: str, inner: Any, argument: str) -> GradientTransformation:
 
 def zeros_in(params: Any, dtype: Any) -> Any:
     """Zeros in `dtype`, or wider where a parameter is."""
-    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=jnp.promote_types(jnp.result_type(p), dtype)), params)
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=common_dtype(p, dtype)), params)
 
 
 def zeros_as(updates: Any) -> Any:
@@ -230,7 +230,7 @@ def microbatched(value_and_grad_fn: Callable[..., Any], microbatches: int, *, ha
             )
         (value_shape, _), grad_shape = shapes if has_aux else ((shapes[0], None), shapes[1])
         like = value_shape, grad_shape
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.promote_types(s.dtype, jnp.float32)), like)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, common_dtype(s.dtype, jnp.float32)), like)
 
         def add(total: Any, part: Any) -> Any:
             out, grad = value_and_grad_fn(params, *whole_again(part), **kwargs)

@@ -13,6 +13,7 @@ from gradtx.core import checks
 from gradtx.core.base import GradientTransformation, member, wants_of
 from gradtx.core.leaves import MaskedNode, cast_like, is_masked_or_none, map_leaves, widen
 from gradtx.core.numerics import default_float, promote
+from gradtx.core.paths import leaves_by_path
 from gradtx.linalg.ascent import ascent
 
 
@@ -78,14 +79,28 @@ def inner_of(name: str, inner: Any, argument: str = "inner") -> GradientTransfor
     return member(inner)
 
 
-def beside(rule: Callable[[Any, Any], Any], kept: Any, params: Any) -> Any:
-    """`rule(leaf, param)` for each leaf of a tree in the state and its parameter; `MaskedNode` where the state has none.
+def beside(rule: Callable[..., Any], kept: Any, params: Any, *others: Any) -> Any:
+    """`rule(leaf, param, *leaves of others)` for each leaf of a tree in the state; `MaskedNode` where the state has none.
 
-    Leaves are matched in order: the state may know only some of them, and in other containers.
+    Parameters are matched by path: the state may know only some of them, and in other containers. A leaf without a parameter
+    stays as it is, for the caller to name.
+
+    Args:
+      rule: function of arrays.
+      kept: tree in the state.
+      params: the parameters.
+      *others: trees in the state, of the structure of `kept`.
     """
-    leaves, treedef = jax.tree.flatten(kept, is_leaf=is_masked_or_none)
-    pairs = zip(leaves, jax.tree.leaves(params, is_leaf=is_masked_or_none), strict=True)
-    return treedef.unflatten([MaskedNode() if is_masked_or_none(leaf) else rule(leaf, p) for leaf, p in pairs])
+    own = leaves_by_path(params, is_leaf=is_masked_or_none)
+    columns = [jax.tree.leaves(tree, is_leaf=is_masked_or_none) for tree in others]
+    named, treedef = leaves_by_path(kept, is_leaf=is_masked_or_none), jax.tree.structure(kept, is_leaf=is_masked_or_none)
+
+    def at(path: tuple[str, ...], leaf: Any, *leaves: Any) -> Any:
+        if is_masked_or_none(leaf):
+            return MaskedNode()
+        return rule(leaf, own[path], *leaves) if path in own else leaf
+
+    return treedef.unflatten([at(path, leaf, *leaves) for (path, leaf), *leaves in zip(named.items(), *columns, strict=True)])
 
 
 def radius(rho: Any, count: Any) -> jax.Array:

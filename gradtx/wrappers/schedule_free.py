@@ -10,7 +10,7 @@ from gradtx.compose.chain import chain
 from gradtx.core import checks
 from gradtx.core.base import GradientTransformation, check_not_last, member
 from gradtx.core.checks import Decay, Domain, FloatDType, NonNegative, Number, PositiveInt, Rate, Transformation, scheduled_value
-from gradtx.core.leaves import cast_like, copies, is_masked_or_none, map_leaves, require_params, widen
+from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, widen
 from gradtx.core.numerics import compute_dtype, default_float, guarded_ratio, is_tracer, promote, safe_increment, zero_count
 from gradtx.core.values import factory
 from gradtx.optimizers.rmsprop import scale_by_rms
@@ -18,7 +18,7 @@ from gradtx.optimizers.sgd import sgd
 from gradtx.schedules import warmup_constant_schedule
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
-from gradtx.wrappers.ascent import per_lane
+from gradtx.wrappers.ascent import beside, per_lane
 
 
 def _in_half_open_interval(value: Any) -> bool:
@@ -56,19 +56,13 @@ class ScheduleFreeState(NamedTuple):
 
     def eval_params(self, params: Any) -> Any:
         """What `gradtx.eval_params` gives: `x`, stored or `z + (y - z) / b1`."""
-        zs, treedef = jax.tree.flatten(self.z, is_leaf=is_masked_or_none)
-        xs, ys = (jax.tree.leaves(tree, is_leaf=is_masked_or_none) for tree in (self.x, params))
-        if len(zs) != len(ys):
-            return self.z  # of another structure, which is the caller's to name
         b1 = jnp.asarray(self.b1)
 
-        def average(y: Any, z: Any, x: Any) -> Any:
-            if is_masked_or_none(z):
-                return z
+        def average(z: Any, y: Any, x: Any) -> Any:
             y, z, x = promote(y), promote(z), jnp.asarray(x)
             return _average(y, z, x, b1=per_lane(b1.astype(y.real.dtype), y))
 
-        return treedef.unflatten([average(*leaves) for leaves in zip(ys, zs, xs, strict=True)])
+        return beside(average, self.z, params, self.x)
 
 
 def _average(y: jax.Array, z: jax.Array, x: jax.Array, *, b1: Any) -> jax.Array:

@@ -175,3 +175,10 @@ def test_random_keys_and_tracers_are_recognized() -> None:
     assert not numerics.is_key(jnp.zeros(2, jnp.uint32))
     assert not numerics.is_tracer(jnp.ones(()))
     assert jax.jit(lambda x: jnp.asarray(numerics.is_tracer(x)))(1.0)
+
+
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+def test_the_common_dtype_does_not_depend_on_the_promotion_mode(promotion: Any) -> None:
+    with jax.numpy_dtype_promotion(promotion):
+        assert numerics.common_dtype(jnp.bfloat16, jnp.float16) == jnp.float32
+        assert numerics.common_dtype(jnp.ones(2, jnp.bfloat16), 1.0) == jnp.bfloat16
