@@ -136,9 +136,9 @@ def spread(what: str, labels: Any, params: Any) -> list[Any]:
 def spread_mask(what: str, mask: Any, params: Any) -> list[bool]:
     """`spread` of a mask: True or False for each leaf."""
     keep = spread(what, mask, params)
-    for entry in keep:
-        if not isinstance(entry, (bool, np.bool_)):
-            raise TypeError(f"{checks.where()}: {what} gives {checks.kind(entry)}, expected True or False for each parameter.")
+    if not all(isinstance(entry, (bool, np.bool_)) for entry in keep):
+        for parts, entry in zip(leaves_by_path(params), keep, strict=True):
+            checks.check_argument(checks.where(), f"{what} for `{'/'.join(parts) or ROOT}`", entry, checks.FLAG)
     return keep
 
 

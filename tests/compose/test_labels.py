@@ -209,7 +209,7 @@ def test_labels_of_another_tree(labels: Any, text: str) -> None:
 def test_masks_hold_booleans(entry: Any, found: str) -> None:
     with pytest.raises(TypeError) as error:
         spread_mask("mask", lambda params: {"a": True, "b": entry}, {"a": 1.0, "b": 2.0})
-    assert str(error.value) == f"gradtx: mask gives {found}, expected True or False for each parameter."
+    assert str(error.value) == f"gradtx: mask for `b` is {found}, expected True or False."
 
 
 NAMES = st.text("ab/$.0", min_size=1, max_size=2)

@@ -113,8 +113,6 @@ REFUSED = [
     (checks.Mask, "kernel", TypeError, "'kernel' (str)", MASK, PATTERNS),
     (checks.Mask, 1, TypeError, "1 (int)", MASK, ""),
     (checks.Mask, gradtx.adam, TypeError, "the function adam", MASK, CALL_ADAM),
-    (checks.Mask, {"a": True, "b": "no"}, TypeError, "a dict with keys 'a', 'b'", MASK, PATTERNS),
-    (checks.Mask, Flags(True, 1.0), TypeError, "a Flags", MASK, ""),
     (checks.Function, 3, TypeError, "3 (int)", "a function", ""),
     (checks.Function, gradtx.adam, TypeError, "the function adam", "a function", CALL_ADAM),
     (Key, 1.5, TypeError, "1.5 (float)", "a random key of jax.random, or a whole number to seed one", ""),
@@ -139,6 +137,24 @@ def test_what_a_domain_refuses(annotation: Any, value: Any, error: Any, found: s
     with pytest.raises(error) as raised:
         checks.check_argument("adam", "b1", value, domain)
     assert str(raised.value) == f"adam: b1 is {found}, expected {expected}.{hint}"
+
+
+@pytest.mark.parametrize(
+    ("mask", "path", "found", "hint"),
+    [
+        ({"a": True, "b": "no"}, "b", "'no' (str)", PATTERNS),
+        ({"a": True, "b": {"c": [False, 1]}}, "b/c/1", "1 (int)", ""),
+        (Flags(True, 1.0), "bias", "1.0 (float)", ""),
+        ([jnp.asarray(True)], "0", "an array of shape () and dtype bool", ""),
+    ],
+)
+@pytest.mark.parametrize("annotation", [checks.Mask, checks.Mask | None])
+def test_the_leaf_of_a_mask_that_is_no_boolean(annotation: Any, mask: Any, path: str, found: str, hint: str) -> None:
+    domain = checks.domain_of(annotation)
+    assert domain is not None
+    with pytest.raises(TypeError) as raised:
+        checks.check_argument("masked", "mask", mask, domain)
+    assert str(raised.value) == f"masked: mask leaf `{path}` is {found}, expected True or False.{hint}"
 
 
 @pytest.mark.parametrize("annotation", [checks.Number, checks.NonNegative, checks.Positive, checks.Decay, checks.Rate])
@@ -219,8 +235,15 @@ def test_kinds(value: Any, text: str) -> None:
 
 def test_suggestions_are_close() -> None:
     assert checks.did_you_mean("learning_rat", ["learning_rate", "b1"]) == " Did you mean 'learning_rate'?"
+    assert checks.did_you_mean("clip_global_norm", ["clip", "clip_by_global_norm"]) == " Did you mean 'clip_by_global_norm'?"
+    assert checks.did_you_mean("step", ["step_size", "b1"]) == " Did you mean 'step_size'?"
     assert checks.did_you_mean("x", ["learning_rate", "b1"]) == ""
     assert checks.did_you_mean("x", []) == ""
+
+
+@pytest.mark.parametrize("word", ["adafactor", "numerics", "scale_by_sm3", "ScaleByBeliefState", "tree_map_params", "rprop"])
+def test_another_word_is_no_misspelling(word: str) -> None:
+    assert checks.did_you_mean(word, gradtx.__all__) == ""
 
 
 def test_names_at_work_are_kept_per_thread_and_after_errors() -> None:
