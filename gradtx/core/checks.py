@@ -207,6 +207,18 @@ def _is_float_dtype(value: Any) -> bool:
         return False
 
 
+def _holds_squares(value: Any) -> bool:
+    """Whether a dtype has the range of float32, so that squares neither overflow nor vanish, and bfloat16's precision at least."""
+    if not _is_float_dtype(value):
+        return False
+    info, least = jnp.finfo(np.dtype(value)), jnp.finfo(jnp.bfloat16)
+    return info.nmant >= least.nmant and info.maxexp >= least.maxexp and info.minexp <= least.minexp
+
+
+def _squares_hint(value: Any) -> str:
+    return " Squares overflow or vanish in fewer bits, and averages of them stall." if _is_float_dtype(value) else ""
+
+
 def _mask_hint(value: Any) -> str:
     if isinstance(value, str) or any(isinstance(leaf, (str, re.Pattern)) for leaf in jax.tree.leaves(value)):
         return " Patterns of paths go through by_path({pattern: True}, default=False)."
@@ -272,6 +284,16 @@ Flag = Annotated[bool, FLAG]
 FloatDType = Annotated[
     DTypeLike, Domain("a floating dtype, such as 'float32' or jnp.bfloat16", _is_float_dtype, canonical=np.dtype)
 ]
+SecondMomentDType = Annotated[
+    DTypeLike,
+    Domain(
+        "a floating dtype with the range of float32: 'float32', 'float64' or 'bfloat16'",
+        _holds_squares,
+        _squares_hint,
+        canonical=np.dtype,
+    ),
+]
+"""The dtype of running means of squares."""
 ScheduleArg = Annotated[Schedule, Domain("a schedule (a function of the step count)", is_schedule, _hint)]
 TRANSFORMATION = Domain("a gradient transformation (a pair of init and update)", is_transformation, _transformation_hint)
 Transformation = Annotated[Any, TRANSFORMATION]

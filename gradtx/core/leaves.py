@@ -3,7 +3,7 @@
 import collections
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -230,11 +230,21 @@ def require_params(params: Any) -> Any:
 
 def raise_wrong_state(state: Any, expected: type, detail: str = "") -> None:
     """Raises the `TypeError` for a state of the wrong type."""
-    cause = "does it belong to another optimizer" if isinstance(state, tuple) else "were state and params swapped"
     raise TypeError(
-        f"{checks.where()}: state is {checks.kind(state)}, expected {detail or expected.__name__}; {cause}? "
+        f"{checks.where()}: state is {checks.kind(state)}, expected {detail or expected.__name__}; {_cause(state, expected)} "
         "The call is tx.update(updates, state, params), with the state of tx.init(params)."
     )
+
+
+def _cause(state: Any, expected: type) -> str:
+    """Why a state may be of the wrong type. Some checkpoints turn tuples to lists, named tuples to dicts, empty ones to None."""
+    restored = "was it restored from a checkpoint without a target? Restore it into tx.init(params)."
+    fields = getattr(expected, "_fields", None)
+    if (isinstance(state, Mapping) and fields is not None and set(state) == set(fields)) or (state is None and fields == ()):
+        return restored
+    if isinstance(state, list):
+        return f"{restored} Or were state and params swapped?"
+    return "does it belong to another optimizer?" if isinstance(state, tuple) else "were state and params swapped?"
 
 
 def raise_unlike(updates: Any, other: Any, name: str = "the tree in the state") -> None:

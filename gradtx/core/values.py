@@ -132,9 +132,10 @@ def factory(
     What it makes is then a value: it prints as the call that made it, equal calls give equal and equally
     hashed values (so that two equal optimizers share one compiled step), it pickles, and `to_config` turns it
     into a dict. Arguments annotated with a domain of `gradtx.core.checks` are checked: `Number`, `NonNegative`, `Positive`,
-    `Decay` (in [0, 1)), `Fraction` (in [0, 1]), `Rate` (a number >= 0 or a schedule), `PositiveInt`, `Flag`, `FloatDType`, `Mask`,
-    `Transformation`, `Function`. A transformation's `init` and `update` also get gradtx's checks of the trees that they are called
-    with; keyword-only parameters of `update` are the extra arguments that it takes. Where an argument cannot be hashed
+    `Decay` (in [0, 1)), `Fraction` (in [0, 1]), `Rate` (a number >= 0 or a schedule), `PositiveInt`, `Flag`, `FloatDType`,
+    `SecondMomentDType`, `Mask`, `Transformation`, `Function`. Annotations that only type checkers can resolve have no domain. A
+    transformation's `init` and `update` also get gradtx's checks of the trees that they are called with;
+    keyword-only parameters of `update` are the extra arguments that it takes. Where an argument cannot be hashed
     (an array, a tracer), a value is equal to itself alone.
 
     Args:

@@ -20,6 +20,8 @@ TEXT_HINT = " A number is wanted, not text."
 SCHEDULE = ", or a schedule (a function of the step count)"
 TRANSFORMATION = "a gradient transformation (a pair of init and update)"
 CHOICE = Annotated[str, checks.one_of("hard", "soft")]
+SQUARES = "a floating dtype with the range of float32: 'float32', 'float64' or 'bfloat16'"
+FEW_BITS = " Squares overflow or vanish in fewer bits, and averages of them stall."
 MASK = "a tree of booleans shaped like the parameters (or a prefix of it), or a function from parameters to one"
 
 
@@ -54,6 +56,7 @@ TAKEN = [
     (checks.NonNegativeInt, [0, 5]),
     (checks.Flag, [True, False, np.True_]),
     (checks.FloatDType, ["float32", "bfloat16", jnp.bfloat16, np.float16, np.dtype("float64"), float, "float8_e4m3fn"]),
+    (checks.SecondMomentDType, ["float32", "bfloat16", jnp.bfloat16, np.dtype("float64"), float]),
     (checks.ScheduleArg, [function, Callable(), gradtx.constant_schedule(1.0)]),
     (checks.Transformation, [gradtx.sgd(0.1), gradtx.GradientTransformation(function, function)]),
     (checks.Mask, [True, {"a": False, "b": [np.True_]}, {}, function, gradtx.by_path({}, True), Flags(True, {"x": False})]),
@@ -97,6 +100,10 @@ REFUSED = [
     (checks.FloatDType, "int8", TypeError, "'int8' (str)", "a floating dtype, such as 'float32' or jnp.bfloat16", ""),
     (checks.FloatDType, "float31", TypeError, "'float31' (str)", "a floating dtype, such as 'float32' or jnp.bfloat16", ""),
     (checks.FloatDType, jnp.int32, TypeError, "the class int32", "a floating dtype, such as 'float32' or jnp.bfloat16", ""),
+    (checks.SecondMomentDType, "float8_e4m3fn", TypeError, "'float8_e4m3fn' (str)", SQUARES, FEW_BITS),
+    (checks.SecondMomentDType, "float8_e8m0fnu", TypeError, "'float8_e8m0fnu' (str)", SQUARES, FEW_BITS),
+    (checks.SecondMomentDType, jnp.float16, TypeError, "the class float16", SQUARES, FEW_BITS),
+    (checks.SecondMomentDType, "int8", TypeError, "'int8' (str)", SQUARES, ""),
     (checks.ScheduleArg, 0.1, TypeError, "0.1 (float)", "a schedule (a function of the step count)", ""),
     (checks.ScheduleArg, gradtx.adam, TypeError, "the function adam", "a schedule (a function of the step count)", CALL_ADAM),
     (checks.Transformation, gradtx.adam, TypeError, "the function adam", TRANSFORMATION, CALL_ADAM),
