@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradtx.compose.alternatives import alternatives
 from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.paths import ROOT, leaves_by_path
@@ -28,7 +29,9 @@ def by_path(rules: Mapping[str, Any], default: Any = None) -> Callable[[Any], An
       A function from the parameters to a tree of labels.
 
     Raises:
-      ValueError: a pattern is no regular expression, matches no parameter, or a parameter matches none and there is no default.
+      ValueError: a pattern is no regular expression or matches no parameter; one of its alternatives, as in `(bias|scale)`, matches
+        none (those of negative lookarounds, verbose patterns and patterns with numbered references are not looked at); or a
+        parameter matches no pattern and there is no default.
       TypeError: `rules` is no mapping from strings.
 
     Example:
@@ -73,10 +76,11 @@ def compile_patterns(name: str, rules: Mapping[str, Any]) -> list[tuple[re.Patte
 
 
 def check_used(name: str, patterns: list[re.Pattern[str]], paths: list[str]) -> None:
-    """Raises for a pattern that decides nothing."""
+    """Raises for a pattern that decides nothing, or has an alternative `a|b` that matches nothing."""
     deciding = {next((p for p in patterns if p.fullmatch(path)), None) for path in paths}
     for i, pattern in enumerate(patterns):
         if pattern in deciding:
+            _check_alternatives(name, pattern, paths)
             continue
         if not any(map(pattern.fullmatch, paths)):
             raise ValueError(
@@ -90,6 +94,15 @@ def check_used(name: str, patterns: list[re.Pattern[str]], paths: list[str]) -> 
         )
 
 
+def _check_alternatives(name: str, pattern: re.Pattern[str], paths: list[str]) -> None:
+    for text, by_way_of_it in alternatives(pattern):
+        if not any(map(by_way_of_it.fullmatch, paths)):
+            raise ValueError(
+                f"{name}: in the pattern {pattern.pattern!r} the alternative {text!r} matches no parameter; "
+                f"paths are {_some(paths)}.{_misspelt(text, paths)}"
+            )
+
+
 def _cure(pattern: str, paths: list[str]) -> str:
     """What to write instead of a pattern that matches nothing, where that can be guessed."""
     anywhere = f"(.*/)?{pattern}"
@@ -98,6 +111,11 @@ def _cure(pattern: str, paths: list[str]) -> str:
     for whole in (re.sub(r"(?<![.\])\]])\*", ".*", pattern), f"{anywhere}/.*"):  # a glob, or a layer's name alone
         if any(re.fullmatch(whole, path) for path in paths):
             return f" Did you mean {whole!r}?"
+    return _misspelt(pattern, paths)
+
+
+def _misspelt(pattern: str, paths: list[str]) -> str:
+    """A name in the paths for a word of a pattern that is close to it."""
     names = sorted({part for path in paths for part in path.split("/")})
     for word in re.findall(r"\w+", pattern):
         if word not in names and (hint := checks.did_you_mean(word, names)):

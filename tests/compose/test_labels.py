@@ -108,6 +108,18 @@ def test_every_kind_of_tree(params: Any) -> None:
             "`layers/0/bias`, `layers/0/kernel`, `layers/1/bias`, `layers/1/kernel`. Did you mean 'table' for 'tabel'?",
         ),
         (
+            lambda: gradtx.by_path({r".*/(biass|kernel)": 1}, default=0)(PARAMS),
+            ValueError,
+            "by_path: in the pattern '.*/(biass|kernel)' the alternative 'biass' matches no parameter; paths are `embed/table`, "
+            "`layers/0/bias`, `layers/0/kernel`, `layers/1/bias`, `layers/1/kernel`. Did you mean 'bias' for 'biass'?",
+        ),
+        (
+            lambda: gradtx.by_path({r"embed/.*|head/.*": 1}, default=0)(PARAMS),
+            ValueError,
+            "by_path: in the pattern 'embed/.*|head/.*' the alternative 'head/.*' matches no parameter; paths are `embed/table`, "
+            "`layers/0/bias`, `layers/0/kernel`, `layers/1/bias`, `layers/1/kernel`.",
+        ),
+        (
             lambda: gradtx.by_path({"x": 1}, default=0)(list(range(9))),
             ValueError,
             "by_path: the pattern 'x' matches no parameter (the whole path must match); paths are "
