@@ -131,6 +131,7 @@ class Update(Declared):
             result = self.function(updates, state, params, **extra_args)
             if not isinstance(result, tuple) or len(result) != 2:
                 raise TypeError(f"{checks.where()}: update returned {checks.kind(result)}, expected a pair (updates, state).")
+            leaves.check_returned(result[0], updates, params)
             return result
 
     def __reduce__(self) -> Any:

@@ -221,6 +221,23 @@ def check_same_shapes(updates: Any, params: Any) -> None:
             raise_other_shape(updates, params, "params", scalars=False)
 
 
+def check_returned(returned: Any, updates: Any, params: Any) -> None:
+    """Raises a `ValueError` unless an update returned the tree and shapes of the updates that it got, or of the parameters."""
+    found, treedef = jax.tree.flatten(returned)
+    like = updates if params is None or treedef == jax.tree.structure(updates) else params
+    expected, other = jax.tree.flatten(like)
+    if treedef != other:
+        difference = structure_difference("what update returned", returned, "the updates that it got", updates)
+        raise ValueError(f"{checks.where()}: {difference}; expected the same tree.")
+    if any(np.shape(x) != np.shape(y) for x, y in zip(found, expected, strict=True)):
+        for (parts, x), y in zip(leaves_by_path(returned).items(), expected, strict=True):
+            if np.shape(x) != np.shape(y):
+                raise ValueError(
+                    f"{checks.where()}: update returned leaf `{'/'.join(parts) or ROOT}` of shape {np.shape(x)}, "
+                    f"expected {np.shape(y)}, the shape of the update that it got."
+                )
+
+
 def require_params(params: Any) -> Any:
     """`params`, or a `ValueError` that shows the call where they were left out."""
     if params is None:
