@@ -1,5 +1,6 @@
 """Optimizers and schedules as dicts that JSON can hold, and back."""
 
+import enum
 import inspect
 import math
 from collections.abc import Mapping
@@ -82,7 +83,7 @@ def _call_of(value: Any) -> Call | None:
 
 def _check_levels(name: str, config: Any) -> None:
     """Raises for a config so deep that reading it would come near Python's limit of recursion."""
-    nodes = [[config]]
+    nodes: list[Any] = [[config]]
     for _ in range(MOST_LEVELS + 1):
         nodes = [child for node in nodes for child in (node.values() if isinstance(node, Mapping) else node)]
         nodes = [node for node in nodes if isinstance(node, (Mapping, list))]
@@ -128,7 +129,7 @@ def _encode(at: str, value: Any) -> Any:
         return {f"${type(value).__name__}": [_encode(f"{at}[...]", item) for item in sorted(value, key=show)]}
     if isinstance(value, PartitionSpec) and value == PartitionSpec(*value) and PartitionSpec.UNCONSTRAINED not in value:
         return {"$spec": [_encode(f"{at}[{i}]", item) for i, item in enumerate(value)]}
-    if type(value) in ENUMS.values():
+    if isinstance(value, enum.Enum) and type(value) is ENUMS.get(type(value).__name__):
         return {"$enum": [type(value).__name__, value.name]}
     if type(value) is list:
         return [_encode(f"{at}[{i}]", item) for i, item in enumerate(value)]
