@@ -125,7 +125,7 @@ def _encode(at: str, value: Any) -> Any:
         return {"$record": [type(value).__name__, [_encode(f"{at}[{i}]", item) for i, item in enumerate(value)]]}
     if type(value) is tuple:
         return {"$tuple": [_encode(f"{at}[{i}]", item) for i, item in enumerate(value)]}
-    if type(value) in (set, frozenset):
+    if isinstance(value, (set, frozenset)) and type(value) in (set, frozenset):
         return {f"${type(value).__name__}": [_encode(f"{at}[...]", item) for item in sorted(value, key=show)]}
     if isinstance(value, PartitionSpec) and value == PartitionSpec(*value) and PartitionSpec.UNCONSTRAINED not in value:
         return {"$spec": [_encode(f"{at}[{i}]", item) for i, item in enumerate(value)]}
