@@ -9,8 +9,6 @@
 ['clip_fraction', 'grad_norm', 'learning_rate']
 """
 
-from typing import Any
-
 from gradtx import diagnostics, projections, sampling, schedules, tree
 from gradtx.compose.chain import chain, named_chain
 from gradtx.compose.conditional import (
@@ -25,6 +23,7 @@ from gradtx.compose.labels import by_path
 from gradtx.compose.masking import MaskedState, freeze, masked
 from gradtx.compose.matrices import MuonDimensionNumbers, matrix_axes
 from gradtx.compose.partition import PartitionState, multi_transform, partition, selective_transform
+from gradtx.core import checks as _checks
 from gradtx.core.apply import apply_updates, incremental_update, periodic_update
 from gradtx.core.base import (
     EmptyState,
@@ -41,7 +40,7 @@ from gradtx.core.base import (
     to_optax,
     with_extra_args_support,
 )
-from gradtx.core.checks import ScalarOrSchedule, Schedule, did_you_mean
+from gradtx.core.checks import ScalarOrSchedule, Schedule
 from gradtx.core.config import from_config, to_config
 from gradtx.core.leaves import MaskedNode
 from gradtx.core.numerics import safe_increment
@@ -182,10 +181,14 @@ from gradtx.wrappers.schedule_free import (
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+def __getattr__(name: str) -> object:
     """Says what to do where code written for Optax asks for what gradtx has not."""
     raise AttributeError(
-        f"module 'gradtx' has no attribute {name!r}.{did_you_mean(name, __all__)} "
+        f"module 'gradtx' has no attribute {name!r}.{_checks.did_you_mean(name, __all__)} "
         "Optax's losses work beside gradtx, and its combinators take a gradtx optimizer as gradtx.to_optax(tx)."
     )
 

@@ -38,6 +38,10 @@ B2 = ({"b2": 1.0}, r"b2 is 1.0 \(float\), expected a number in \[0, 1\)")
 EPS = ({"eps": -1e-8}, r"eps is -1e-08 \(float\), expected a finite number >= 0")
 INITIAL = ({"initial_accumulator_value": -1}, r"initial_accumulator_value is -1 \(int\), expected a finite number >= 0")
 MU = ({"mu_dtype": "int32"}, r"mu_dtype is 'int32' \(str\), expected a floating dtype")
+NU = (
+    {"nu_dtype": "float8_e4m3fn"},
+    r"nu_dtype is 'float8_e4m3fn' \(str\), expected a floating dtype with the range of float32: 'float32', 'float64' or 'bfloat16', or None",
+)
 THRESHOLD = ({"threshold": 3.0}, r"threshold is 3.0 \(float\), expected a finite number >= 4")
 DECAY = ({"weight_decay": -0.1}, r"weight_decay is -0.1 \(float\), expected a finite number >= 0, or a schedule")
 MASK = ({"mask": "kernel"}, r"mask is 'kernel' \(str\), expected a tree of booleans")

@@ -12,6 +12,7 @@ from case import (
     MASK,
     MEMORY,
     MU,
+    NU,
     PRECONDITIONING,
     RATE,
     SIZE,
@@ -48,12 +49,12 @@ CASES: dict[str, Case] = {
         exceptions=WHOLE,
     ),
     "adagrad_norm": Case(lambda: gradtx.adagrad_norm(0.1), with_rate(EPS, INITIAL)),
-    "adam": Case(lambda: gradtx.adam(0.1, mu_dtype=jnp.float32), with_rate(B1, B2, EPS, MU)),
+    "adam": Case(lambda: gradtx.adam(0.1, mu_dtype=jnp.float32), with_rate(B1, B2, EPS, NU, MU)),
     "adamax": Case(lambda: gradtx.adamax(0.1), with_rate(B1, B2, EPS)),
     "adamaxw": Case(lambda: gradtx.adamaxw(0.1, weight_decay=0.01), with_rate(B1, B2, EPS, DECAY, MASK)),
     "adamw": Case(
         lambda: gradtx.adamw(gradtx.cosine_decay_schedule(0.1, 10), weight_decay=0.01, mask=gradtx.by_path({}, default=True)),
-        with_rate(B1, B2, EPS, MU, DECAY, MASK, ({"nesterov": 1}, r"nesterov is 1 \(int\), expected True or False")),
+        with_rate(B1, B2, EPS, NU, MU, DECAY, MASK, ({"nesterov": 1}, r"nesterov is 1 \(int\), expected True or False")),
     ),
     "adaptive_grad_clip": Case(
         lambda: gradtx.adaptive_grad_clip(0.1),
@@ -87,7 +88,7 @@ CASES: dict[str, Case] = {
             ({"radius": 1.0, "key": "a"}, r"key is 'a' \(str\), expected a random key of jax.random"),
         ),
     ),
-    "amsgrad": Case(lambda: gradtx.amsgrad(0.1), with_rate(B1, B2, EPS, MU)),
+    "amsgrad": Case(lambda: gradtx.amsgrad(0.1), with_rate(B1, B2, EPS, NU, MU)),
     "bfgs": Case(
         gradtx.bfgs,
         (RATE, SIZE, ({"linesearch": gradtx.lbfgs}, "linesearch is the function lbfgs, expected a gradient transformation")),
@@ -145,8 +146,8 @@ CASES: dict[str, Case] = {
             ({"consistent_rms": -0.2}, r"consistent_rms is -0.2 \(float\), expected a finite number >= 0, or None"),
         ),
     ),
-    "nadam": Case(lambda: gradtx.nadam(0.1), with_rate(B1, B2, EPS, MU)),
-    "nadamw": Case(lambda: gradtx.nadamw(0.1), with_rate(B1, B2, EPS, MU, DECAY, MASK)),
+    "nadam": Case(lambda: gradtx.nadam(0.1), with_rate(B1, B2, EPS, NU, MU)),
+    "nadamw": Case(lambda: gradtx.nadamw(0.1), with_rate(B1, B2, EPS, NU, MU, DECAY, MASK)),
     "named_chain": Case(lambda: gradtx.named_chain(("clip", gradtx.clip(1.0)), ("adam", gradtx.adam(0.1)))),
     "newton": Case(
         lambda: gradtx.newton(0.5, damping=0.1),
@@ -200,9 +201,9 @@ CASES: dict[str, Case] = {
     ),
     "scale": Case(lambda: gradtx.scale(-0.1), (({"step_size": "x"}, r"step_size is 'x' \(str\), expected a finite number"),)),
     "scale_by_adagrad_norm": Case(gradtx.scale_by_adagrad_norm, (EPS, INITIAL)),
-    "scale_by_adam": Case(lambda: gradtx.scale_by_adam(nesterov=True), (B1, B2, EPS, MU)),
+    "scale_by_adam": Case(lambda: gradtx.scale_by_adam(nesterov=True), (B1, B2, EPS, NU, MU)),
     "scale_by_adamax": Case(gradtx.scale_by_adamax, (B1, B2, EPS)),
-    "scale_by_amsgrad": Case(lambda: gradtx.scale_by_amsgrad(bias_correction_nu=False), (B1, B2, EPS, MU)),
+    "scale_by_amsgrad": Case(lambda: gradtx.scale_by_amsgrad(bias_correction_nu=False), (B1, B2, EPS, NU, MU)),
     "scale_by_backtracking_linesearch": Case(
         lambda: gradtx.scale_by_backtracking_linesearch(5, store_grad=True),
         (

@@ -26,6 +26,7 @@ MODEL = (
     "expected a floating or complex array. Was a whole model handed over? Pass its arrays alone: nnx.state(model, nnx.Param) "
     "in Flax NNX, variables['params'] in Linen, eqx.filter(model, eqx.is_inexact_array) in Equinox."
 )
+RESTORED = "was it restored from a checkpoint without a target? Restore it into tx.init(params)."
 INTEGERS = "expected a floating or complex array. Keep integers and booleans out of the parameters, or wrap the whole optimizer: gradtx.masked(tx, mask)."
 
 
@@ -189,6 +190,18 @@ FALLING = gradtx.linear_schedule(0.1, 0.0, 10)
             f"trace: state is an array of shape (2,) and dtype float32, expected TraceState; {SWAPPED}",
         ),
         (lambda: TRACE.update(PARAMS, None), f"trace: state is None, expected TraceState; {SWAPPED}"),
+        (
+            lambda: TRACE.update(PARAMS, {"trace": PARAMS}),
+            f"trace: state is a dict with keys 'trace', expected TraceState; {RESTORED} {CALL}",
+        ),
+        (
+            lambda: ADAM.update(PARAMS, [*ADAM_STATE]),
+            f"adam: state is a list of 2, expected tuple; {RESTORED} Or were state and params swapped? {CALL}",
+        ),
+        (
+            lambda: gradtx.identity().update(PARAMS, None),
+            f"identity: state is None, expected EmptyState; {RESTORED} {CALL}",
+        ),
         (lambda: TRACE.update(PARAMS, EMA.init(PARAMS)), f"trace: state is an EmaState, expected TraceState; {OTHER}"),
         (lambda: TRACE.update(PARAMS, ()), f"trace: state is a tuple of 0, expected TraceState; {OTHER}"),
         (

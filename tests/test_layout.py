@@ -97,7 +97,12 @@ def test_the_index_lists_what_it_imports() -> None:
         assert hasattr(gradtx, name), name
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     imported = {alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert imported - {"Any", "did_you_mean"} == set(gradtx.__all__)
+    assert imported - {"_checks"} == set(gradtx.__all__)
+
+
+def test_only_the_index_shows() -> None:
+    assert dir(gradtx) == sorted([*gradtx.__all__, "__version__"])
+    assert not {"Any", "did_you_mean"} & set(vars(gradtx))
 
 
 def test_every_factory_has_its_row() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from gradtx.core import checks, leaves
-from gradtx.core.base import GradientTransformation, last_of, member
+from gradtx.core.base import GradientTransformation, Update, last_of, member
 from gradtx.core.checks import Transformation
 from gradtx.core.values import factory
 
@@ -48,8 +48,8 @@ def chain(*args: Transformation) -> GradientTransformation:
         if len(state) != len(members) or hasattr(state, "_fields"):
             leaves.raise_wrong_state(state, tuple, f"a tuple of {len(members)} states, one for each member")
         new, wide = [], leaves.widen(updates)
-        for tx, inner in zip(members, state, strict=True):
-            wide, inner = tx.update(wide, inner, params, **extra_args)
+        for i, (tx, inner) in enumerate(zip(members, state, strict=True)):
+            wide, inner = _updated(i, tx, wide, inner, params, extra_args)
             new.append(inner)
         return _narrowed(wide, updates), tuple(new)
 
@@ -97,7 +97,7 @@ def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
             leaves.raise_wrong_state(state, dict, f"a dict with keys {', '.join(map(repr, members))}")
         new, wide = {}, leaves.widen(updates)
         for name, tx in members.items():
-            wide, new[name] = tx.update(wide, state[name], params, **extra_args)
+            wide, new[name] = _updated(name, tx, wide, state[name], params, extra_args)
         return _narrowed(wide, updates), new
 
     return GradientTransformation(init, update)
@@ -119,8 +119,17 @@ def _factory_name(tx: Any) -> str:
     return "" if call is None else call.factory.__name__
 
 
+def _updated(place: int | str, tx: Any, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> tuple[Any, Any]:
+    """A member's update; of one that no factory declared, what it returns is checked here."""
+    changed, state = tx.update(updates, state, params, **extra_args)
+    if not isinstance(tx.update, Update):
+        with checks.calling(f"argument {place!r}"):
+            leaves.check_returned(changed, updates, params)
+    return changed, state
+
+
 def _narrowed(wide: Any, updates: Any) -> Any:
-    """The dtypes of `updates` again; a chain that changes the tree (as `flatten` does) keeps what it made."""
+    """The dtypes of `updates` again; those of `LookaheadParams`, two for each update, stay as they are."""
     if jax.tree.structure(wide) != jax.tree.structure(updates):
         return wide
     return leaves.cast_like(wide, updates)

@@ -72,7 +72,7 @@ def inject_hyperparams(
             "as in inject_hyperparams(adam)(learning_rate=1e-3)."
         )
     signature = inspect.signature(inner_factory)
-    static = (static_args,) if isinstance(static_args, str) else tuple(static_args)
+    static = (static_args,) if isinstance(static_args, str) else tuple(sorted(set(static_args), key=str))
     for name in static:
         if name not in signature.parameters:
             raise TypeError(

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradtx.compose.alternatives import alternatives
 from gradtx.core import checks
 from gradtx.core.leaves import MaskedNode, is_masked, is_masked_or_none
 from gradtx.core.paths import ROOT, beginning, leaves_by_path
@@ -28,7 +29,9 @@ def by_path(rules: Mapping[str, Any], default: Any = None) -> Callable[[Any], An
       A function from the parameters to a tree of labels.
 
     Raises:
-      ValueError: a pattern is no regular expression, matches no parameter, or a parameter matches none and there is no default.
+      ValueError: a pattern is no regular expression or matches no parameter; one of its alternatives, as in `(bias|scale)`, matches
+        none (those of negative lookarounds, verbose patterns and patterns with numbered references are not looked at); or a
+        parameter matches no pattern and there is no default.
       TypeError: `rules` is no mapping from strings.
 
     Example:
@@ -78,10 +81,11 @@ def may_hide_paths(leaf: Any) -> bool:
 
 
 def check_used(name: str, patterns: list[re.Pattern[str]], paths: list[str]) -> None:
-    """Raises for a pattern that decides nothing."""
+    """Raises for a pattern that decides nothing, or has an alternative `a|b` that matches nothing."""
     deciding = {next((p for p in patterns if p.fullmatch(path)), None) for path in paths}
     for i, pattern in enumerate(patterns):
         if pattern in deciding:
+            _check_alternatives(name, pattern, paths)
             continue
         if not any(map(pattern.fullmatch, paths)):
             raise ValueError(
@@ -95,6 +99,15 @@ def check_used(name: str, patterns: list[re.Pattern[str]], paths: list[str]) -> 
         )
 
 
+def _check_alternatives(name: str, pattern: re.Pattern[str], paths: list[str]) -> None:
+    for text, by_way_of_it in alternatives(pattern):
+        if not any(map(by_way_of_it.fullmatch, paths)):
+            raise ValueError(
+                f"{name}: in the pattern {pattern.pattern!r} the alternative {text!r} matches no parameter; "
+                f"paths are {_some(paths)}.{_misspelt(text, paths)}"
+            )
+
+
 def _cure(pattern: str, paths: list[str]) -> str:
     """What to write instead of a pattern that matches nothing, where that can be guessed."""
     anywhere = f"(.*/)?{pattern}"
@@ -103,6 +116,11 @@ def _cure(pattern: str, paths: list[str]) -> str:
     for whole in (re.sub(r"(?<![.\])\]])\*", ".*", pattern), f"{anywhere}/.*"):  # a glob, or a layer's name alone
         if any(re.fullmatch(whole, path) for path in paths):
             return f" Did you mean {whole!r}?"
+    return _misspelt(pattern, paths)
+
+
+def _misspelt(pattern: str, paths: list[str]) -> str:
+    """A name in the paths for a word of a pattern that is close to it."""
     names = sorted({part for path in paths for part in path.split("/")})
     for word in re.findall(r"\w+", pattern):
         if word not in names and (hint := checks.did_you_mean(word, names)):
@@ -142,9 +160,9 @@ def spread(what: str, labels: Any, params: Any) -> list[Any]:
 def spread_mask(what: str, mask: Any, params: Any) -> list[bool]:
     """`spread` of a mask: True or False for each leaf."""
     keep = spread(what, mask, params)
-    for entry in keep:
-        if not isinstance(entry, (bool, np.bool_)):
-            raise TypeError(f"{checks.where()}: {what} gives {checks.kind(entry)}, expected True or False for each parameter.")
+    if not all(isinstance(entry, (bool, np.bool_)) for entry in keep):
+        for parts, entry in zip(leaves_by_path(params), keep, strict=True):
+            checks.check_argument(checks.where(), f"{what} for `{'/'.join(parts) or ROOT}`", entry, checks.FLAG)
     return keep
 
 

@@ -74,19 +74,14 @@ def update_selected(
         extra_args = extra_args | _narrowed(extra_args, params, keep)
     some_params = None if params is None else select(params, keep)
     changed, inner_state = inner.update(select(updates, keep), state.inner_state, some_params, **extra_args)
-    leaves, treedef = jax.tree.flatten(updates)
-    new = iter(jax.tree.leaves(changed))
-    merged = treedef.unflatten([next(new) if kept else leaf for leaf, kept in zip(leaves, keep, strict=True)])
-    return merged, MaskedState(inner_state)
+    return merge(updates, keep, jax.tree.leaves(changed)), MaskedState(inner_state)
 
 
 def _narrowed(extra_args: dict[str, Any], params: Any, keep: list[bool]) -> dict[str, Any]:
     """The objective's `value_fn`, `grad_fn` and `grad` as those of the kept leaves, with the others held at `params`."""
-    leaves, treedef = jax.tree.flatten(params)
 
     def whole(some: Any) -> Any:
-        new = iter(jax.tree.leaves(some))
-        return treedef.unflatten([next(new) if kept else leaf for leaf, kept in zip(leaves, keep, strict=True)])
+        return merge(params, keep, jax.tree.leaves(some))
 
     narrowed: dict[str, Any] = {}
     if callable(value_fn := extra_args.get("value_fn")):
@@ -108,6 +103,13 @@ def select(tree: Any, keep: list[bool]) -> Any:
     """`tree` with `MaskedNode()` for the leaves that are not kept."""
     leaves, treedef = jax.tree.flatten(tree)
     return treedef.unflatten([leaf if kept else MaskedNode() for leaf, kept in zip(leaves, keep, strict=True)])
+
+
+def merge(tree: Any, keep: list[bool], kept: list[Any]) -> Any:
+    """`tree` with `kept` for the leaves that are kept."""
+    leaves, treedef = jax.tree.flatten(tree)
+    new = iter(kept)
+    return treedef.unflatten([next(new) if own else leaf for leaf, own in zip(leaves, keep, strict=True)])
 
 
 @factory(composite=True)

@@ -65,7 +65,8 @@ def matrix_axes(rules: Mapping[str, Any] | None = None) -> Callable[[Any], Any]:
       A function from the parameters to a tree of `MuonDimensionNumbers`, and None where a parameter is no matrix for Muon.
 
     Raises:
-      ValueError: a parameter of three or more axes that nothing tells about; a pattern that matches nothing.
+      ValueError: a parameter of three or more axes that nothing tells about; a pattern, or an alternative in one,
+        that matches nothing.
       TypeError: a rule that is none.
 
     Example:

@@ -131,7 +131,9 @@ class Update(Declared):
                 leaves.check_same_shapes(updates, params if point is None else point(params))
             if not self.composite:
                 leaves.check_leaves("updates", updates)
-            return _keeping_dtypes(self.function(updates, state, params, **extra_args), state)
+            changed, after = _keeping_dtypes(self.function(updates, state, params, **extra_args), state)
+            leaves.check_returned(changed, updates, params)
+            return changed, after
 
     def __reduce__(self) -> Any:
         return _field, (self.call.factory, self.call.arguments, "update")

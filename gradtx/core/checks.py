@@ -19,16 +19,21 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.core.numerics import is_tracer
+from gradtx.core.paths import leaves_by_path
 
 
 class Domain(NamedTuple):
-    """Allowed values of an argument: in words, as a test, with the likely cause of a miss, and in one canonical form."""
+    """Allowed values of an argument: in words, as a test, with the likely cause of a miss, and in one canonical form.
+
+    For a value with parts, `blame` gives the first part that is wrong: where it is, the part, and what it may be.
+    """
 
     text: str
     contains: Callable[[Any], bool]
     hint: Callable[[Any], str] = lambda value: ""
     numeric: bool = False
     canonical: Callable[[Any], Any] = lambda value: value
+    blame: Callable[[Any], "tuple[str, Any, Domain] | None"] = lambda value: None
 
 
 class _Calling(threading.local):
@@ -89,10 +94,30 @@ def did_you_mean(word: str, known: Any) -> str:
     alike = [name for name in names if name.lower() == word.lower()]
     close = (
         alike
-        or difflib.get_close_matches(word, names, n=1, cutoff=0.7)
+        or [name for name in difflib.get_close_matches(word, names, n=5, cutoff=0.7) if _may_stand_for(word, name)]
         or [name for name in names if word and name.startswith(word)]
     )
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _may_stand_for(word: str, name: str) -> bool:
+    """Whether `word` is `name` with a slip or two in the parts that they do not share, or one has all parts of the other."""
+    parts, others = word.split("_"), name.split("_")
+    own, its = ["_".join(part for part in these if part not in those) for these, those in ((parts, others), (others, parts))]
+    return not own or not its or _slips(own, its) <= (1 if len(own) < 6 else 2)
+
+
+def _slips(word: str, other: str) -> int:
+    """How many letters were left out, added, changed or swapped with their neighbour, at least."""
+    rows = [list(range(len(other) + 1))]
+    for i, x in enumerate(word, 1):
+        row = [i]
+        for j, y in enumerate(other, 1):
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (x != y)))
+            if i > 1 and j > 1 and (x, word[i - 2]) == (other[j - 2], y):
+                row[-1] = min(row[-1], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]
 
 
 # Domains of arguments -------------------------------------------------------------------------------------
@@ -182,17 +207,41 @@ def _is_float_dtype(value: Any) -> bool:
         return False
 
 
+def _holds_squares(value: Any) -> bool:
+    """Whether a dtype has the range of float32, so that squares neither overflow nor vanish, and bfloat16's precision at least."""
+    if not _is_float_dtype(value):
+        return False
+    info, least = jnp.finfo(np.dtype(value)), jnp.finfo(jnp.bfloat16)
+    return info.nmant >= least.nmant and info.maxexp >= least.maxexp and info.minexp <= least.minexp
+
+
+def _squares_hint(value: Any) -> str:
+    return " Squares overflow or vanish in fewer bits, and averages of them stall." if _is_float_dtype(value) else ""
+
+
 def _mask_hint(value: Any) -> str:
     if isinstance(value, str) or any(isinstance(leaf, (str, re.Pattern)) for leaf in jax.tree.leaves(value)):
         return " Patterns of paths go through by_path({pattern: True}, default=False)."
     return _hint(value)
 
 
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, (bool, np.bool_))
+
+
 def _is_mask(value: Any) -> bool:
     leaves = jax.tree.leaves(value)
     if len(leaves) == 1 and leaves[0] is value and callable(value):
         return not is_factory(value) and not isinstance(value, type)
-    return all(isinstance(leaf, (bool, np.bool_)) for leaf in leaves)
+    return all(map(_is_flag, leaves))
+
+
+def _wrong_leaf(mask: Any) -> tuple[str, Any, Domain] | None:
+    """The first leaf of a mask that is no boolean; of a mask that is a leaf itself there is no more to say."""
+    for parts, leaf in leaves_by_path(mask).items():
+        if parts and not _is_flag(leaf):
+            return f" leaf `{'/'.join(parts)}`", leaf, Domain("True or False", _is_flag, _mask_hint)
+    return None
 
 
 _finite = _number("a finite number", np.isfinite)
@@ -230,10 +279,21 @@ Rate = Annotated[ArrayLike | Schedule, _number_or_schedule(_non_negative)]
 DecayOrSchedule = Annotated[ArrayLike | Schedule, _number_or_schedule(_decay)]
 PositiveInt = Annotated[int, Domain("a whole number >= 1", lambda value: _is_integer(value, 1), _hint, numeric=True)]
 NonNegativeInt = Annotated[int, Domain("a whole number >= 0", lambda value: _is_integer(value, 0), _hint, numeric=True)]
-Flag = Annotated[bool, Domain("True or False", lambda value: isinstance(value, (bool, np.bool_)))]
+FLAG = Domain("True or False", _is_flag)
+Flag = Annotated[bool, FLAG]
 FloatDType = Annotated[
     DTypeLike, Domain("a floating dtype, such as 'float32' or jnp.bfloat16", _is_float_dtype, canonical=np.dtype)
 ]
+SecondMomentDType = Annotated[
+    DTypeLike,
+    Domain(
+        "a floating dtype with the range of float32: 'float32', 'float64' or 'bfloat16'",
+        _holds_squares,
+        _squares_hint,
+        canonical=np.dtype,
+    ),
+]
+"""The dtype of running means of squares."""
 ScheduleArg = Annotated[Schedule, Domain("a schedule (a function of the step count)", is_schedule, _hint)]
 TRANSFORMATION = Domain("a gradient transformation (a pair of init and update)", is_transformation, _transformation_hint)
 Transformation = Annotated[Any, TRANSFORMATION]
@@ -243,6 +303,7 @@ Mask = Annotated[
         "a tree of booleans shaped like the parameters (or a prefix of it), or a function from parameters to one",
         _is_mask,
         _mask_hint,
+        blame=_wrong_leaf,
     ),
 ]
 Function = Annotated[Callable[..., Any], Domain("a function", lambda value: callable(value) and not is_factory(value), _hint)]
@@ -262,6 +323,7 @@ def domain_of(annotation: Any) -> Domain | None:
                 inner.hint,
                 inner.numeric,
                 lambda value: None if value is None else inner.canonical(value),
+                inner.blame,
             )
         return inner
     return None
@@ -271,6 +333,9 @@ def check_argument(name: str, argument: str, value: Any, domain: Domain) -> None
     """Raises if `value` is outside `domain`: a `ValueError` for a number out of range, else a `TypeError`."""
     if domain.contains(value):
         return
+    if (part := domain.blame(value)) is not None:
+        place, value, domain = part
+        argument += place
     error = ValueError if domain.numeric and _is_number(value) else TypeError
     found = repr(value) if _is_number(value) and hasattr(value, "dtype") and not is_tracer(value) else kind(value)
     raise error(f"{name}: {argument} is {found}, expected {domain.text}.{domain.hint(value)}")

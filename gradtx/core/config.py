@@ -1,17 +1,22 @@
 """Optimizers and schedules as dicts that JSON can hold, and back."""
 
+import enum
 import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from gradtx.core import checks
+from gradtx.core.decode import ENUMS, decode_call
 from gradtx.core.numerics import is_key, is_tracer
-from gradtx.core.values import Call, Declared, call_with, factories, factory_name, is_dtype, records
+from gradtx.core.values import Call, Declared, factories, factory_name, is_dtype, records, show
+
+MOST_LEVELS = 150
+"""How deep dicts and lists may be nested in a config: some 50 chains inside chains."""
 
 
 def to_config(value: Any) -> dict[str, Any]:
@@ -28,6 +33,7 @@ def to_config(value: Any) -> dict[str, Any]:
 
     Raises:
       TypeError: `value`, or something among its arguments, was not made by a factory (a lambda, say).
+      ValueError: the dict would be nested deeper than 150 levels (some 50 chains inside chains).
 
     Example:
       >>> import gradtx
@@ -40,7 +46,9 @@ def to_config(value: Any) -> dict[str, Any]:
     call = _call_of(value)
     if call is None:
         raise TypeError(f"to_config: value is {checks.kind(value)}, expected what a gradtx factory made.")
-    return _encode_call(call)
+    config = _encode_call(call)
+    _check_levels("to_config", config)
+    return config
 
 
 def from_config(config: Mapping[str, Any]) -> Any:
@@ -53,25 +61,17 @@ def from_config(config: Mapping[str, Any]) -> Any:
       The value, equal to the one that was described.
 
     Raises:
-      ValueError: the factory is unknown; one of your own is known once its module has been imported.
-      TypeError: `config` has not the form, or an argument does not exist.
+      ValueError: the factory is unknown (one of your own is known once its module has been imported), or `config` is nested deeper
+        than `to_config` nests.
+      TypeError: `config` or a part of it has not the form, or an argument does not exist. The message names the part.
 
     Example:
       >>> import gradtx
       >>> gradtx.from_config({"name": "sgd", "arguments": {"learning_rate": 0.1}})
       sgd(learning_rate=0.1)
     """
-    if not _has_form(config):
-        raise TypeError(f"from_config: config is {checks.kind(config)}, expected {{'name': ..., 'arguments': {{...}}}}.")
-    made = _factory(config["name"])
-    arguments = {key: _decode(item) for key, item in config.get("arguments", {}).items()}
-    return call_with(made, arguments)
-
-
-def _has_form(config: Any) -> bool:
-    if not isinstance(config, Mapping) or set(config) - {"name", "arguments"}:
-        return False
-    return isinstance(config.get("name"), str) and isinstance(config.get("arguments", {}), Mapping)
+    _check_levels("from_config", config)
+    return decode_call("config", config)
 
 
 def _call_of(value: Any) -> Call | None:
@@ -81,11 +81,15 @@ def _call_of(value: Any) -> Call | None:
     return update.call if isinstance(update, Declared) else None
 
 
-def _factory(name: str) -> Any:
-    if name not in factories:
-        hint = checks.did_you_mean(name, factories) or " Import the module that declares it first."
-        raise ValueError(f"from_config: name is {name!r}, expected a declared factory.{hint}")
-    return factories[name]
+def _check_levels(name: str, config: Any) -> None:
+    """Raises for a config so deep that reading it would come near Python's limit of recursion."""
+    nodes: list[Any] = [[config]]
+    for _ in range(MOST_LEVELS + 1):
+        nodes = [child for node in nodes for child in (node.values() if isinstance(node, Mapping) else node)]
+        nodes = [node for node in nodes if isinstance(node, (Mapping, list))]
+        if not nodes:
+            return
+    raise ValueError(f"{name}: config has more than {MOST_LEVELS} levels of dicts and lists, expected fewer.")
 
 
 def _encode_call(call: Call) -> dict[str, Any]:
@@ -121,6 +125,12 @@ def _encode(at: str, value: Any) -> Any:
         return {"$record": [type(value).__name__, [_encode(f"{at}[{i}]", item) for i, item in enumerate(value)]]}
     if type(value) is tuple:
         return {"$tuple": [_encode(f"{at}[{i}]", item) for i, item in enumerate(value)]}
+    if isinstance(value, (set, frozenset)) and type(value) in (set, frozenset):
+        return {f"${type(value).__name__}": [_encode(f"{at}[...]", item) for item in sorted(value, key=show)]}
+    if isinstance(value, PartitionSpec) and value == PartitionSpec(*value) and PartitionSpec.UNCONSTRAINED not in value:
+        return {"$spec": [_encode(f"{at}[{i}]", item) for i, item in enumerate(value)]}
+    if isinstance(value, enum.Enum) and type(value) is ENUMS.get(type(value).__name__):
+        return {"$enum": [type(value).__name__, value.name]}
     if type(value) is list:
         return [_encode(f"{at}[{i}]", item) for i, item in enumerate(value)]
     if type(value) is dict:
@@ -147,35 +157,3 @@ def _encode_array(value: Any) -> dict[str, Any]:
     if wide.dtype.kind == "c":
         raise TypeError("to_config: complex arrays have no form in JSON; pass a Python complex number.")
     return {"$array": {"kind": kind, "dtype": np.dtype(value.dtype).name, "value": _encode("value", wide.tolist())}}
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_decode(item) for item in value]
-    if not isinstance(value, Mapping):
-        return value
-    if "name" in value:
-        return from_config(value)
-    if len(value) == 1:
-        ((tag, body),) = value.items()
-        match tag:
-            case "$factory":
-                return _factory(body)
-            case "$dtype":
-                return np.dtype(body)
-            case "$float":
-                return float(body)
-            case "$complex":
-                return complex(*body)
-            case "$tuple":
-                return tuple(_decode(item) for item in body)
-            case "$record":
-                return records[body[0]](*map(_decode, body[1]))
-            case "$dict":
-                return {_decode(key): _decode(item) for key, item in body}
-            case "$key":
-                return jax.random.wrap_key_data(jnp.asarray(body["data"], jnp.uint32), impl=body["impl"])
-            case "$array":
-                array = np.asarray(_decode(body["value"])).astype(body["dtype"])
-                return array[()] if body["kind"] == "numpy scalar" else array if body["kind"] == "numpy" else jnp.asarray(array)
-    return {key: _decode(item) for key, item in value.items()}

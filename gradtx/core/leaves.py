@@ -3,7 +3,7 @@
 import collections
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -266,6 +266,23 @@ def check_same_shapes(updates: Any, params: Any) -> None:
             raise_other_shape(updates, params, "params", scalars=False)
 
 
+def check_returned(returned: Any, updates: Any, params: Any) -> None:
+    """Raises a `ValueError` unless an update returned the tree and shapes of the updates that it got, or of the parameters."""
+    found, treedef = jax.tree.flatten(returned)
+    like = updates if params is None or treedef == jax.tree.structure(updates) else params
+    expected, other = jax.tree.flatten(like)
+    if treedef != other:
+        difference = structure_difference("what update returned", returned, "the updates that it got", updates)
+        raise ValueError(f"{checks.where()}: {difference}; expected the same tree.")
+    if any(np.shape(x) != np.shape(y) for x, y in zip(found, expected, strict=True)):
+        for (parts, x), y in zip(leaves_by_path(returned).items(), expected, strict=True):
+            if np.shape(x) != np.shape(y):
+                raise ValueError(
+                    f"{checks.where()}: update returned leaf `{'/'.join(parts) or ROOT}` of shape {np.shape(x)}, "
+                    f"expected {np.shape(y)}, the shape of the update that it got."
+                )
+
+
 def require_params(params: Any) -> Any:
     """`params`, or a `ValueError` that shows the call where they were left out."""
     if params is None:
@@ -275,11 +292,21 @@ def require_params(params: Any) -> Any:
 
 def raise_wrong_state(state: Any, expected: type, detail: str = "") -> None:
     """Raises the `TypeError` for a state of the wrong type."""
-    cause = "does it belong to another optimizer" if isinstance(state, tuple) else "were state and params swapped"
     raise TypeError(
-        f"{checks.where()}: state is {checks.kind(state)}, expected {detail or expected.__name__}; {cause}? "
+        f"{checks.where()}: state is {checks.kind(state)}, expected {detail or expected.__name__}; {_cause(state, expected)} "
         "The call is tx.update(updates, state, params), with the state of tx.init(params)."
     )
+
+
+def _cause(state: Any, expected: type) -> str:
+    """Why a state may be of the wrong type. Some checkpoints turn tuples to lists, named tuples to dicts, empty ones to None."""
+    restored = "was it restored from a checkpoint without a target? Restore it into tx.init(params)."
+    fields = getattr(expected, "_fields", None)
+    if (isinstance(state, Mapping) and fields is not None and set(state) == set(fields)) or (state is None and fields == ()):
+        return restored
+    if isinstance(state, list):
+        return f"{restored} Or were state and params swapped?"
+    return "does it belong to another optimizer?" if isinstance(state, tuple) else "were state and params swapped?"
 
 
 def raise_unlike(updates: Any, other: Any, name: str = "the tree in the state") -> None:

@@ -4,6 +4,7 @@ import functools
 import inspect
 import pathlib
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -132,9 +133,10 @@ def factory(
     What it makes is then a value: it prints as the call that made it, equal calls give equal and equally
     hashed values (so that two equal optimizers share one compiled step), it pickles, and `to_config` turns it
     into a dict. Arguments annotated with a domain of `gradtx.core.checks` are checked: `Number`, `NonNegative`, `Positive`,
-    `Decay` (in [0, 1)), `Fraction` (in [0, 1]), `Rate` (a number >= 0 or a schedule), `PositiveInt`, `Flag`, `FloatDType`, `Mask`,
-    `Transformation`, `Function`. A transformation's `init` and `update` also get gradtx's checks of the trees that they are called
-    with; keyword-only parameters of `update` are the extra arguments that it takes. Where an argument cannot be hashed
+    `Decay` (in [0, 1)), `Fraction` (in [0, 1]), `Rate` (a number >= 0 or a schedule), `PositiveInt`, `Flag`, `FloatDType`,
+    `SecondMomentDType`, `Mask`, `Transformation`, `Function`. Annotations that only type checkers can resolve have no domain. A
+    transformation's `init` and `update` also get gradtx's checks of the trees that they are called with;
+    keyword-only parameters of `update` are the extra arguments that it takes. Where an argument cannot be hashed
     (an array, a tracer), a value is equal to itself alone.
 
     Args:
@@ -257,6 +259,9 @@ def show(value: Any) -> str:
     if type(value) in (list, tuple):
         items = ", ".join(show(v) for v in value)
         return f"[{items}]" if type(value) is list else f"({items}{',' if len(value) == 1 else ''})"
+    if type(value) in (set, frozenset) and value:  # in an order that does not hang on the process's seed of hashes
+        items = "{" + ", ".join(sorted(map(show, value))) + "}"
+        return items if type(value) is set else f"frozenset({items})"
     return repr(value)
 
 
@@ -305,7 +310,7 @@ def _copied(value: Any) -> Any:
     """Plain containers anew, so that a value does not change when its caller's dict or list does."""
     if type(value) is dict:
         return {key: _copied(item) for key, item in value.items()}
-    return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
+    return type(value)(map(_copied, value)) if type(value) in (list, tuple, set) else value
 
 
 def _plain(signature: inspect.Signature) -> inspect.Signature:
@@ -316,8 +321,16 @@ def _plain(signature: inspect.Signature) -> inspect.Signature:
 
 def _domains(function: Callable[..., Any]) -> dict[str, checks.Domain]:
     """The domains in a function's annotations, by argument."""
-    hints = typing.get_type_hints(function, include_extras=True)
-    return {argument: domain for argument, hint in hints.items() if (domain := checks.domain_of(hint)) is not None}
+    names, found = getattr(inspect.unwrap(function), "__globals__", {}), {}
+    for argument, annotation in inspect.get_annotations(function).items():
+        alone = types.SimpleNamespace(__annotations__={argument: annotation})
+        try:
+            hint = typing.get_type_hints(alone, globalns=names, include_extras=True)[argument]
+        except NameError:  # what stands under `if TYPE_CHECKING:` only, so that the type checker alone sees it
+            continue
+        if (domain := checks.domain_of(hint)) is not None:
+            found[argument] = domain
+    return found
 
 
 def _check(name: str, parameter: inspect.Parameter, value: Any, domain: checks.Domain) -> None:
@@ -361,7 +374,17 @@ def _freeze(value: Any) -> Any:
         raise TypeError("arrays have no hash")
     if isinstance(value, Mapping):  # in order, which matters: the first pattern of `by_path` that matches decides
         return type(value), tuple((_freeze(k), _freeze(v)) for k, v in value.items())
+    if isinstance(value, (set, frozenset)):
+        return type(value), frozenset(map(_freeze, value))
+    if isinstance(value, tuple) and (call := _common_call(value)) is not None:
+        return type(value), call
     if isinstance(value, (list, tuple)):
         return type(value), tuple(_freeze(v) for v in value)
     hash(value)
     return type(value), value
+
+
+def _common_call(parts: tuple[Any, ...]) -> Call | None:
+    """The one call that made all parts, as it made a pair's; compared part by part, nested pairs would cost 2 to their depth."""
+    calls = [part.call if isinstance(part, Declared) else None for part in parts]
+    return calls[0] if calls and all(call is calls[0] for call in calls) else None

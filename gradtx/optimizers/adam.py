@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.core.base import GradientTransformation
-from gradtx.core.checks import Decay, Flag, FloatDType, Mask, NonNegative, Rate
+from gradtx.core.checks import Decay, Flag, FloatDType, Mask, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
 from gradtx.core.values import factory
@@ -48,7 +48,7 @@ def scale_by_adam(
     eps_root: NonNegative = 0.0,
     mu_dtype: FloatDType | None = None,
     *,
-    nu_dtype: FloatDType | None = None,
+    nu_dtype: SecondMomentDType | None = None,
     nesterov: Flag = False,
 ) -> GradientTransformation:
     """Adam's direction: `m_hat / (sqrt(v_hat + eps_root) + eps)`.
@@ -63,7 +63,8 @@ def scale_by_adam(
       eps_root: added inside the root, >= 0; in units of the gradient squared. Above zero where derivatives
         through the update are wanted.
       mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider parameters.
-      nu_dtype: the same for the second moment. In bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
+      nu_dtype: the same for the second moment: float32, float64 or bfloat16, since narrower ranges cannot hold squares. In
+        bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
       nesterov: whether to look one step of momentum ahead (Nadam).
 
     State: `ScaleByAdamState(count int32, mu, nu)`; 8 bytes a parameter by default.
@@ -112,7 +113,7 @@ def adam(
     eps_root: NonNegative = 0.0,
     mu_dtype: FloatDType | None = None,
     *,
-    nu_dtype: FloatDType | None = None,
+    nu_dtype: SecondMomentDType | None = None,
     nesterov: Flag = False,
 ) -> GradientTransformation:
     """Adam: `-learning_rate * m_hat / (sqrt(v_hat + eps_root) + eps)`; see `scale_by_adam`.
@@ -157,7 +158,7 @@ def adamw(
     weight_decay: Rate = 1e-4,
     mask: Mask | None = None,
     *,
-    nu_dtype: FloatDType | None = None,
+    nu_dtype: SecondMomentDType | None = None,
     nesterov: Flag = False,
 ) -> GradientTransformation:
     """Adam with decoupled weight decay: `-learning_rate * (adam(g) + weight_decay * p)`.
@@ -203,7 +204,7 @@ def nadam(
     eps_root: NonNegative = 0.0,
     mu_dtype: FloatDType | None = None,
     *,
-    nu_dtype: FloatDType | None = None,
+    nu_dtype: SecondMomentDType | None = None,
     nesterov: Flag = True,
 ) -> GradientTransformation:
     """Adam with Nesterov momentum: `adam(..., nesterov=True)`.
@@ -241,7 +242,7 @@ def nadamw(
     weight_decay: Rate = 1e-4,
     mask: Mask | None = None,
     *,
-    nu_dtype: FloatDType | None = None,
+    nu_dtype: SecondMomentDType | None = None,
     nesterov: Flag = True,
 ) -> GradientTransformation:
     """Nadam with decoupled weight decay: `adamw(..., nesterov=True)`.

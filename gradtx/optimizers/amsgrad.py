@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.core.base import GradientTransformation
-from gradtx.core.checks import Decay, Flag, FloatDType, NonNegative, Rate
+from gradtx.core.checks import Decay, Flag, FloatDType, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
 from gradtx.core.values import factory
@@ -42,7 +42,7 @@ def scale_by_amsgrad(
     bias_correction_mu: Flag = True,
     bias_correction_nu: Flag = True,
     *,
-    nu_dtype: FloatDType | None = None,
+    nu_dtype: SecondMomentDType | None = None,
 ) -> GradientTransformation:
     """AMSGrad's direction: `m_hat / (sqrt(v_max + eps_root) + eps)`, with `v_max = max(v_max, v_hat)`.
 
@@ -57,7 +57,7 @@ def scale_by_amsgrad(
       mu_dtype: dtype of the first moment; None is float32, or wider for wider parameters.
       bias_correction_mu: whether `m` is corrected.
       bias_correction_nu: whether `v` is corrected, before the maximum.
-      nu_dtype: dtype of the second moment and its maximum.
+      nu_dtype: dtype of the second moment and its maximum: float32, float64 or bfloat16, the range of which holds squares.
 
     State: `ScaleByAmsgradState(count int32, mu, nu, nu_max)`; 12 bytes a parameter.
 
@@ -104,7 +104,7 @@ def amsgrad(
     bias_correction_mu: Flag = True,
     bias_correction_nu: Flag = True,
     *,
-    nu_dtype: FloatDType | None = None,
+    nu_dtype: SecondMomentDType | None = None,
     bias_correction: Flag = True,
 ) -> GradientTransformation:
     """AMSGrad: `-learning_rate * m_hat / (sqrt(v_max + eps_root) + eps)`; see `scale_by_amsgrad`.

@@ -5,15 +5,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.compose.masking import merge, select
 from gradtx.compose.matrices import MuonDimensionNumbers, from_matrices, numbers_for, to_matrices
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, NonNegative
+from gradtx.core.leaves import MaskedNode, raise_unlike
 from gradtx.core.numerics import abs_sq, guarded_ratio, promote
 from gradtx.core.values import factory
 
 
 class ScaleByNormuonState(NamedTuple):
-    """For every matrix the running mean square of each output neuron's update `(matrices, 1, outputs)`; else empty."""
+    """For every matrix the running mean square of each output neuron's update `(matrices, 1, outputs)`; else `MaskedNode`."""
 
     nu: Any
 
@@ -53,20 +55,21 @@ def scale_by_normuon(beta2: Decay = 0.95, eps: NonNegative = 1e-8, weight_dimens
         leaves, treedef = jax.tree.flatten(params)
         numbers = numbers_for("weight_dimension_numbers", weight_dimension_numbers, params)
         nu = [
-            jnp.zeros(0) if entry is None else jnp.zeros_like(_mean_square(to_matrices(promote(leaf), entry)))
+            MaskedNode() if entry is None else jnp.zeros_like(_mean_square(to_matrices(promote(leaf), entry)))
             for leaf, entry in zip(leaves, numbers, strict=True)
         ]
         return ScaleByNormuonState(treedef.unflatten(nu))
 
     def update(updates: Any, state: ScaleByNormuonState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByNormuonState]:
-        leaves, treedef = jax.tree.flatten(updates)
         numbers = numbers_for("weight_dimension_numbers", weight_dimension_numbers, updates)
-        results = [
-            (leaf, nu) if entry is None else _of_leaf(leaf, nu, entry, beta2, eps)
-            for leaf, nu, entry in zip(leaves, jax.tree.leaves(state.nu), numbers, strict=True)
-        ]
-        scaled, nu = (treedef.unflatten(column) for column in zip(*results, strict=True)) if results else (updates, state.nu)
-        return scaled, ScaleByNormuonState(nu)
+        matrices = select(updates, [entry is not None for entry in numbers])
+        if jax.tree.structure(matrices) != jax.tree.structure(state.nu):
+            raise_unlike(matrices, state.nu)
+        kept, treedef = jax.tree.flatten(matrices)
+        rows = zip(kept, jax.tree.leaves(state.nu), [entry for entry in numbers if entry is not None], strict=True)
+        results = [_of_leaf(leaf, nu, entry, beta2, eps) for leaf, nu, entry in rows]
+        scaled = merge(updates, [entry is not None for entry in numbers], [x for x, _ in results])
+        return scaled, ScaleByNormuonState(treedef.unflatten([nu for _, nu in results]))
 
     return GradientTransformation(init, update)
 

@@ -108,6 +108,18 @@ def test_every_kind_of_tree(params: Any) -> None:
             "`layers/0/bias`, `layers/0/kernel`, `layers/1/bias`, `layers/1/kernel`. Did you mean 'table' for 'tabel'?",
         ),
         (
+            lambda: gradtx.by_path({r".*/(biass|kernel)": 1}, default=0)(PARAMS),
+            ValueError,
+            "by_path: in the pattern '.*/(biass|kernel)' the alternative 'biass' matches no parameter; paths are `embed/table`, "
+            "`layers/0/bias`, `layers/0/kernel`, `layers/1/bias`, `layers/1/kernel`. Did you mean 'bias' for 'biass'?",
+        ),
+        (
+            lambda: gradtx.by_path({r"embed/.*|head/.*": 1}, default=0)(PARAMS),
+            ValueError,
+            "by_path: in the pattern 'embed/.*|head/.*' the alternative 'head/.*' matches no parameter; paths are `embed/table`, "
+            "`layers/0/bias`, `layers/0/kernel`, `layers/1/bias`, `layers/1/kernel`.",
+        ),
+        (
             lambda: gradtx.by_path({"x": 1}, default=0)(list(range(9))),
             ValueError,
             "by_path: the pattern 'x' matches no parameter (the whole path must match); paths are "
@@ -209,7 +221,7 @@ def test_labels_of_another_tree(labels: Any, text: str) -> None:
 def test_masks_hold_booleans(entry: Any, found: str) -> None:
     with pytest.raises(TypeError) as error:
         spread_mask("mask", lambda params: {"a": True, "b": entry}, {"a": 1.0, "b": 2.0})
-    assert str(error.value) == f"gradtx: mask gives {found}, expected True or False for each parameter."
+    assert str(error.value) == f"gradtx: mask for `b` is {found}, expected True or False."
 
 
 NAMES = st.text("ab/$.0", min_size=1, max_size=2)

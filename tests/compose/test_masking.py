@@ -198,7 +198,7 @@ def test_masks_of_another_tree(tx: Any, text: str) -> None:
 def test_labels_are_no_mask(make: Any, name: str, argument: str) -> None:
     with pytest.raises(TypeError) as error:
         make(gradtx.by_path({".*bias": "no_decay"}, default="decay")).init(PARAMS)
-    assert str(error.value) == f"{name}: {argument} gives 'no_decay' (str), expected True or False for each parameter."
+    assert str(error.value) == f"{name}: {argument} for `dense/bias` is 'no_decay' (str), expected True or False."
 
 
 def test_grad_fn_sees_whole_parameters_and_gives_the_kept_part() -> None:

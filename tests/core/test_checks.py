@@ -20,6 +20,8 @@ TEXT_HINT = " A number is wanted, not text."
 SCHEDULE = ", or a schedule (a function of the step count)"
 TRANSFORMATION = "a gradient transformation (a pair of init and update)"
 CHOICE = Annotated[str, checks.one_of("hard", "soft")]
+SQUARES = "a floating dtype with the range of float32: 'float32', 'float64' or 'bfloat16'"
+FEW_BITS = " Squares overflow or vanish in fewer bits, and averages of them stall."
 MASK = "a tree of booleans shaped like the parameters (or a prefix of it), or a function from parameters to one"
 
 
@@ -54,6 +56,7 @@ TAKEN = [
     (checks.NonNegativeInt, [0, 5]),
     (checks.Flag, [True, False, np.True_]),
     (checks.FloatDType, ["float32", "bfloat16", jnp.bfloat16, np.float16, np.dtype("float64"), float, "float8_e4m3fn"]),
+    (checks.SecondMomentDType, ["float32", "bfloat16", jnp.bfloat16, np.dtype("float64"), float]),
     (checks.ScheduleArg, [function, Callable(), gradtx.constant_schedule(1.0)]),
     (checks.Transformation, [gradtx.sgd(0.1), gradtx.GradientTransformation(function, function)]),
     (checks.Mask, [True, {"a": False, "b": [np.True_]}, {}, function, gradtx.by_path({}, True), Flags(True, {"x": False})]),
@@ -97,6 +100,10 @@ REFUSED = [
     (checks.FloatDType, "int8", TypeError, "'int8' (str)", "a floating dtype, such as 'float32' or jnp.bfloat16", ""),
     (checks.FloatDType, "float31", TypeError, "'float31' (str)", "a floating dtype, such as 'float32' or jnp.bfloat16", ""),
     (checks.FloatDType, jnp.int32, TypeError, "the class int32", "a floating dtype, such as 'float32' or jnp.bfloat16", ""),
+    (checks.SecondMomentDType, "float8_e4m3fn", TypeError, "'float8_e4m3fn' (str)", SQUARES, FEW_BITS),
+    (checks.SecondMomentDType, "float8_e8m0fnu", TypeError, "'float8_e8m0fnu' (str)", SQUARES, FEW_BITS),
+    (checks.SecondMomentDType, jnp.float16, TypeError, "the class float16", SQUARES, FEW_BITS),
+    (checks.SecondMomentDType, "int8", TypeError, "'int8' (str)", SQUARES, ""),
     (checks.ScheduleArg, 0.1, TypeError, "0.1 (float)", "a schedule (a function of the step count)", ""),
     (checks.ScheduleArg, gradtx.adam, TypeError, "the function adam", "a schedule (a function of the step count)", CALL_ADAM),
     (checks.Transformation, gradtx.adam, TypeError, "the function adam", TRANSFORMATION, CALL_ADAM),
@@ -113,8 +120,6 @@ REFUSED = [
     (checks.Mask, "kernel", TypeError, "'kernel' (str)", MASK, PATTERNS),
     (checks.Mask, 1, TypeError, "1 (int)", MASK, ""),
     (checks.Mask, gradtx.adam, TypeError, "the function adam", MASK, CALL_ADAM),
-    (checks.Mask, {"a": True, "b": "no"}, TypeError, "a dict with keys 'a', 'b'", MASK, PATTERNS),
-    (checks.Mask, Flags(True, 1.0), TypeError, "a Flags", MASK, ""),
     (checks.Function, 3, TypeError, "3 (int)", "a function", ""),
     (checks.Function, gradtx.adam, TypeError, "the function adam", "a function", CALL_ADAM),
     (Key, 1.5, TypeError, "1.5 (float)", "a random key of jax.random, or a whole number to seed one", ""),
@@ -139,6 +144,24 @@ def test_what_a_domain_refuses(annotation: Any, value: Any, error: Any, found: s
     with pytest.raises(error) as raised:
         checks.check_argument("adam", "b1", value, domain)
     assert str(raised.value) == f"adam: b1 is {found}, expected {expected}.{hint}"
+
+
+@pytest.mark.parametrize(
+    ("mask", "path", "found", "hint"),
+    [
+        ({"a": True, "b": "no"}, "b", "'no' (str)", PATTERNS),
+        ({"a": True, "b": {"c": [False, 1]}}, "b/c/1", "1 (int)", ""),
+        (Flags(True, 1.0), "bias", "1.0 (float)", ""),
+        ([jnp.asarray(True)], "0", "an array of shape () and dtype bool", ""),
+    ],
+)
+@pytest.mark.parametrize("annotation", [checks.Mask, checks.Mask | None])
+def test_the_leaf_of_a_mask_that_is_no_boolean(annotation: Any, mask: Any, path: str, found: str, hint: str) -> None:
+    domain = checks.domain_of(annotation)
+    assert domain is not None
+    with pytest.raises(TypeError) as raised:
+        checks.check_argument("masked", "mask", mask, domain)
+    assert str(raised.value) == f"masked: mask leaf `{path}` is {found}, expected True or False.{hint}"
 
 
 @pytest.mark.parametrize("annotation", [checks.Number, checks.NonNegative, checks.Positive, checks.Decay, checks.Rate])
@@ -219,8 +242,15 @@ def test_kinds(value: Any, text: str) -> None:
 
 def test_suggestions_are_close() -> None:
     assert checks.did_you_mean("learning_rat", ["learning_rate", "b1"]) == " Did you mean 'learning_rate'?"
+    assert checks.did_you_mean("clip_global_norm", ["clip", "clip_by_global_norm"]) == " Did you mean 'clip_by_global_norm'?"
+    assert checks.did_you_mean("step", ["step_size", "b1"]) == " Did you mean 'step_size'?"
     assert checks.did_you_mean("x", ["learning_rate", "b1"]) == ""
     assert checks.did_you_mean("x", []) == ""
+
+
+@pytest.mark.parametrize("word", ["adafactor", "numerics", "scale_by_sm3", "ScaleByBeliefState", "tree_map_params", "rprop"])
+def test_another_word_is_no_misspelling(word: str) -> None:
+    assert checks.did_you_mean(word, gradtx.__all__) == ""
 
 
 def test_names_at_work_are_kept_per_thread_and_after_errors() -> None:

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 import gradtx
+from gradtx.core.decode import decode_call
 
 
 @gradtx.factory()
@@ -39,6 +41,10 @@ def there_and_back(value: Any) -> Any:
         holder({"$array": 1}),
         holder({1: "one", (2, 3): [4]}, key={"plain": {"nested": ()}}),
         holder(gradtx.adam, gradtx.linear_schedule),
+        holder({"b", "a"}, frozenset({3, (1, 2)}), set()),
+        holder(jax.lax.Precision.HIGHEST, (jax.lax.Precision.DEFAULT, "float32"), jax.lax.DotAlgorithmPreset.F32_F32_F32),
+        holder(PartitionSpec("data", None, ("model", "expert")), PartitionSpec()),
+        gradtx.muon(0.1, distribute=gradtx.Distribution("data", PartitionSpec("data", None))),
         holder(np.int64(3), np.float64(0.1), np.bool_(True), jnp.bfloat16, np.dtype("int8")),
     ],
 )
@@ -168,12 +174,12 @@ FUNCTIONS = (
         (
             lambda: gradtx.from_config({"name": "clip_by_global_nrm"}),
             ValueError,
-            "from_config: name is 'clip_by_global_nrm', expected a declared factory. Did you mean 'clip_by_global_norm'?",
+            "from_config: config.name is 'clip_by_global_nrm', expected a declared factory. Did you mean 'clip_by_global_norm'?",
         ),
         (
             lambda: gradtx.from_config({"name": "my_package.my_module:mine"}),
             ValueError,
-            "from_config: name is 'my_package.my_module:mine', expected a declared factory. "
+            "from_config: config.name is 'my_package.my_module:mine', expected a declared factory. "
             "Import the module that declares it first.",
         ),
         (
@@ -205,3 +211,150 @@ def test_a_factory_that_was_declared_again() -> None:
     with pytest.raises(TypeError) as raised:
         gradtx.to_config(old)
     assert str(raised.value) == f"to_config: the factory {name} was declared again since; make the value anew."
+
+
+# Configs that somebody wrote or broke -----------------------------------------------------------------------
+
+FORM = "{'name': ..., 'arguments': {...}}"
+SPEC = "a list of names of mesh axes"
+
+
+@pytest.mark.parametrize(
+    ("part", "error", "text"),
+    [
+        ({"name": "sgd", "other": 1}, TypeError, f"value is a dict with keys 'name', 'other', expected {FORM}."),
+        ([0, {"name": 3}], TypeError, f"value[1] is a dict with keys 'name', expected {FORM}."),
+        ({"a": {"$factory": ["sgd"]}}, TypeError, "value.a.$factory is a list of 1, expected a declared factory."),
+        ({"$factory": "adma"}, ValueError, "value.$factory is 'adma', expected a declared factory. Did you mean 'adam'?"),
+        ({"$dtype": "float31"}, TypeError, "value.$dtype is 'float31' (str), expected the name of a dtype."),
+        ({"$dtype": None}, TypeError, "value.$dtype is None, expected the name of a dtype."),
+        ({"$float": 1.0}, TypeError, "value.$float is 1.0 (float), expected 'nan', 'inf' or '-inf'."),
+        ({"$complex": [1]}, TypeError, "value.$complex is a list of 1, expected a pair of numbers."),
+        ({"$tuple": "ab"}, TypeError, "value.$tuple is 'ab' (str), expected a list."),
+        ({"$tuple": [0, {"$float": 1}]}, TypeError, "value.$tuple[1].$float is 1 (int), expected 'nan', 'inf' or '-inf'."),
+        ({"$set": [1, [2]]}, TypeError, "value.$set[1] is a list of 1, expected something with a hash."),
+        ({"$frozenset": {}}, TypeError, "value.$frozenset is an empty dict, expected a list."),
+        ({"$dict": [[1]]}, TypeError, "value.$dict[0] is a list of 1, expected a pair of a key and a value."),
+        ({"$dict": [[[1], 2]]}, TypeError, "value.$dict[0][0] is a list of 1, expected something with a hash."),
+        (
+            {"$record": ["Distributed", []]},
+            TypeError,
+            "value.$record is a list of 2, expected a pair of one of 'Distribution', 'MuonDimensionNumbers' and a list.",
+        ),
+        (
+            {"$record": ["Distribution", [1, 2, 3]]},
+            TypeError,
+            "value.$record[1] is a list of 3, expected the fields of Distribution.",
+        ),
+        (
+            {"$enum": ["Precision", "HIGH_"]},
+            TypeError,
+            "value.$enum is a list of 2, expected a pair of one of 'Precision', 'DotAlgorithmPreset' and a member of it.",
+        ),
+        ({"$spec": "data"}, TypeError, f"value.$spec is 'data' (str), expected {SPEC}."),
+        ({"$spec": [1]}, TypeError, f"value.$spec is a list of 1, expected {SPEC}."),
+        (
+            {"$key": {"data": [1]}},
+            TypeError,
+            "value.$key is a dict with keys 'data', expected the 'data' and 'impl' of a random key.",
+        ),
+        (
+            {"$array": {"kind": "jax", "dtype": "float32", "value": [[1], 2]}},
+            TypeError,
+            "value.$array is a dict with keys 'kind', 'dtype', 'value', expected the 'kind', 'dtype' and 'value' of an array of numbers.",
+        ),
+        (
+            {"$arrays": 1},
+            ValueError,
+            "value has the tag '$arrays', expected one of $array, $complex, $dict, $dtype, $enum, $factory, $float, $frozenset, $key, "
+            "$record, $set, $spec, $tuple.",
+        ),
+    ],
+)
+def test_a_part_that_is_malformed(part: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error) as raised:
+        gradtx.from_config({"name": holder_name(), "arguments": {"value": part}})
+    assert str(raised.value) == f"from_config: config.arguments.{text}"
+
+
+def holder_name() -> str:
+    return gradtx.to_config(holder(1))["name"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"value": 1, "more": 2}, "config.arguments.more is 2 (int), expected a list."),
+        ({"value": 1, "options": [1]}, "config.arguments.options is a list of 1, expected a dict from names."),
+        (
+            {"value": 1, "options": {"$dict": [[1, 2]]}},
+            "config.arguments.options is a dict with keys '$dict', expected a dict from names.",
+        ),
+        ({1: 2}, "a key of config.arguments is 1 (int), expected the name of an argument."),
+    ],
+)
+def test_arguments_that_cannot_be_passed(arguments: Any, text: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        gradtx.from_config({"name": holder_name(), "arguments": arguments})
+    assert str(raised.value) == f"from_config: {text}"
+
+
+def nested(levels: int) -> Any:
+    config: Any = {"name": "identity"}
+    for _ in range(levels):
+        config = {"name": "chain", "arguments": {"args": [config]}}
+    return config
+
+
+def test_depth_is_limited_both_ways() -> None:
+    text = "config has more than 150 levels of dicts and lists, expected fewer."
+    with pytest.raises(ValueError, match=f"^from_config: {text}$"):
+        gradtx.from_config(nested(200))
+    tx = gradtx.from_config(nested(49))
+    assert gradtx.from_config(gradtx.to_config(tx)) == tx
+    with pytest.raises(ValueError, match=f"^to_config: {text}$"):
+        gradtx.to_config(decode_call("config", nested(60)))
+
+
+def places(config: Any, at: tuple[Any, ...] = ()) -> Any:
+    """All places in a config."""
+    yield at
+    for key, item in config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ():
+        yield from places(item, (*at, key))
+
+
+def broken(config: Any, at: tuple[Any, ...], junk: Any) -> Any:
+    if not at:
+        return junk
+    copy: Any = dict(config) if isinstance(config, dict) else list(config)
+    copy[at[0]] = broken(config[at[0]], at[1:], junk)
+    return copy
+
+
+JUNK = (None, True, -3, 1e400, "", "x", [], [[]], {}, {"a": 1}, {"$tuple": [1]}, {"$dict": []}, {"name": "x"}, [None, "$float"])
+
+
+def test_junk_anywhere_is_named() -> None:
+    """Whatever stands at one place of a config, it makes a value or an error of the documented kinds that tells what was expected."""
+    values = (
+        gradtx.named_chain(("a", gradtx.freeze({"w": True}))),
+        gradtx.scale(np.float32(0.1)),
+        holder({1: float("inf")}, 1j, {2}, key=jax.lax.Precision.HIGH, on=gradtx.Distribution("data", PartitionSpec("data"))),
+    )
+    errors = [
+        str(error)
+        for config in map(gradtx.to_config, values)
+        for at in places(config)
+        for junk in JUNK
+        if (error := error_of(broken(config, at, junk))) is not None
+    ]
+    assert len(errors) > 400
+    assert [text for text in errors if "expected" not in text and "; the call is " not in text] == []
+
+
+def error_of(config: Any) -> Exception | None:
+    try:
+        gradtx.from_config(config)
+    except (TypeError, ValueError) as error:
+        return error
+    return None

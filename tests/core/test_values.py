@@ -12,6 +12,7 @@ import pytest
 
 import gradtx
 from gradtx.core.base import Init, Update
+from gradtx.core.checks import Decay
 from gradtx.core.values import Function
 
 
@@ -75,6 +76,12 @@ FALLING = gradtx.linear_schedule(0.1, 0.0, 10)
             gradtx.inject_hyperparams(gradtx.sgd, hyperparam_dtype=jnp.bfloat16)(0.1),
             "inject_hyperparams(sgd, hyperparam_dtype='bfloat16')(learning_rate=0.1)",
         ),
+        (
+            gradtx.inject_hyperparams(gradtx.sgd, ("nesterov", "momentum"))(0.1),
+            "inject_hyperparams(sgd, static_args=('momentum', 'nesterov'))(learning_rate=0.1)",
+        ),
+        (gathered({"b", "a"}, frozenset({2, 1}), set()), "gathered(first={'a', 'b'}, frozenset({1, 2}), set())"),
+        (gathered(jax.lax.Precision.HIGH), "gathered(first=Precision.HIGH)"),
         (thrice(), "thrice()"),
         (thrice(4.0), "thrice(factor=4.0)"),
         (gathered(1, 2, [3], last=(4,), a=5), "gathered(first=1, 2, [3], last=(4,), a=5)"),
@@ -122,6 +129,11 @@ def by_hand(count: Any) -> Any:
             lambda: gradtx.inject_hyperparams(gradtx.sgd, "nesterov")(0.1),
             lambda: gradtx.inject_hyperparams(gradtx.sgd, ["nesterov"])(0.1),
         ),
+        (
+            lambda: gradtx.inject_hyperparams(gradtx.adam, ["b1", "eps"])(0.1),
+            lambda: gradtx.inject_hyperparams(gradtx.adam, {"eps", "b1"})(0.1),
+        ),
+        (lambda: gathered({0, 8}, frozenset("ab")), lambda: gathered({8, 0}, frozenset("ba"))),
         (lambda: gradtx.sgd(np.float32(0.1)), lambda: gradtx.sgd(np.float32(0.1))),
         (lambda: gradtx.sgd(by_hand), lambda: gradtx.sgd(by_hand)),
         (lambda: gradtx.sgd(gradtx.linear_schedule(0.1, 0.0, 10)), lambda: gradtx.sgd(FALLING)),
@@ -281,3 +293,15 @@ def test_wrong_arguments_show_the_call(call: Any, text: str) -> None:
     with pytest.raises(TypeError) as error:
         call()
     assert str(error.value) == text
+
+
+def test_names_that_only_a_type_checker_sees() -> None:
+    """`from __future__ import annotations` and imports under `if TYPE_CHECKING:`; the other arguments are checked all the same."""
+
+    def scaled(step_size: "OnlyHere", decay: "Decay" = 0.5) -> "OnlyHere.Too":  # type: ignore[name-defined] # noqa: F821
+        return gradtx.scale(step_size * decay)
+
+    made = gradtx.factory(scaled)
+    assert float(made(3.0).update(jnp.ones(()), made(3.0).init(jnp.ones(())))[0]) == 1.5
+    with pytest.raises(ValueError, match=r"^scaled: decay is 1.5 \(float\), expected a number in \[0, 1\)\.$"):
+        made(3.0, 1.5)

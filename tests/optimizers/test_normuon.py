@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import gradtx
 
@@ -46,3 +47,18 @@ def test_zero_updates_stay_zero():
     updates, state = tx.update(zeros, tx.init(zeros))
     assert not jnp.any(updates["kernel"])
     assert not jnp.any(state.nu["kernel"])
+
+
+def test_what_is_no_matrix_has_no_state():
+    """Checkpoints refuse arrays without elements."""
+    params = {name: jnp.ones(shape) for name, shape in SHAPES.items()}
+    tx = gradtx.scale_by_normuon(weight_dimension_numbers=NUMBERS)
+    state = tx.init(params)
+    assert state.nu["vector"] == gradtx.MaskedNode()
+    assert all(x.size for x in jax.tree.leaves(state))
+    updates, after = tx.update(params, state)
+    assert updates["vector"] is params["vector"]
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    text = r"^scale_by_normuon: updates and the tree in the state differ in structure: `experts` is only in updates\."
+    with pytest.raises(ValueError, match=text):
+        tx.update(params, tx.init(params)._replace(nu={}))
