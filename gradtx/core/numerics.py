@@ -1,6 +1,8 @@
 """Scalar arithmetic that stays right at the edges: counters, decays, norms."""
 
+import functools
 import math
+import operator
 from typing import Any
 
 import jax
@@ -94,26 +96,40 @@ def real_dtype(dtype: Any) -> Any:
 def root_sum_squares(parts: list[jax.Array]) -> jax.Array:
     """`sqrt(sum |x|**2)` over all arrays, in at least float32, where a plain sum of squares would over- or underflow too.
 
-    One pass over the data; a second one, scaled by the largest magnitude, runs only where the first
-    overflowed or fell below 1e-30.
+    Branch-free: a plain sum chooses the power of two by which the sum that counts is scaled, 1 where the plain one is in range.
+    The derivative is finite wherever the arrays are, and 0 at zero.
     """
     parts = [x for x in map(promote, parts) if x.size]
     if not parts:
         return jnp.zeros((), jnp.float32)
-    total = _sum_squares(parts)
-    tiny, huge = 1e-30, jnp.finfo(total.dtype).max
-    safe = (total > tiny) & (total <= huge)
-
-    def scaled() -> jax.Array:
-        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)).astype(total.dtype) for x in parts]))
-        usable = (largest > 0) & (largest <= huge)
-        unit = jax.lax.stop_gradient(jnp.where(usable, largest, 1))
-        squares = _sum_squares([x / unit.astype(real_dtype(x.dtype)) for x in parts])
-        return jnp.where(usable, unit * jnp.sqrt(jnp.where(usable, squares, 1)), largest)
-
-    return jax.lax.cond(safe, lambda: jnp.sqrt(total), scaled)
+    dtype = np.result_type(*{real_dtype(x.dtype) for x in parts})
+    norm = _root_sum_squares if any(map(is_tracer, parts)) else _root_sum_squares_compiled
+    return norm(dtype, parts)
 
 
-def _sum_squares(parts: list[jax.Array]) -> jax.Array:
-    sums = [jnp.sum(abs_sq(x)) for x in parts]
-    return jnp.sum(jnp.stack([s.astype(jnp.result_type(*sums)) for s in sums]))
+def _root_sum_squares(dtype: Any, parts: list[jax.Array]) -> jax.Array:
+    unit = _unit(_sum_squares(dtype, jax.lax.stop_gradient(parts), np.ones((), dtype)))
+    squares = _sum_squares(dtype, parts, unit)
+    zero = squares == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)) * unit)
+
+
+def _unit(squares: jax.Array) -> jax.Array:
+    """The power of two that brings what has this sum of squares where its sum of squares is in range."""
+    info = jnp.finfo(squares.dtype)
+    up = np.ldexp(np.ones((), squares.dtype), info.maxexp // 2 + 6)  # 2**70 in float32: squares of all normal numbers fit
+    return jnp.where(squares > info.max, up, jnp.where(squares <= 1e-30, 1 / up, 1)).astype(squares.dtype)
+
+
+def _sum_squares(dtype: Any, parts: list[jax.Array], unit: Any) -> jax.Array:
+    return jnp.sum(jnp.stack([_sum_squares_of(dtype, x, unit) for x in parts]))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sum_squares_of(dtype: Any, x: jax.Array, unit: Any) -> jax.Array:
+    # Not times `1 / unit`: XLA makes `(x * c) * (x * c)` a product of the squares where one of both is constant, inf times 0.
+    components = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
+    return functools.reduce(operator.add, [jnp.sum(jnp.square(part.astype(dtype) / unit)) for part in components])
+
+
+_root_sum_squares_compiled = jax.jit(_root_sum_squares, static_argnums=0)  # eager calls: one program for a tree, not one for a leaf

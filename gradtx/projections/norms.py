@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import abs_sq, promote, real_dtype, root_sum_squares
 from gradtx.projections.boxes import shorten
-from gradtx.projections.inputs import check_weights, named, norm, parts, positive
+from gradtx.projections.inputs import check_weights, named, parts, positive
 
 LEAST_WEIGHT = 1e-30
 """Weights below this part of the largest one are taken as it, so that an element without cost has a place to go."""
@@ -156,7 +156,7 @@ def projection_l2_ball(tree: Any, scale: ArrayLike = 1, *, weights: Any = None) 
         weights = check_weights(weights, tree)
     if not xs:
         return tree
-    length = norm(xs)
+    length = root_sum_squares(xs)
     inside = length <= scale
     if weights is None:
         return map_leaves(_times, tree, factor=jnp.where(inside, 1, scale / jnp.where(inside, 1, length)))
@@ -196,7 +196,7 @@ def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     if not xs:
         return tree
     each = 1 / math.sqrt(sum(x.size for x in xs))
-    return map_leaves(_direction, tree, length=norm(xs), scale=scale, each=each)
+    return map_leaves(_direction, tree, length=root_sum_squares(xs), scale=scale, each=each)
 
 
 @named
