@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core.base import GradientTransformation, with_extra_args_support
 from gradtx.core.checks import Flag, Function, Transformation
-from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.numerics import cond, safe_increment, zero_count
 from gradtx.core.values import factory
 
 
@@ -121,7 +121,7 @@ def _when(
 
     def run(updates: Any, inner_state: Any, params: Any, step: jax.Array, extra_args: dict[str, Any]) -> tuple[Any, Any]:
         holds = condition(step, **(extra_args if forward else {}))
-        return jax.lax.cond(
+        return cond(
             holds,
             lambda: inner.update(updates, inner_state, params, **extra_args),
             lambda: (otherwise(updates), inner_state),

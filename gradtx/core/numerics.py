@@ -3,6 +3,7 @@
 import functools
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,6 +20,28 @@ def default_float() -> Any:
 def is_tracer(x: Any) -> bool:
     """Whether `x` is a value under tracing, whose number is not known yet."""
     return isinstance(x, Tracer)
+
+
+def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+    """`jax.lax.cond` for two branches without operands; where the condition is known, the branch itself runs.
+
+    Eager calls of `lax.cond` with branches made on the spot compile anew at every call, and keep what they compiled.
+    """
+    if is_tracer(condition):
+        return jax.lax.cond(condition, if_true, if_false)
+    return jax.tree.map(jnp.asarray, if_true() if condition else if_false())
+
+
+def as_data(number: Any) -> Any:
+    """A Python number as an array without axes, so that eager code is not compiled again for each number; all else as it is."""
+    return np.asarray(number, float) if isinstance(number, (int, float)) and not isinstance(number, bool) else number
+
+
+def with_complement(share: Any) -> tuple[Any, Any]:
+    """`share` and `1 - share` as data; the difference of a Python number is taken in float64."""
+    if not isinstance(share, (int, float)):
+        share = promote(share)
+    return as_data(share), as_data(1 - share)
 
 
 def is_key(x: Any) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core.leaves import map_leaves
-from gradtx.core.numerics import abs_sq, promote, real_dtype, root_sum_squares
+from gradtx.core.numerics import abs_sq, as_data, promote, real_dtype, root_sum_squares
 from gradtx.projections.boxes import shorten
 from gradtx.projections.inputs import check_weights, named, parts, positive
 
@@ -196,7 +196,7 @@ def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     if not xs:
         return tree
     each = 1 / math.sqrt(sum(x.size for x in xs))
-    return map_leaves(_direction, tree, length=root_sum_squares(xs), scale=scale, each=each)
+    return map_leaves(_direction, tree, length=root_sum_squares(xs), scale=as_data(scale), each=each)
 
 
 @named
@@ -229,7 +229,7 @@ def projection_linf_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     sizes = [jnp.abs(x) for x in leaves]
     best = jnp.argmax(jnp.stack([jnp.max(size) if size.size else -1.0 for size in sizes]))
     at = [jnp.where(best == k, jnp.argmax(size), -1) if size.size else -1 for k, size in enumerate(sizes)]
-    return map_leaves(_push, tree, treedef.unflatten(at), scale=scale)
+    return map_leaves(_push, tree, treedef.unflatten(at), scale=as_data(scale))
 
 
 # Multipliers ----------------------------------------------------------------------------------------------
