@@ -163,17 +163,23 @@ def wants_of(arguments: Any) -> frozenset[str]:
 
 def last_of(arguments: Any) -> Any:
     """The first transformation among `arguments`, however nested, whose updates must be applied as they are; None for none."""
+    return _first("last", arguments)
+
+
+def _first(trait: str, arguments: Any) -> Any:
+    """The first transformation among `arguments`, however nested, that has a trait; None for none."""
     if checks.is_transformation(arguments):
         call = getattr(arguments.update, "call", None)
         if call is None:
-            return None
-        last, inside = getattr(call.factory, "__gradtx_last__", False), getattr(arguments.update.function, "inside", ())
-        return arguments if (last(call.arguments) if callable(last) else last) else last_of((call.arguments, inside))
+            owner = getattr(arguments.update, "__self__", None)  # an object, such as MultiSteps, or its bound methods
+            return owner if getattr(owner, trait, False) else _first(trait, getattr(owner, "inside", None))
+        has, inside = getattr(call.factory, f"__gradtx_{trait}__", False), getattr(arguments.update.function, "inside", ())
+        return arguments if (has(call.arguments) if callable(has) else has) else _first(trait, (call.arguments, inside))
     if isinstance(arguments, Mapping):
         arguments = arguments.values()
     elif not isinstance(arguments, (list, tuple)):
         return None
-    return next((found for found in map(last_of, arguments) if found is not None), None)
+    return next((found for one in arguments if (found := _first(trait, one)) is not None), None)
 
 
 def check_not_last(name: str, argument: str, inner: Any) -> None:
@@ -182,6 +188,15 @@ def check_not_last(name: str, argument: str, inner: Any) -> None:
         raise ValueError(
             f"{name}: {argument} holds {found!r}, whose updates must be applied as they are, but {name} changes them. "
             f"Put {name} inside it."
+        )
+
+
+def check_steps(name: str, argument: str, inner: Any) -> None:
+    """Raises for an accumulation inside a transformation that takes every call for a step."""
+    if (found := _first("gathers", inner)) is not None:
+        raise ValueError(
+            f"{name}: {argument} holds {found!r}, whose updates are zero between its steps, but {name} takes every call for a "
+            f"step. Put it inside: accumulate({name}({argument}), every_k)."
         )
 
 
