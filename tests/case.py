@@ -83,6 +83,7 @@ PRECONDITIONING = (
     r"preconditioning is 'aoll' \(str\), expected one of 'schatten', .* Did you mean 'aol'\?",
 )
 SLOPES = {"rounding": "Newton-Schulz multiplies rounding errors by the slopes of its steps, about 500 in all"}
+SEARCHES = {"compilations": "an eager search loops over the caller's `value_fn`, of which each call may bring another"}
 MEMORY = ({"memory_size": 0}, r"memory_size is 0 \(int\), expected a whole number >= 1")
 WHOLE = {"sharding": "its matrix belongs to all elements of a vector together, and lies whole on every device"}
 SIZE = ({"max_size": 0}, r"max_size is 0 \(int\), expected a whole number >= 1")

@@ -15,6 +15,7 @@ from case import (
     NU,
     PRECONDITIONING,
     RATE,
+    SEARCHES,
     SIZE,
     SLOPES,
     STEPS,
@@ -93,7 +94,7 @@ CASES: dict[str, Case] = {
         gradtx.bfgs,
         (RATE, SIZE, ({"linesearch": gradtx.lbfgs}, "linesearch is the function lbfgs, expected a gradient transformation")),
         objective,
-        WHOLE,
+        WHOLE | SEARCHES,
     ),
     "centralize": Case(gradtx.centralize),
     "chain": Case(
@@ -128,6 +129,7 @@ CASES: dict[str, Case] = {
         lambda: gradtx.lbfgs(memory_size=2),
         (RATE, MEMORY, ({"linesearch": 0.1}, r"linesearch is 0.1 \(float\), expected a gradient transformation")),
         objective,
+        SEARCHES,
     ),
     "lion": Case(lambda: gradtx.lion(0.1), with_rate(B1, B2, MU, DECAY, MASK)),
     "masked": Case(
@@ -218,6 +220,7 @@ CASES: dict[str, Case] = {
             ),
         ),
         objective,
+        SEARCHES,
     ),
     "scale_by_bfgs": Case(gradtx.scale_by_bfgs, (SIZE,), exceptions=WHOLE),
     "scale_by_lbfgs": Case(
@@ -281,6 +284,7 @@ CASES: dict[str, Case] = {
             ),
         ),
         objective,
+        SEARCHES,
     ),
     "selective_transform": Case(
         lambda: gradtx.selective_transform(gradtx.adam(0.1), freeze_mask=gradtx.by_path({r".*bias": True}, default=False)),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradtx.core.base import GradientTransformation, member
 from gradtx.core.checks import Flag, Function, Transformation
 from gradtx.core.leaves import cast_like
-from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.numerics import cond, safe_increment, zero_count
 from gradtx.core.values import factory
 
 
@@ -127,6 +127,6 @@ def _when(
             changed, after = inner.update(updates, inner_state, params, **extra_args)
             return cast_like(changed, updates), after
 
-        return jax.lax.cond(holds, transform, lambda: (otherwise(updates), inner_state))
+        return cond(holds, transform, lambda: (otherwise(updates), inner_state))
 
     return run

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.leaves import map_leaves, raise_other_shape
+from gradtx.core.numerics import cond, with_complement
 from gradtx.core.paths import structure_difference
 
 
@@ -54,7 +55,8 @@ def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> An
       Array(1., dtype=float32)
     """
     with checks.calling("incremental_update"):
-        return _map_pairs(_mix, {"new_tensors": new_tensors, "old_tensors": old_tensors}, s=step_size)
+        s, rest = with_complement(step_size)
+        return _map_pairs(_mix, {"new_tensors": new_tensors, "old_tensors": old_tensors}, s=s, rest=rest)
 
 
 def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_period: Any) -> Any:
@@ -76,15 +78,15 @@ def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_perio
       [1.0, 0.0, 0.0, 1.0]
     """
     due = jnp.mod(steps, update_period) == 0
-    return jax.lax.cond(due, lambda: new_tensors, lambda: old_tensors)
+    return cond(due, lambda: new_tensors, lambda: old_tensors)
 
 
 def _add(p: jax.Array, u: jax.Array) -> jax.Array:
     return p + u
 
 
-def _mix(new: jax.Array, old: jax.Array, *, s: Any) -> jax.Array:
-    return s * new + (1 - s) * old
+def _mix(new: jax.Array, old: jax.Array, *, s: Any, rest: Any) -> jax.Array:
+    return s * new + rest * old
 
 
 def _is_nothing(x: Any) -> bool:

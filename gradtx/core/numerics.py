@@ -1,6 +1,9 @@
 """Scalar arithmetic that stays right at the edges: counters, decays, norms."""
 
+import functools
 import math
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,6 +26,28 @@ def common_dtype(*values: Any) -> Any:
 def is_tracer(x: Any) -> bool:
     """Whether `x` is a value under tracing, whose number is not known yet."""
     return isinstance(x, Tracer)
+
+
+def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+    """`jax.lax.cond` for two branches without operands; where the condition is known, the branch itself runs.
+
+    Eager calls of `lax.cond` with branches made on the spot compile anew at every call, and keep what they compiled.
+    """
+    if is_tracer(condition):
+        return jax.lax.cond(condition, if_true, if_false)
+    return jax.tree.map(jnp.asarray, if_true() if condition else if_false())
+
+
+def as_data(number: Any) -> Any:
+    """A Python number as an array without axes, so that eager code is not compiled again for each number; all else as it is."""
+    return np.asarray(number, float) if isinstance(number, (int, float)) and not isinstance(number, bool) else number
+
+
+def with_complement(share: Any) -> tuple[Any, Any]:
+    """`share` and `1 - share` as data; the difference of a Python number is taken in float64."""
+    if not isinstance(share, (int, float)):
+        share = promote(share)
+    return as_data(share), as_data(1 - share)
 
 
 def is_key(x: Any) -> bool:
@@ -100,26 +125,73 @@ def real_dtype(dtype: Any) -> Any:
 def root_sum_squares(parts: list[jax.Array]) -> jax.Array:
     """`sqrt(sum |x|**2)` over all arrays, in at least float32, where a plain sum of squares would over- or underflow too.
 
-    One pass over the data; a second one, scaled by the largest magnitude, runs only where the first
-    overflowed or fell below 1e-30.
+    One pass over the data where the plain sum is in range, and on accelerators always: there squares are summed as they are and
+    scaled by exact powers of two, and the sum in range is chosen; a branch around a tree would copy it. The derivative is
+    `x / norm`, 0 where the norm is 0.
     """
     parts = [x for x in map(promote, parts) if x.size]
     if not parts:
         return jnp.zeros((), jnp.float32)
-    total = _sum_squares(parts)
-    tiny, huge = 1e-30, jnp.finfo(total.dtype).max
-    safe = (total > tiny) & (total <= huge)
-
-    def scaled() -> jax.Array:
-        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)).astype(total.dtype) for x in parts]))
-        usable = (largest > 0) & (largest <= huge)
-        unit = jax.lax.stop_gradient(jnp.where(usable, largest, 1))
-        squares = _sum_squares([x / unit.astype(real_dtype(x.dtype)) for x in parts])
-        return jnp.where(usable, unit * jnp.sqrt(jnp.where(usable, squares, 1)), largest)
-
-    return jax.lax.cond(safe, lambda: jnp.sqrt(total), scaled)
+    norm = _root_sum_squares if any(map(is_tracer, parts)) else _root_sum_squares_compiled
+    return norm(parts)
 
 
-def _sum_squares(parts: list[jax.Array]) -> jax.Array:
-    sums = [jnp.sum(abs_sq(x)) for x in parts]
-    return jnp.sum(jnp.stack([s.astype(common_dtype(*sums)) for s in sums]))
+@jax.custom_jvp
+def _root_sum_squares(parts: list[jax.Array]) -> jax.Array:
+    return jax.lax.platform_dependent(parts, cpu=_plain_first, default=_all_at_once)
+
+
+def _plain_first(parts: list[jax.Array]) -> jax.Array:
+    """On CPUs, where three sums are three passes."""
+    dtype = _real_dtype_of(parts)
+    total = jnp.sum(jnp.stack([_sum_of_squares(x, dtype) for x in parts]))
+    in_range = (total > _TINY) & (total <= jnp.finfo(dtype).max)
+    return jax.lax.cond(in_range, lambda: jnp.sqrt(total), lambda: _all_at_once(parts))
+
+
+def _all_at_once(parts: list[jax.Array]) -> jax.Array:
+    dtype = _real_dtype_of(parts)
+    info = jnp.finfo(dtype)
+    far = np.ldexp(np.ones((), dtype), info.maxexp // 2 + 6)  # 2**70 in float32: squares of all normal numbers fit
+    plain, small, large = jnp.sum(jnp.stack([_sums_of_squares(x, dtype, far) for x in parts]), axis=0)
+    huge, tiny = plain > info.max, plain <= _TINY
+    squares = jnp.where(huge, large, jnp.where(tiny, small, plain))
+    return jnp.sqrt(squares) * jnp.where(huge, far, jnp.where(tiny, 1 / far, np.ones((), dtype)))
+
+
+_TINY = 1e-30
+"""A sum of squares below this may have lost some of them."""
+
+
+def _real_dtype_of(parts: list[jax.Array]) -> Any:
+    return np.result_type(*{real_dtype(x.dtype) for x in parts})
+
+
+@_root_sum_squares.defjvp
+def _direction(primals: tuple[list[jax.Array]], tangents: tuple[list[jax.Array]]) -> tuple[jax.Array, jax.Array]:
+    ((parts,), (moves,)) = primals, tangents
+    norm = _root_sum_squares(parts)
+    by = jnp.where(norm == 0, 1, norm)
+    along = [jnp.sum(((x / by.astype(real_dtype(x.dtype))).conj() * dx).real) for x, dx in zip(parts, moves, strict=True)]
+    return norm, jnp.sum(jnp.stack([x.astype(norm.dtype) for x in along]))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _sum_of_squares(x: jax.Array, dtype: Any) -> jax.Array:
+    return jnp.sum(abs_sq(x)).astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _sums_of_squares(x: jax.Array, dtype: Any, far: Any) -> jax.Array:
+    """The sums of the squares of `x`, `far * x` and `x / far`."""
+    sizes = [jnp.abs(part.astype(dtype)) for part in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
+    sums = [[jnp.sum(_square(size * factor)) for size in sizes] for factor in (np.ones_like(far), far, 1 / far)]
+    return jnp.stack([functools.reduce(operator.add, one) for one in sums])
+
+
+def _square(size: jax.Array) -> jax.Array:
+    """`size**2` of a size >= 0: as a plain square, XLA would make `(x * c)**2` the product `x**2 * c**2`, which is inf times 0."""
+    return size * jnp.maximum(size, 0)
+
+
+_root_sum_squares_compiled = jax.jit(_root_sum_squares)  # eager calls: one program for a tree, not one for a leaf

@@ -147,6 +147,7 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: Flag = Tru
     return GradientTransformation(init, update)
 
 
+@jax.jit  # since eager loops are compiled anew at every call
 def _two_loops(g: Any, memory_s: Any, memory_y: Any, weights: jax.Array, order: jax.Array, gamma: jax.Array) -> Any:
     """`P @ g` by the recursion of Nocedal and Wright, algorithm 7.4; `order` is oldest first."""
     dtype = weights.dtype

@@ -11,7 +11,7 @@ from gradtx.core.apply import apply_updates
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import NonNegative, NonNegativeInt, Positive, Rate
 from gradtx.core.leaves import cast_like, check_same_shapes, require_params, widen, zeros_like
-from gradtx.core.numerics import root_sum_squares, safe_increment
+from gradtx.core.numerics import cond, root_sum_squares, safe_increment
 from gradtx.core.values import factory
 from gradtx.transforms.noise import Key, add_langevin_noise, add_sphere_noise, as_key, sphere_like
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -125,7 +125,7 @@ def perturbed_gd(
             return cast_like(grads, updates)
 
         xi, rng_key = _sphere_where(due, state.rng_key, updates, radius)
-        grads = updates if grad_fn is None else jax.lax.cond(due, lambda: at_perturbed(grad_fn), lambda: updates)
+        grads = updates if grad_fn is None else cond(due, lambda: at_perturbed(grad_fn), lambda: updates)
         steps, rate_state = scaling.update(widen(grads), state.rate_state)
         updates = cast_like(jax.tree.map(jnp.add, xi, steps), updates)
         return updates, PerturbedGdState(jnp.where(due, 1, safe_increment(state.steps_since)), rng_key, rate_state)

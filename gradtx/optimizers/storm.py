@@ -10,7 +10,7 @@ from gradtx.compose.evaluation import gradient_at
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Positive
 from gradtx.core.leaves import copies, map_leaves, require_params, zeros_like
-from gradtx.core.numerics import default_float, guarded_ratio, safe_increment, zero_count
+from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.values import factory
 from gradtx.tree.reductions import norm
 
@@ -163,7 +163,8 @@ def storm_plus() -> GradientTransformation:
         _, estimate = map_leaves(recursive_momentum, updates, state.estimate, gradient, a=weight(state.sum_of_squares))
         sum_of_squares = state.sum_of_squares + norm(updates, squared=True).astype(default_float())
         scaled_sum = state.scaled_sum + norm(estimate, squared=True).astype(default_float()) / weight(sum_of_squares)
-        eta = guarded_ratio(jnp.ones_like(scaled_sum), jnp.cbrt(scaled_sum))
+        zero = scaled_sum == 0  # where the cube root has no derivative
+        eta = jnp.where(zero, 0, 1 / jnp.cbrt(jnp.where(zero, 1, scaled_sum)))
         updates = map_leaves(_descend, updates, estimate, eta=eta)
         return updates, StormPlusState(estimate, copies(params), sum_of_squares, scaled_sum, eta)
 

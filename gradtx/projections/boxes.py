@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.core.leaves import map_leaves
+from gradtx.core.numerics import as_data
 from gradtx.projections.inputs import check_bounds, check_each, check_weights, like, named, parts, positive
 
 
@@ -115,7 +116,7 @@ def projection_linf_ball(tree: Any, scale: ArrayLike = 1) -> Any:
     """
     parts(tree, ordered=False)
     positive("scale", scale)
-    return map_leaves(shorten, tree, scale=scale)
+    return map_leaves(shorten, tree, scale=as_data(scale))
 
 
 def check_edge(scale: Any) -> None:

@@ -11,16 +11,13 @@ import numpy as np
 from gradtx.core import checks
 from gradtx.core.checks import Domain, Positive
 from gradtx.core.leaves import check_leaves
-from gradtx.core.numerics import is_tracer, promote, root_sum_squares
+from gradtx.core.numerics import is_tracer, promote
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 POSITIVE = cast(Domain, checks.domain_of(Positive))
-
-norm = jax.jit(root_sum_squares)
-"""Jitted, since an eager condition is compiled anew at every call."""
 
 
 def named(function: Callable[P, R]) -> Callable[P, R]:

@@ -14,12 +14,15 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core.leaves import map_leaves
-from gradtx.core.numerics import abs_sq, common_dtype, promote, real_dtype, root_sum_squares
+from gradtx.core.numerics import abs_sq, as_data, common_dtype, promote, real_dtype, root_sum_squares
 from gradtx.projections.boxes import shorten
-from gradtx.projections.inputs import check_weights, named, norm, parts, positive
+from gradtx.projections.inputs import check_weights, named, parts, positive
 
 LEAST_WEIGHT = 1e-30
 """Weights below this part of the largest one are taken as it, so that an element without cost has a place to go."""
+
+FARTHEST = 1e30
+"""From this many radii on, the direction of the nearest point of a weighted ball changes no more within rounding."""
 
 
 @named
@@ -156,7 +159,7 @@ def projection_l2_ball(tree: Any, scale: ArrayLike = 1, *, weights: Any = None) 
         weights = check_weights(weights, tree)
     if not xs:
         return tree
-    length = norm(xs)
+    length = root_sum_squares(xs)
     inside = length <= scale
     if weights is None:
         return map_leaves(_times, tree, factor=jnp.where(inside, 1, scale / jnp.where(inside, 1, length)))
@@ -166,7 +169,7 @@ def projection_l2_ball(tree: Any, scale: ArrayLike = 1, *, weights: Any = None) 
     largest = jnp.where(largest > 0, largest, 1)
     mu, factor = _multiplier(xs, [_relative(w, largest=largest.astype(w.dtype)) for w in ws], length, scale)
     mu, factor = jnp.where(inside, 0, mu), jnp.where(inside, 1, factor)
-    return map_leaves(_divided, tree, weights, largest=largest, mu=mu, factor=factor)
+    return map_leaves(_weighted, tree, weights, largest=largest, mu=mu, factor=factor)
 
 
 @named
@@ -196,7 +199,7 @@ def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     if not xs:
         return tree
     each = 1 / math.sqrt(sum(x.size for x in xs))
-    return map_leaves(_direction, tree, length=norm(xs), scale=scale, each=each)
+    return map_leaves(_direction, tree, length=root_sum_squares(xs), scale=as_data(scale), each=each)
 
 
 @named
@@ -229,7 +232,7 @@ def projection_linf_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     tops = [jnp.max(jnp.abs(x)) if x.size else jnp.asarray(-1.0, real_dtype(x.dtype)) for x in leaves]
     best = jnp.argmax(jnp.stack([top.astype(common_dtype(*tops)) for top in tops]))
     at = [jnp.where(best == k, _first(x, top), -1) for k, (x, top) in enumerate(zip(leaves, tops, strict=True))]
-    return map_leaves(_push, tree, treedef.unflatten(at), scale=scale)
+    return map_leaves(_push, tree, treedef.unflatten(at), scale=as_data(scale))
 
 
 # Multipliers ----------------------------------------------------------------------------------------------
@@ -277,21 +280,22 @@ def _simplex_step(theta: jax.Array, xs: list[jax.Array], scale: jax.Array) -> ja
 
 @jax.jit
 def _multiplier(xs: list[jax.Array], ws: list[jax.Array], length: jax.Array, scale: Any) -> tuple[jax.Array, jax.Array]:
-    """`mu` of the weighted ball, and the factor that brings what rounding left outside the ball into it."""
-    ratio = jnp.maximum(length / scale, 1).astype(length.dtype)
+    """`mu` of the weighted ball, and the factor that brings the point that it makes onto the sphere."""
+    ratio = jnp.clip(length / scale, 1, FARTHEST).astype(length.dtype)
     unit = jnp.where(length > 0, length, 1)
     xs = [x / unit.astype(real_dtype(x.dtype)) for x in xs]
     mu = _newton(_ball_step, xs, ws, ratio)
-    left = root_sum_squares(_divide_all(xs, ws, mu)) * ratio
-    return mu, jax.lax.stop_gradient(jnp.where(left > 1, 1 / left, 1))
+    left = root_sum_squares(_weigh_all(xs, ws, mu))
+    return mu, jax.lax.stop_gradient(scale / (unit * jnp.where(left == 0, 1, left))).astype(length.dtype)
 
 
-def _divide_all(xs: list[jax.Array], ws: list[jax.Array], mu: jax.Array) -> list[jax.Array]:
-    return [x / (1 + mu.astype(w.dtype) / w) for x, w in zip(xs, ws, strict=True)]
+def _weigh_all(xs: list[jax.Array], ws: list[jax.Array], mu: jax.Array) -> list[jax.Array]:
+    # Not `x / (1 + mu / w)`: XLA makes one division of two in a row, and the product of the divisors overflows.
+    return [x * (w / (w + mu.astype(w.dtype))) for x, w in zip(xs, ws, strict=True)]
 
 
 def _ball_step(mu: jax.Array, xs: list[jax.Array], ws: list[jax.Array], ratio: jax.Array) -> jax.Array:
-    ys = _divide_all(xs, ws, mu)
+    ys = _weigh_all(xs, ws, mu)
     length = root_sum_squares(ys)
     unit = jnp.where(length > 0, length, 1)
     slope = _total([abs_sq(y / unit.astype(w.dtype)) / (w + mu.astype(w.dtype)) for y, w in zip(ys, ws, strict=True)])
@@ -321,8 +325,9 @@ def _relative(w: jax.Array, *, largest: Any) -> jax.Array:
     return jnp.maximum(w / largest, LEAST_WEIGHT)
 
 
-def _divided(x: jax.Array, w: jax.Array, *, largest: Any, mu: Any, factor: Any) -> jax.Array:
-    return factor * x / (1 + mu / _relative(w, largest=largest))
+def _weighted(x: jax.Array, w: jax.Array, *, largest: Any, mu: Any, factor: Any) -> jax.Array:
+    w = _relative(w, largest=largest)
+    return x * (w / (w + mu)) * factor
 
 
 def _direction(x: jax.Array, *, length: Any, scale: Any, each: Any) -> jax.Array:

@@ -10,10 +10,10 @@ from jax.typing import ArrayLike
 from gradtx.core import checks
 from gradtx.core.checks import Domain, Number
 from gradtx.core.leaves import map_leaves
-from gradtx.core.numerics import compute_dtype, promote
+from gradtx.core.numerics import compute_dtype, promote, root_sum_squares
 from gradtx.core.sharding import gathered, placed_like
 from gradtx.core.vectors import from_vector, to_vector
-from gradtx.projections.inputs import known, like, named, norm, parts
+from gradtx.projections.inputs import known, like, named, parts
 
 NUMBER = cast(Domain, checks.domain_of(Number))
 
@@ -151,7 +151,7 @@ def _along(x: Any, a: Any) -> tuple[jax.Array, jax.Array]:
     a = like("a", a, x, scalars=False)
     check_normal(a)
     normals = [promote(jnp.asarray(n, compute_dtype(v.dtype))) for n, v in zip(_with_elements(a), xs, strict=True)]
-    length = norm(normals)
+    length = root_sum_squares(normals)
     unit = jnp.where(length > 0, length, 1)
     products = [jnp.sum(n / unit.astype(n.dtype) * v) for n, v in zip(normals, xs, strict=True)]
     return unit, jnp.sum(jnp.stack(products)) if products else jnp.zeros((), length.dtype)

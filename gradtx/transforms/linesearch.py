@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from gradtx.core import checks
 from gradtx.core.checks import Domain
 from gradtx.core.leaves import is_masked, map_leaves, raise_other_shape, require_params
-from gradtx.core.numerics import common_dtype, compute_dtype, is_tracer, real_dtype
+from gradtx.core.numerics import common_dtype, compute_dtype, cond, is_tracer, real_dtype
 from gradtx.core.paths import leaves_by_path, structure_difference
 from gradtx.tree.lookup import get_all_with_path
 from gradtx.tree.reductions import vdot
@@ -159,7 +159,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Any], *, has_aux: bool = F
             kept = jax.tree.map(lambda g, like: g.astype(like.dtype), grad, like_grad)
             return (known, value_fn(params, *args, **kwargs)[1]) if has_aux else known, kept
 
-        return jax.lax.cond(jnp.isfinite(value), reuse, evaluate)
+        return cond(jnp.isfinite(value), reuse, evaluate)
 
     return value_and_grad
 

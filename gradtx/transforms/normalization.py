@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
 from gradtx.core.checks import NonNegative, Positive
 from gradtx.core.leaves import map_leaves
-from gradtx.core.numerics import default_float, root_sum_squares
+from gradtx.core.numerics import default_float, guarded_ratio, root_sum_squares
 from gradtx.core.values import factory
 from gradtx.transforms.scaling import multiply
 
@@ -86,8 +86,7 @@ def normalize_by_update_norm(scale_factor: Positive = 1.0, eps: NonNegative = 1e
         updates: Any, state: NormalizeByUpdateNormState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, NormalizeByUpdateNormState]:
         norm = root_sum_squares(jax.tree.leaves(updates))
-        denominator = norm + eps
-        factor = jnp.where(denominator > 0, scale_factor / jnp.where(denominator > 0, denominator, 1), 0)
+        factor = guarded_ratio(jnp.asarray(scale_factor, norm.dtype), norm + eps)
         return map_leaves(multiply, updates, factor=factor), NormalizeByUpdateNormState(norm.astype(state.norm.dtype))
 
     return GradientTransformation(init, update)

@@ -1,5 +1,6 @@
 """Multiplying updates: by a constant, a schedule, the learning rate, a norm."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from gradtx.core.base import EmptyState, GradientTransformation, identity, init_empty_state
 from gradtx.core.checks import Flag, NonNegative, Number, Positive, Rate, ScheduleArg, scheduled_value
 from gradtx.core.leaves import map_leaves, require_params
-from gradtx.core.numerics import abs_sq, default_float, root_sum_squares, safe_increment, zero_count
+from gradtx.core.numerics import default_float, root_sum_squares, safe_increment, zero_count
 from gradtx.core.values import factory
 
 
@@ -206,7 +207,7 @@ def _norm(x: jax.Array) -> jax.Array:
 
 
 def _rms(x: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.mean(abs_sq(x))) if x.size else jnp.zeros((), jnp.float32)
+    return _norm(x) / math.sqrt(max(x.size, 1))
 
 
 def _trust_ratio(u: jax.Array, p: jax.Array, *, min_norm: Any, trust_coefficient: Any, eps: Any) -> jax.Array:

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.leaves import map_leaves
-from gradtx.core.numerics import abs_sq, is_key, one_minus_power
+from gradtx.core.numerics import abs_sq, as_data, is_key, one_minus_power, with_complement
 from gradtx.tree.align import aligned, lift, rank, scalar_array
 
 
@@ -158,7 +158,7 @@ def update_moment(updates: Any, moments: Any, decay: ArrayLike, order: ArrayLike
       >>> gradtx.tree.update_moment([2.0], [0.0], decay=0.5, order=2)
       [Array(2., dtype=float32)]
     """
-    return _moment("update_moment", _power_moment, updates, moments, decay=decay, order=order)
+    return _average("update_moment", _power_moment, updates, moments, decay, order)
 
 
 def update_moment_per_elem_norm(updates: Any, moments: Any, decay: ArrayLike, order: ArrayLike) -> Any:
@@ -169,7 +169,7 @@ def update_moment_per_elem_norm(updates: Any, moments: Any, decay: ArrayLike, or
       >>> gradtx.tree.update_moment_per_elem_norm([3 + 4j], [0.0], decay=0.5, order=2)
       [Array(12.5, dtype=float32)]
     """
-    return _moment("update_moment_per_elem_norm", _norm_moment, updates, moments, decay=decay, order=order)
+    return _average("update_moment_per_elem_norm", _norm_moment, updates, moments, decay, order)
 
 
 def update_infinity_moment(updates: Any, moments: Any, decay: ArrayLike, eps: ArrayLike) -> Any:
@@ -180,7 +180,7 @@ def update_infinity_moment(updates: Any, moments: Any, decay: ArrayLike, eps: Ar
       >>> gradtx.tree.update_infinity_moment([-2.0], [3.0], decay=0.5, eps=0.0)
       [Array(2., dtype=float32)]
     """
-    return _moment("update_infinity_moment", _infinity_moment, updates, moments, decay=decay, eps=eps)
+    return _moment("update_infinity_moment", _infinity_moment, updates, moments, decay=as_data(decay), eps=as_data(eps))
 
 
 def bias_correction(moment: Any, decay: ArrayLike, count: ArrayLike) -> Any:
@@ -217,16 +217,16 @@ def _divide(x: jax.Array, *, c: Any) -> jax.Array:
     return x / c
 
 
-def _power_moment(m: jax.Array, g: jax.Array, *, decay: Any, order: Any) -> jax.Array:
+def _power_moment(m: jax.Array, g: jax.Array, *, decay: Any, rest: Any, order: Any) -> jax.Array:
     power = order if isinstance(order, (int, float)) else order.astype(g.real.dtype)
-    return (1 - decay) * g**power + decay * m
+    return rest * g**power + decay * m
 
 
-def _norm_moment(m: jax.Array, g: jax.Array, *, decay: Any, order: Any) -> jax.Array:
+def _norm_moment(m: jax.Array, g: jax.Array, *, decay: Any, rest: Any, order: Any) -> jax.Array:
     if not jnp.iscomplexobj(g):
-        return _power_moment(m, g, decay=decay, order=order)
+        return _power_moment(m, g, decay=decay, rest=rest, order=order)
     half = order // 2 if isinstance(order, int) and order % 2 == 0 else order / 2
-    return _power_moment(m, abs_sq(g), decay=decay, order=half)
+    return _power_moment(m, abs_sq(g), decay=decay, rest=rest, order=half)
 
 
 def _infinity_moment(m: jax.Array, g: jax.Array, *, decay: Any, eps: Any) -> jax.Array:
@@ -247,6 +247,11 @@ def _choose(condition: ArrayLike, x: Any, y: Any) -> jax.Array:
         return chosen
     own = jnp.result_type(x)
     return chosen.astype(chosen.dtype if rank(chosen.dtype) > rank(own) else own)
+
+
+def _average(name: str, rule: Callable[..., Any], updates: Any, moments: Any, decay: Any, order: Any) -> Any:
+    decay, rest = with_complement(decay)
+    return _moment(name, rule, updates, moments, decay=decay, rest=rest, order=order)
 
 
 def _moment(name: str, rule: Callable[..., Any], updates: Any, moments: Any, **scalars: Any) -> Any:

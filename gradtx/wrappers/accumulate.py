@@ -11,7 +11,7 @@ from gradtx.core import checks
 from gradtx.core.base import GradientTransformation, member, wants_of
 from gradtx.core.checks import Domain, Flag, FloatDType, PositiveInt, Transformation
 from gradtx.core.leaves import all_finite, cast_like, map_leaves, widen
-from gradtx.core.numerics import common_dtype, safe_increment, zero_count
+from gradtx.core.numerics import common_dtype, cond, safe_increment, zero_count
 from gradtx.core.values import factory
 
 
@@ -105,7 +105,7 @@ def accumulate(
             changed, inner_state = tx.update(mean, state.inner_state, params, **extra_args)
             return cast_like(changed, updates), inner_state
 
-        changed, inner_state = jax.lax.cond(complete & (used > 0), step, lambda: (zeros_as(updates), state.inner_state))
+        changed, inner_state = cond(complete & (used > 0), step, lambda: (zeros_as(updates), state.inner_state))
         return changed, AccumulateState(
             jnp.where(complete, 0, safe_increment(state.mini_step)),
             used.astype(jnp.int32),

@@ -10,7 +10,7 @@ from gradtx.compose.evaluation import gradient_at
 from gradtx.core.base import EmptyState, GradientTransformation, check_not_last, init_empty_state
 from gradtx.core.checks import Domain, Flag, PositiveInt, Transformation
 from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, widen
-from gradtx.core.numerics import guarded_ratio, zero_count
+from gradtx.core.numerics import cond, guarded_ratio, zero_count
 from gradtx.core.values import factory
 from gradtx.tree.reductions import norm
 from gradtx.wrappers.ascent import beside, inner_of, per_lane
@@ -136,7 +136,7 @@ def sam(
             moved, adv_state = adversary.update(updates, state.adv_state, params, **extra_args)
             return jax.tree.map(lambda u: -u, moved), state.opt_state, adv_state
 
-        updates, opt_state, adv_state = jax.lax.cond(last, down, up)
+        updates, opt_state, adv_state = cond(last, down, up)
         return updates, SAMState((state.steps_since_sync + 1) % sync_period, opt_state, adv_state, cache)
 
     def all_steps(

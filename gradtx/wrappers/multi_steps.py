@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradtx.core import checks
 from gradtx.core.base import GradientTransformation
 from gradtx.core.leaves import cast_like, map_leaves, widen
-from gradtx.core.numerics import abs_sq, promote, safe_increment, zero_count
+from gradtx.core.numerics import abs_sq, cond, promote, safe_increment, zero_count
 from gradtx.wrappers.accumulate import CountOrSchedule, accumulable, microsteps, zeros_as, zeros_in
 
 
@@ -116,7 +116,7 @@ class MultiSteps:
             changed, inner_state = self.inner_opt.update(acc, state.inner_opt_state, params, **extra_args)
             return cast_like(changed, updates), inner_state
 
-        changed, inner_state = jax.lax.cond(emit, step, lambda: (zeros_as(updates), state.inner_opt_state))
+        changed, inner_state = cond(emit, step, lambda: (zeros_as(updates), state.inner_opt_state))
         return changed, MultiStepsState(
             jnp.where(emit, 0, jnp.where(skip, state.mini_step, safe_increment(state.mini_step))),
             jnp.where(emit, safe_increment(state.gradient_step), state.gradient_step),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradtx.core.base import GradientTransformation, member
 from gradtx.core.checks import NonNegativeInt, Positive, PositiveInt, Transformation
 from gradtx.core.leaves import all_finite, cast_like, is_inexact, select_tree
-from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.numerics import cond, safe_increment, zero_count
 from gradtx.core.values import factory
 from gradtx.tree.reductions import global_norm
 
@@ -71,7 +71,7 @@ def _attempt(
     def zeros() -> Any:
         return jax.tree.map(jnp.zeros_like, updates)
 
-    return jax.lax.cond(allowed, attempt, lambda: (zeros(), state, jnp.asarray(False)))
+    return cond(allowed, attempt, lambda: (zeros(), state, jnp.asarray(False)))
 
 
 @factory()
@@ -244,7 +244,7 @@ def apply_if_finite(inner: Transformation, max_consecutive_errors: NonNegativeIn
             changed, inner_state = tx.update(updates, state.inner_state, params, **extra_args)
             return cast_like(changed, updates), inner_state
 
-        changed, inner_state = jax.lax.cond(
+        changed, inner_state = cond(
             finite | (row > max_consecutive_errors), step, lambda: (jax.tree.map(jnp.zeros_like, updates), state.inner_state)
         )
         total = jnp.where(finite, state.total_notfinite, safe_increment(state.total_notfinite))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import NonNegative, PositiveInt, Rate, Transformation
 from gradtx.core.leaves import cast_like, map_leaves, require_params, widen, zeros_like
-from gradtx.core.numerics import guarded_ratio, safe_increment, zero_count
+from gradtx.core.numerics import cond, guarded_ratio, safe_increment, zero_count
 from gradtx.core.values import factory
 from gradtx.linalg.ascent import Exponent
 from gradtx.tree.reductions import norm, vdot
@@ -113,7 +113,7 @@ def looksam(
         def again() -> tuple[Any, Any]:
             return map_leaves(_minus, updates, state.direction, share=-norm(updates) * alpha), state.direction
 
-        gradient, direction = anew() if every_k == 1 else jax.lax.cond(state.count % every_k == 0, anew, again)
+        gradient, direction = anew() if every_k == 1 else cond(state.count % every_k == 0, anew, again)
         updates, inner_state = inner.update(gradient, state.inner_state, params, **extra_args)
         return updates, LooksamState(safe_increment(state.count), r, direction, inner_state)
 

@@ -1,5 +1,6 @@
 """Scalar arithmetic at the edges, against float64."""
 
+import sys
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from gradtx.core import numerics
-from gradtx.core.numerics import guarded_ratio, one_minus_power, root_sum_squares, safe_increment
+from gradtx.core.numerics import _all_at_once, guarded_ratio, one_minus_power, promote, root_sum_squares, safe_increment
 
 COUNTS = np.asarray([1, 2, 3, 10, 100, 1000, 10_000, 100_000, 1_000_000], np.int32)
 
@@ -116,6 +117,8 @@ def test_root_sum_squares_under_jit_and_vmap() -> None:
     np.testing.assert_allclose(jax.vmap(norm)(arrays), expected, rtol=1e-6)
     one = jax.jit(norm)
     np.testing.assert_allclose(jnp.stack([one(row) for row in arrays]), expected, rtol=1e-6)
+    constants = jax.jit(lambda: [norm(row) for row in np.asarray(rows, np.float32)])()  # which XLA folds
+    np.testing.assert_allclose(jnp.stack(constants), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +144,61 @@ def test_root_sum_squares_in_float64() -> None:
         out = root_sum_squares([jnp.asarray([3e200]), jnp.asarray([4.0], jnp.float32)])
         assert out.dtype == jnp.float64
         np.testing.assert_allclose(out, 3e200, rtol=1e-15)
+        for size in (1e-300, 1e-200, 1e-20, 1e307):
+            np.testing.assert_allclose(root_sum_squares([jnp.asarray([3 * size]), jnp.asarray([4j * size])]), 5 * size, rtol=1e-14)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-37, 1e-30, 1e-20, 1e-15, 1.0, 1e15, 1e20, 3e37])
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_the_norm_has_a_derivative_at_every_size(size: float, dtype: str) -> None:
+    """The unit vector along the array, 0 at zero, in both modes and at second order without a NaN."""
+    x = jnp.asarray([3.0, 4.0], dtype) * size
+    expected = np.asarray([0.6, 0.8] if size else [0.0, 0.0], dtype)
+
+    def norm(x: Any) -> Any:
+        return root_sum_squares([x[:1], x[1:]])
+
+    np.testing.assert_allclose(jax.grad(norm)(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jvp(norm, (x,), (jnp.ones_like(x),))[1], expected.real.sum(), rtol=1e-6)
+    if dtype == "float32" and 1e-15 <= size <= 1e15:
+        np.testing.assert_allclose(jax.hessian(norm)(x) * size, np.asarray([[0.128, -0.096], [-0.096, 0.072]]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_the_norm_is_branch_free_on_accelerators(platform: str) -> None:
+    lowered = jax.jit(lambda x: root_sum_squares([x, x])).trace(jnp.ones(3)).lower(lowering_platforms=(platform,))
+    assert "@_sums_of_squares(" in lowered.as_text()
+    assert "@_sum_of_squares(" not in lowered.as_text()  # the first look of CPUs, with its branch
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-37, 1e-30, 1e-15, 1.0, 1e15, 1e30, 1e37, INF, NAN])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64, jnp.bfloat16])
+def test_the_norm_of_accelerators(size: float, dtype: Any) -> None:
+    parts = [jnp.asarray([3 * size]).astype(dtype), jnp.asarray([4 * size, 0.0]).astype(dtype)]
+    expected = np.linalg.norm(np.concatenate([np.asarray(x).astype(np.complex128) for x in parts]))
+    wide = [promote(x) for x in parts]
+    np.testing.assert_allclose(jax.jit(_all_at_once)(wide), expected, rtol=1e-6)
+    np.testing.assert_allclose(root_sum_squares(parts), expected, rtol=1e-6)
+
+
+def test_tracing_the_norm_grows_linearly() -> None:
+    def calls(leaves: int) -> int:
+        parts, count = [jax.ShapeDtypeStruct((2,), jnp.float32)] * leaves, 0
+
+        def counted(*_: Any) -> None:
+            nonlocal count
+            count += 1
+
+        sys.setprofile(counted)
+        try:
+            jax.make_jaxpr(lambda *xs: root_sum_squares(list(xs)))(*parts)
+        finally:
+            sys.setprofile(None)
+        return count
+
+    calls(50)
+    few, some, many = calls(50), calls(100), calls(200)
+    assert many - some < 2.2 * (some - few)
 
 
 # Small ones -----------------------------------------------------------------------------------------------

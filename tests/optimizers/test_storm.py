@@ -211,3 +211,12 @@ def test_errors(make: Any) -> None:
         tx.update(params, state, params)
     with pytest.raises(ValueError, match=rf"{name}: needs the parameters; call tx.update\(updates, state, params\)"):
         tx.update(params, state, grad_fn=lambda p: p)
+
+
+def test_the_update_has_a_derivative_at_zero_gradients() -> None:
+    tx, params = gradtx.storm_plus(), jnp.ones(2)
+
+    def update(g: jax.Array) -> jax.Array:
+        return jnp.sum(tx.update(g, tx.init(params), params, grad_fn=lambda p: p)[0])
+
+    np.testing.assert_array_equal(jax.grad(update)(jnp.zeros(2)), [0.0, 0.0])

@@ -154,3 +154,19 @@ def test_the_sides_of_a_hypercube_are_positive(value: float) -> None:
 def test_complex_trees_have_no_order() -> None:
     with pytest.raises(TypeError, match=r"tree leaf `w` is an array of shape \(2,\) and dtype complex64, expected real numbers"):
         projections.non_negative()({"w": jnp.ones(2, jnp.complex64)})
+
+
+@pytest.mark.parametrize("size", [1e20, 1e30, 3e37])
+@pytest.mark.parametrize("radius", [1e-3, 1.0, 1e10])
+def test_far_points_come_onto_the_weighted_ball(size: float, radius: float) -> None:
+    """Eager and with weights and radius as constants of a program: XLA joins divisions, whose divisors' product overflows."""
+    x = {"a": size * jnp.asarray([3.0, -4.0, 1.0]), "b": size * jnp.asarray([2.0])}
+    for a in ([1.0, 1.0, 1.0], [1.0, 2.0, 3.0], [1.0, 1e3, 1e-3]):
+        weights = {"a": jnp.asarray(a), "b": jnp.asarray([1.0])}
+
+        def project(x: Any, weights: Any = weights) -> Any:
+            return projections.projection_l2_ball(x, radius, weights=weights)
+
+        direction = flat(weights) * flat(x)  # as multipliers grow, `x * w/(w + mu)` points along `w*x`
+        for y in (project(x), jax.jit(project)(x)):
+            np.testing.assert_allclose(flat(y) / radius, direction / np.linalg.norm(direction), rtol=1e-5)

@@ -1,0 +1,44 @@
+"""Tracing an update takes time in proportion to the number of leaves, for every row."""
+
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from cases import CASES
+
+SMALL, LARGE = (10, 30, 50), (20, 60, 100)
+"""The larger trees are traced where the smaller ones decide nothing, as for Muon, whose stacks of matrices are still filling."""
+
+
+def calls_to_trace(case: Any, leaves: int) -> int:
+    """Calls of Python and C functions while an update is traced on a tree of so many leaves of one shape."""
+    params = {f"{i:03}": {"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)} for i in range(leaves // 2)}
+    tx, count = case.make(), 0
+    state = jax.eval_shape(tx.init, params)
+
+    def update(updates: Any, state: Any, params: Any) -> Any:
+        return tx.update(updates, state, params, **case.extra_for(params))
+
+    def counted(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    sys.setprofile(counted)
+    try:
+        jax.eval_shape(update, params, state, params)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tracing_grows_linearly(name: str) -> None:
+    calls_to_trace(CASES[name], 4)  # what leaves of one shape share
+    assert any(grows_linearly(CASES[name], sizes) for sizes in (SMALL, LARGE))
+
+
+def grows_linearly(case: Any, sizes: tuple[int, int, int]) -> bool:
+    few, some, many = (calls_to_trace(case, size) for size in sizes)
+    return many - some < 1.25 * (some - few)
