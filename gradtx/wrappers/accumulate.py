@@ -13,6 +13,7 @@ from gradtx.core.checks import Domain, Flag, FloatDType, PositiveInt, Transforma
 from gradtx.core.leaves import all_finite, cast_like, map_leaves, widen
 from gradtx.core.numerics import common_dtype, cond, safe_increment, zero_count
 from gradtx.core.values import factory
+from gradtx.core.varying import scan
 
 
 def _is_count(value: Any) -> bool:
@@ -238,7 +239,7 @@ def microbatched(value_and_grad_fn: Callable[..., Any], microbatches: int, *, ha
             value, aux = out if has_aux else (out, None)
             return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, (value, grad)), aux
 
-        total, aux = jax.lax.scan(add, zeros, parts)
+        total, aux = scan(add, zeros, parts)
         value, grad = jax.tree.map(lambda x, s: (x / microbatches).astype(s.dtype), total, like)
         return ((value, aux) if has_aux else value), grad
 
