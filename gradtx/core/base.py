@@ -132,7 +132,8 @@ class Update(Declared):
             if not self.composite:
                 leaves.check_leaves("updates", updates)
             changed, after = _keeping_dtypes(self.function(updates, state, params, **extra_args), state)
-            leaves.check_returned(changed, updates, params)
+            if not self.call.factory.__gradtx_measures__:
+                leaves.check_returned(changed, updates, params)
             return changed, after
 
     def __reduce__(self) -> Any:

@@ -119,6 +119,7 @@ def factory(
     name: str | None = None,
     last: bool | Callable[[dict[str, Any]], bool] = False,
     gathers: bool | Callable[[dict[str, Any]], bool] = False,
+    measures: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def factory(
     function: Any = None,
@@ -129,6 +130,7 @@ def factory(
     name: str | None = None,
     last: bool | Callable[[dict[str, Any]], bool] = False,
     gathers: bool | Callable[[dict[str, Any]], bool] = False,
+    measures: bool = False,
 ) -> Any:
     """Declares a function that makes a transformation, a schedule or another function as a *factory*.
 
@@ -153,6 +155,7 @@ def factory(
       gathers: for factories whose transformation gathers updates over several calls and gives zeros between: what takes every call
         for a step (`ema_params`, `lookahead`) then refuses to stand around it. Or a function from the arguments to whether that is
         so.
+      measures: for factories whose transformation returns a measurement, of any tree and shapes, in the place of updates.
       show: makes the text for `repr` from the arguments, if it is not `name(argument=value, ...)`.
 
     Returns:
@@ -202,6 +205,7 @@ def factory(
         make.__gradtx_factory__ = True  # type: ignore[attr-defined]
         make.__gradtx_last__ = last  # type: ignore[attr-defined]
         make.__gradtx_gathers__ = gathers  # type: ignore[attr-defined]
+        make.__gradtx_measures__ = measures  # type: ignore[attr-defined]
         factories[factory_name(make)] = make
         return make
 
