@@ -108,6 +108,7 @@ class Update(Declared):
 
     def __init__(self, call: Call, function: Callable[..., Any], composite: bool, wants: frozenset[str]):
         self.call, self.function, self.composite, self.wants = call, function, composite, wants
+        self._measures = getattr(call.factory, "__gradtx_measures__", False)
         self._required = [name for name, required in _keyword_only(function).items() if required]
         state = inspect.signature(function).parameters.get("state")
         annotated = state is not None and isinstance(state.annotation, type) and state.annotation not in (Any, state.empty)
@@ -132,7 +133,7 @@ class Update(Declared):
             if not self.composite:
                 leaves.check_leaves("updates", updates)
             changed, after = _keeping_dtypes(self.function(updates, state, params, **extra_args), state)
-            if not self.call.factory.__gradtx_measures__:
+            if not self._measures:
                 leaves.check_returned(changed, updates, params)
             return changed, after
 
