@@ -118,6 +118,8 @@ def factory(
     show: Callable[[dict[str, Any]], str] | None = None,
     name: str | None = None,
     last: bool | Callable[[dict[str, Any]], bool] = False,
+    gathers: bool | Callable[[dict[str, Any]], bool] = False,
+    measures: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def factory(
     function: Any = None,
@@ -127,6 +129,8 @@ def factory(
     show: Callable[[dict[str, Any]], str] | None = None,
     name: str | None = None,
     last: bool | Callable[[dict[str, Any]], bool] = False,
+    gathers: bool | Callable[[dict[str, Any]], bool] = False,
+    measures: bool = False,
 ) -> Any:
     """Declares a function that makes a transformation, a schedule or another function as a *factory*.
 
@@ -148,6 +152,10 @@ def factory(
       last: for factories whose transformation counts on its updates being applied as they are, since its state holds points that
         follow from them (averages, slow weights): `chain` then refuses what comes after it. Or a function from the arguments to
         whether that is so.
+      gathers: for factories whose transformation gathers updates over several calls and gives zeros between: what takes every call
+        for a step (`ema_params`, `lookahead`) then refuses to stand around it. Or a function from the arguments to whether that is
+        so.
+      measures: for factories whose transformation returns a measurement, of any tree and shapes, in the place of updates.
       show: makes the text for `repr` from the arguments, if it is not `name(argument=value, ...)`.
 
     Returns:
@@ -196,6 +204,8 @@ def factory(
         make.init = make.update = _not_called(called)  # type: ignore[attr-defined]
         make.__gradtx_factory__ = True  # type: ignore[attr-defined]
         make.__gradtx_last__ = last  # type: ignore[attr-defined]
+        make.__gradtx_gathers__ = gathers  # type: ignore[attr-defined]
+        make.__gradtx_measures__ = measures  # type: ignore[attr-defined]
         factories[factory_name(make)] = make
         return make
 
