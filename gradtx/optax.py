@@ -28,7 +28,7 @@ from gradtx.core.checks import did_you_mean
 from gradtx.projections import __all__ as _of_projections
 from gradtx.tree import __all__ as _of_trees
 
-Places = Mapping[str, str]
+Places = dict[str, str]
 """Where gradtx has a name of Optax: the name, then module and attribute, joined by a dot."""
 
 
@@ -268,7 +268,10 @@ def hint(name: str) -> str:
     """
     if name.startswith("_"):
         return ""
-    example = next(_examples(name), None)
+    try:
+        example = next(_examples(name), None)
+    except (ImportError, AttributeError):  # an Optax that fails to import must not hide the error of whoever asked
+        return ""
     return f"{example}; gradtx.optax has all of Optax's names." if example else ""
 
 
