@@ -275,7 +275,7 @@ def test_an_optax_that_cannot_be_imported_says_why(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(ours, "import_module", broken)
     with pytest.raises(ModuleNotFoundError, match="absl"):
         _ = ours.huber_loss
-    with pytest.raises(AttributeError, match="module 'gradtx' has no attribute 'adamww'. Did you mean 'adamw'?"):
+    with pytest.raises(AttributeError, match=r"module 'gradtx' has no attribute 'adamww'\. Did you mean 'adamw'\?"):
         _ = gradtx.adamww
 
 
