@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from cases import CASES
-from projection_cases import NORMAL, SETS
+from projection_cases import NORMAL, SETS, A
 
 import gradtx
 from gradtx import projections
@@ -89,6 +90,7 @@ FUNCTIONS: dict[str, Callable[[float], Any]] = {
     "vdot": lambda k: t.vdot(point(k), X),
     "where": lambda k: t.where(k > 1.5, point(k), X),
     "zeros_like": lambda k: t.zeros_like(point(k)),
+    "projection_affine_set": lambda k: projections.projection_affine_set(point(k), A, np.array([k, -1.0])),
     "projection_box": lambda k: projections.projection_box(point(k), -k, k),
     "projection_halfspace": lambda k: projections.projection_halfspace(point(k), NORMAL, k),
     "projection_hypercube": lambda k: projections.projection_hypercube(point(k), k),
@@ -100,7 +102,9 @@ FUNCTIONS: dict[str, Callable[[float], Any]] = {
     "projection_l2_sphere": lambda k: projections.projection_l2_sphere(point(k), k),
     "projection_linf_ball": lambda k: projections.projection_linf_ball(point(k), k),
     "projection_linf_sphere": lambda k: projections.projection_linf_sphere(point(k), k),
+    "projection_non_negative": lambda k: projections.projection_non_negative(point(k)),
     "projection_simplex": lambda k: projections.projection_simplex(point(k), k),
+    "projection_vector": lambda k: projections.projection_vector(point(k), NORMAL),
 } | {f"set {name}": (lambda k, make=row.make: make()(point(k))) for name, row in SETS.items()}
 
 LOOK_UP = {

@@ -25,6 +25,12 @@ def common_dtype(*values: Any) -> Any:
         return jnp.result_type(*values)
 
 
+def stacked(numbers: list[Any]) -> jax.Array:
+    """Numbers side by side, in the dtype that they have in common."""
+    dtype = common_dtype(*numbers)
+    return jnp.stack([x.astype(dtype) for x in numbers])
+
+
 def is_tracer(x: Any) -> bool:
     """Whether `x` is a value under tracing, whose number is not known yet."""
     return isinstance(x, Tracer)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core.leaves import map_leaves
-from gradtx.core.numerics import abs_sq, as_data, common_dtype, promote, real_dtype, root_sum_squares
+from gradtx.core.numerics import abs_sq, as_data, common_dtype, promote, real_dtype, root_sum_squares, stacked
 from gradtx.core.varying import while_loop
 from gradtx.projections.boxes import shorten
 from gradtx.projections.inputs import check_weights, named, parts, positive
@@ -231,7 +231,7 @@ def projection_linf_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
         return tree
     leaves, treedef = jax.tree.flatten(jax.tree.map(promote, tree))
     tops = [jnp.max(jnp.abs(x)) if x.size else jnp.asarray(-1.0, real_dtype(x.dtype)) for x in leaves]
-    best = jnp.argmax(jnp.stack([top.astype(common_dtype(*tops)) for top in tops]))
+    best = jnp.argmax(stacked(tops))
     at = [jnp.where(best == k, _first(x, top), -1) for k, (x, top) in enumerate(zip(leaves, tops, strict=True))]
     return map_leaves(_push, tree, treedef.unflatten(at), scale=as_data(scale))
 

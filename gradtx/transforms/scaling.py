@@ -310,9 +310,9 @@ def scale_by_param_block_rms(min_scale: Positive = 1e-3) -> GradientTransformati
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx, params = gradtx.scale_by_param_block_rms(), jnp.array([2.0, -2.0])
-      >>> tx.update(jnp.array([1.0, 0.0]), tx.init(params), params)[0]
-      Array([2., 0.], dtype=float32)
+      >>> tx, params = gradtx.scale_by_param_block_rms(), jnp.array([2.0, -2.0, 2.0, 2.0])
+      >>> tx.update(jnp.array([1.0, 0.0, 0.0, 0.5]), tx.init(params), params)[0]
+      Array([2., 0., 0., 1.], dtype=float32)
 
     Source: Adafactor, Shazeer and Stern 2018, arXiv:1804.04235, section 8.
     """

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.leaves import is_inexact
-from gradtx.core.numerics import abs_sq, common_dtype, default_float, promote, root_sum_squares
+from gradtx.core.numerics import abs_sq, default_float, promote, root_sum_squares, stacked
 from gradtx.tree.align import aligned
 
 
@@ -161,4 +161,4 @@ def _total(parts: list[jax.Array]) -> jax.Array:
 
 def _extreme(reduction: Callable[[Any], jax.Array], leaves: list[Any], of_none: jax.Array) -> jax.Array:
     parts = [reduction(jnp.asarray(x)) for x in leaves if np.size(x)]
-    return reduction(jnp.stack([x.astype(common_dtype(*parts)) for x in parts])) if parts else of_none
+    return reduction(stacked(parts)) if parts else of_none
