@@ -17,7 +17,7 @@ from gradtx.core.numerics import one_minus_power, safe_increment, zero_count
 from gradtx.core.sharding import gathered, placed_like
 from gradtx.core.values import factory
 from gradtx.linalg.coefficients import newton_schulz_table
-from gradtx.linalg.msign import METHODS, make_plan, unit_vector
+from gradtx.linalg.msign import METHODS, make_recipe, unit_vector
 from gradtx.linalg.msign_many import msign_many
 from gradtx.linalg.newton_schulz import NORMALIZATIONS
 from gradtx.optimizers.adam import adamw
@@ -137,7 +137,7 @@ class _Direction:
         eps: Any = 0.0,
     ):
         self.numbers, self.distribute, self.eps = numbers, distribute, eps
-        self.plan_for = lambda n, m, leaf_dtype: make_plan(n, m, leaf_dtype, table, normalization, method, dtype, precision)
+        self.recipe = make_recipe(table, normalization, method, dtype, precision)
 
     def __call__(self, tree: Any, scale: Callable[[int, int], float] | None = None) -> Any:
         leaves, treedef = jax.tree.flatten(tree)
@@ -155,9 +155,9 @@ class _Direction:
         if not leaves:
             return []
         if self.distribute is not None:
-            return distributed_msign(leaves, numbers, self.plan_for, self.eps, self.distribute)
+            return distributed_msign(leaves, numbers, self.recipe, self.eps, self.distribute)
         matrices = [to_matrices(gathered(leaf), entry) for leaf, entry in zip(leaves, numbers, strict=True)]
-        signs = zip(msign_many(matrices, self.plan_for, self.eps), numbers, leaves, strict=True)
+        signs = zip(msign_many(matrices, self.recipe, self.eps), numbers, leaves, strict=True)
         return [placed_like(from_matrices(x, entry, leaf.shape), leaf) for x, entry, leaf in signs]
 
 
