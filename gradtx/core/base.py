@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -167,13 +167,30 @@ def last_of(arguments: Any) -> Any:
         call = getattr(arguments.update, "call", None)
         if call is None:
             return None
-        last, inside = getattr(call.factory, "__gradtx_last__", False), getattr(arguments.update.function, "inside", ())
-        return arguments if (last(call.arguments) if callable(last) else last) else last_of((call.arguments, inside))
+        return arguments if call.traits.last else last_of((call.arguments, getattr(arguments.update.function, "inside", ())))
     if isinstance(arguments, Mapping):
         arguments = arguments.values()
     elif not isinstance(arguments, (list, tuple)):
         return None
     return next((found for found in map(last_of, arguments) if found is not None), None)
+
+
+def observes(tx: Any) -> bool:
+    """Whether a transformation changes no updates: so its factory says, or it only holds such."""
+    if not isinstance(tx.update, Update):
+        return False
+    call = tx.update.call
+    inside = list(transformations_in(call.arguments)) if call.traits.transparent else []
+    return bool(call.traits.observes) or (bool(inside) and all(map(observes, inside)))
+
+
+def transformations_in(value: Any) -> Iterator[Any]:
+    """Those in a container of arguments."""
+    if checks.is_transformation(value):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from transformations_in(item)
 
 
 def check_not_last(name: str, argument: str, inner: Any) -> None:
@@ -201,7 +218,7 @@ def init_empty_state(params: Any) -> EmptyState:
     return EmptyState()
 
 
-@factory(composite=True)
+@factory(composite=True, observes=True, transparent=True)
 def identity() -> GradientTransformation:
     """Leaves updates as they are: `u`.
 
@@ -223,7 +240,7 @@ def identity() -> GradientTransformation:
     return GradientTransformation(init_empty_state, update)
 
 
-@factory(composite=True)
+@factory(composite=True, keeps_zero=True)
 def set_to_zero() -> GradientTransformation:
     """Sets updates to zero, of any dtype: the parameters stay where they are.
 

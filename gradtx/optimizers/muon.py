@@ -57,7 +57,7 @@ def _momentum(g: jax.Array, m: jax.Array, *, beta: Any, nesterov: bool) -> tuple
     return (g + beta * m if nesterov else m), m
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_msign(
     beta: Decay = 0.95,
     nesterov: Flag = True,
@@ -173,7 +173,7 @@ def _dual_norm(m: jax.Array, o: jax.Array) -> jax.Array:
     return jnp.sum(m.conj() * o) * o
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_muon(
     ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
     ns_steps: PositiveInt = 5,
@@ -263,7 +263,7 @@ def _muon_table(name: str, ns_coeffs: Any, ns_steps: int) -> Any:
     return newton_schulz_table(name, ns_coeffs, ns_steps if one_row or getattr(ns_coeffs, "ndim", 2) == 1 else None, "ns_coeffs")
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_shape(weight_dimension_numbers: Any = None, consistent_rms: NonNegative | None = None) -> GradientTransformation:
     """Multiplies each matrix by a factor of its shape: `sqrt(max(1, out/in)) * u`, or `consistent_rms * sqrt(max(in, out)) * u`.
 
@@ -303,7 +303,7 @@ def scale_by_shape(weight_dimension_numbers: Any = None, consistent_rms: NonNega
     return GradientTransformation(init_empty_state, update)
 
 
-@factory()
+@factory(keeps_zero=True)
 def muon(
     learning_rate: Rate,
     ns_coeffs: Any = (3.4445, -4.7750, 2.0315),

@@ -48,7 +48,7 @@ def _divide(total: jax.Array, *, by: Any) -> jax.Array:
     return total / by
 
 
-@factory()
+@factory(keeps_zero=True)
 def accumulate(
     inner: Transformation, every_k: CountOrSchedule, *, dtype: FloatDType = jnp.float32, skip_nonfinite: Flag = False
 ) -> GradientTransformation:
@@ -155,7 +155,7 @@ def _sum_since(g: jax.Array, total: jax.Array, *, first: Any, emit: Any) -> tupl
     return jnp.where(emit, total, 0), total
 
 
-@factory()
+@factory(keeps_zero=True)
 def apply_every(k: PositiveInt = 1) -> GradientTransformation:
     """Lets the *sum* of `k` updates through at every k-th step, and zero between; what stands before it moves at every step.
 
