@@ -6,15 +6,12 @@ from typing import Any
 import jax
 
 from gradtx.core import checks, leaves
-from gradtx.core.base import GradientTransformation, Update, last_of, member
+from gradtx.core.base import GradientTransformation, Update, last_of, member, observes
 from gradtx.core.checks import Transformation
 from gradtx.core.values import factory
 
-WATCHING = ("identity", "monitor", "snapshot")
-"""Factories whose transformations change no updates, so that they may come after any other."""
 
-
-@factory(composite=True)
+@factory(composite=True, transparent=True)
 def chain(*args: Transformation) -> GradientTransformation:
     """Applies transformations in turn: `tx_n(... tx_2(tx_1(g)))`.
 
@@ -56,7 +53,7 @@ def chain(*args: Transformation) -> GradientTransformation:
     return GradientTransformation(init, update)
 
 
-@factory(composite=True)
+@factory(composite=True, transparent=True)
 def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
     """`chain` with a name for each member, under which its state is found.
 
@@ -104,19 +101,15 @@ def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
 
 
 def _check_order(name: str, members: Sequence[Any]) -> None:
-    changing = [i for i, tx in enumerate(members) if _factory_name(tx) not in WATCHING]
+    changing = [i for i, tx in enumerate(members) if not observes(tx)]
     for i, tx in enumerate(members):
         if (found := last_of(tx)) is not None and any(j > i for j in changing):
             after = next(members[j] for j in changing if j > i)
+            called = found.update.call.factory.__name__ if isinstance(found.update, Update) else type(found).__name__
             raise ValueError(
-                f"{name}: argument {i} is {tx!r}, before {after!r}, but the updates of {_factory_name(found)} must be applied "
+                f"{name}: argument {i} is {tx!r}, before {after!r}, but the updates of {called} must be applied "
                 "as they are. Expected it last, with what changes updates inside it."
             )
-
-
-def _factory_name(tx: Any) -> str:
-    call = getattr(tx.update, "call", None)
-    return "" if call is None else call.factory.__name__
 
 
 def _updated(place: int | str, tx: Any, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> tuple[Any, Any]:

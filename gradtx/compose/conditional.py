@@ -27,7 +27,7 @@ class ConditionallyMaskState(NamedTuple):
     inner_state: Any
 
 
-@factory(composite=True)
+@factory(composite=True, keeps_zero=True)
 def conditionally_transform(
     inner: Transformation, should_transform_fn: Function, forward_extra_args: Flag = False
 ) -> GradientTransformation:
@@ -71,7 +71,7 @@ def conditionally_transform(
     return GradientTransformation(init, update)
 
 
-@factory(composite=True)
+@factory(composite=True, keeps_zero=True)
 def conditionally_mask(
     inner: Transformation, should_transform_fn: Function, forward_extra_args: Flag = False
 ) -> GradientTransformation:

@@ -18,7 +18,7 @@ class MaskedState(NamedTuple):
     inner_state: Any
 
 
-@factory(composite=True)
+@factory(composite=True, transparent=True)
 def masked(inner: Transformation, mask: Mask, *, mask_compatible_extra_args: Flag = False) -> GradientTransformation:
     """Applies a transformation where the mask is True; the other updates pass unchanged and have no state.
 
@@ -112,7 +112,7 @@ def merge(tree: Any, keep: list[bool], kept: list[Any]) -> Any:
     return treedef.unflatten([next(new) if own else leaf for leaf, own in zip(leaves, keep, strict=True)])
 
 
-@factory(composite=True)
+@factory(composite=True, transparent=True)
 def freeze(mask: Mask) -> GradientTransformation:
     """Sets updates to zero where the mask is True: those parameters stay. Put it last in a chain.
 

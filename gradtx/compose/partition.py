@@ -19,7 +19,7 @@ class PartitionState(NamedTuple):
     inner_states: Mapping[Hashable, Any]
 
 
-@factory(composite=True)
+@factory(composite=True, transparent=True)
 def partition(
     transforms: Mapping[Hashable, Any], param_labels: Any, *, mask_compatible_extra_args: Flag = False
 ) -> GradientTransformation:
@@ -87,7 +87,7 @@ multi_transform = partition
 """Another name for `partition`."""
 
 
-@factory(composite=True)
+@factory(composite=True, transparent=True)
 def selective_transform(optimizer: Transformation, *, freeze_mask: Mask) -> GradientTransformation:
     """Optimizes the parameters where `freeze_mask` is False; the others stay, without optimizer state.
 

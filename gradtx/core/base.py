@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -108,7 +108,6 @@ class Update(Declared):
 
     def __init__(self, call: Call, function: Callable[..., Any], composite: bool, wants: frozenset[str]):
         self.call, self.function, self.composite, self.wants = call, function, composite, wants
-        self._measures = getattr(call.factory, "__gradtx_measures__", False)
         self._required = [name for name, required in _keyword_only(function).items() if required]
         state = inspect.signature(function).parameters.get("state")
         annotated = state is not None and isinstance(state.annotation, type) and state.annotation not in (Any, state.empty)
@@ -133,7 +132,7 @@ class Update(Declared):
             if not self.composite:
                 leaves.check_leaves("updates", updates)
             changed, after = _keeping_dtypes(self.function(updates, state, params, **extra_args), state)
-            if not self._measures:
+            if not self.call.traits.measures:
                 leaves.check_returned(changed, updates, params)
             return changed, after
 
@@ -175,13 +174,31 @@ def _first(trait: str, arguments: Any) -> Any:
         if call is None:
             owner = getattr(arguments.update, "__self__", None)  # an object, such as MultiSteps, or its bound methods
             return owner if getattr(owner, trait, False) else _first(trait, getattr(owner, "inside", None))
-        has, inside = getattr(call.factory, f"__gradtx_{trait}__", False), getattr(arguments.update.function, "inside", ())
-        return arguments if (has(call.arguments) if callable(has) else has) else _first(trait, (call.arguments, inside))
+        inside = getattr(arguments.update.function, "inside", ())
+        return arguments if getattr(call.traits, trait) else _first(trait, (call.arguments, inside))
     if isinstance(arguments, Mapping):
         arguments = arguments.values()
     elif not isinstance(arguments, (list, tuple)):
         return None
     return next((found for one in arguments if (found := _first(trait, one)) is not None), None)
+
+
+def observes(tx: Any) -> bool:
+    """Whether a transformation changes no updates: so its factory says, or it only holds such."""
+    if not isinstance(tx.update, Update):
+        return False
+    call = tx.update.call
+    inside = list(transformations_in(call.arguments)) if call.traits.transparent else []
+    return bool(call.traits.observes) or (bool(inside) and all(map(observes, inside)))
+
+
+def transformations_in(value: Any) -> Iterator[Any]:
+    """Those in a container of arguments."""
+    if checks.is_transformation(value):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from transformations_in(item)
 
 
 def check_not_last(name: str, argument: str, inner: Any) -> None:
@@ -218,7 +235,7 @@ def init_empty_state(params: Any) -> EmptyState:
     return EmptyState()
 
 
-@factory(composite=True)
+@factory(composite=True, observes=True, transparent=True)
 def identity() -> GradientTransformation:
     """Leaves updates as they are: `u`.
 
@@ -240,7 +257,7 @@ def identity() -> GradientTransformation:
     return GradientTransformation(init_empty_state, update)
 
 
-@factory(composite=True)
+@factory(composite=True, keeps_zero=True)
 def set_to_zero() -> GradientTransformation:
     """Sets updates to zero, of any dtype: the parameters stay where they are.
 

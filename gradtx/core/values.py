@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from gradtx.core import checks
+from gradtx.core.traits import NO_TRAITS, Trait, Traits
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,10 +38,17 @@ def record(cls: type[R]) -> type[R]:
 class Call:
     """A factory and the arguments it was called with, defaults filled in."""
 
-    __slots__ = ("_hash", "_key", "arguments", "factory", "show")
+    __slots__ = ("_hash", "_key", "arguments", "factory", "show", "traits")
 
-    def __init__(self, factory: Callable[..., Any], arguments: dict[str, Any], show: Callable[[dict[str, Any]], str] | None = None):
+    def __init__(
+        self,
+        factory: Callable[..., Any],
+        arguments: dict[str, Any],
+        show: Callable[[dict[str, Any]], str] | None = None,
+        traits: Traits = NO_TRAITS,
+    ):
         self.factory = factory
+        self.traits = traits
         self.arguments = arguments
         self.show = show
         try:
@@ -117,9 +125,12 @@ def factory(
     composite: bool = False,
     show: Callable[[dict[str, Any]], str] | None = None,
     name: str | None = None,
-    last: bool | Callable[[dict[str, Any]], bool] = False,
-    gathers: bool | Callable[[dict[str, Any]], bool] = False,
-    measures: bool = False,
+    last: Trait = False,
+    observes: Trait = False,
+    keeps_zero: Trait = False,
+    transparent: Trait = False,
+    gathers: Trait = False,
+    measures: Trait = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def factory(
     function: Any = None,
@@ -128,9 +139,12 @@ def factory(
     composite: bool = False,
     show: Callable[[dict[str, Any]], str] | None = None,
     name: str | None = None,
-    last: bool | Callable[[dict[str, Any]], bool] = False,
-    gathers: bool | Callable[[dict[str, Any]], bool] = False,
-    measures: bool = False,
+    last: Trait = False,
+    observes: Trait = False,
+    keeps_zero: Trait = False,
+    transparent: Trait = False,
+    gathers: Trait = False,
+    measures: Trait = False,
 ) -> Any:
     """Declares a function that makes a transformation, a schedule or another function as a *factory*.
 
@@ -149,13 +163,8 @@ def factory(
       composite: for factories whose transformation only hands leaves on to others (`chain`, `masked`): its
         own leaves are not checked.
       name: what errors and configs call it, if not the function's name.
-      last: for factories whose transformation counts on its updates being applied as they are, since its state holds points that
-        follow from them (averages, slow weights): `chain` then refuses what comes after it. Or a function from the arguments to
-        whether that is so.
-      gathers: for factories whose transformation gathers updates over several calls and gives zeros between: what takes every call
-        for a step (`ema_params`, `lookahead`) then refuses to stand around it. Or a function from the arguments to whether that is
-        so.
-      measures: for factories whose transformation returns a measurement, of any tree and shapes, in the place of updates.
+      last, observes, keeps_zero, transparent, gathers, measures: what its transformations are, as `gradtx.core.traits.Traits` says;
+        each may be a function from the arguments to whether that is so.
       show: makes the text for `repr` from the arguments, if it is not `name(argument=value, ...)`.
 
     Returns:
@@ -185,6 +194,7 @@ def factory(
         called = name or function.__name__
         signature = inspect.signature(function)
         domains = _domains(function)
+        traits = Traits(last, observes, keeps_zero, transparent, gathers, measures)
 
         @functools.wraps(function)
         def make(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -196,16 +206,13 @@ def factory(
                     arguments[argument] = domain.canonical(arguments[argument])
             bound.arguments.update(arguments)
             value = function(*bound.args, **bound.kwargs)
-            call = Call(make, arguments, show)
+            call = Call(make, arguments, show, traits.of(arguments))
             return typing.cast(R, _declared(called, value, call, composite))
 
         make.__name__ = called
         make.__signature__ = _plain(signature)  # type: ignore[attr-defined]
         make.init = make.update = _not_called(called)  # type: ignore[attr-defined]
         make.__gradtx_factory__ = True  # type: ignore[attr-defined]
-        make.__gradtx_last__ = last  # type: ignore[attr-defined]
-        make.__gradtx_gathers__ = gathers  # type: ignore[attr-defined]
-        make.__gradtx_measures__ = measures  # type: ignore[attr-defined]
         factories[factory_name(make)] = make
         return make
 

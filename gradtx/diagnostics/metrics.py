@@ -80,7 +80,7 @@ class MonitorState(NamedTuple):
         return {name: value for name, value in self.measurements.items() if hasattr(value, "dtype") and jnp.ndim(value) == 0}
 
 
-@factory(composite=True)
+@factory(composite=True, observes=True)
 def monitor(measures: Mapping[str, Any]) -> GradientTransformation:
     """Leaves updates as they are and records measurements of them in its state: `state.measurements[name] = f(u)`.
 
@@ -151,7 +151,7 @@ class SnapshotState(NamedTuple):
         return {name: value for name, value in self.measurement.items() if hasattr(value, "dtype") and jnp.ndim(value) == 0}
 
 
-@factory(composite=True)
+@factory(composite=True, observes=True)
 def snapshot(measure_name: str, measure: Function) -> GradientTransformation:
     """Leaves updates as they are and records one measurement of them in its state: `state.measurement[measure_name] = f(u)`.
 

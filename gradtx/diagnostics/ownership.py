@@ -1,7 +1,7 @@
 """Which transformations touch which parameters, and which parameter each array of a state belongs to."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,34 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.compose.labels import spread, spread_mask
-from gradtx.core import checks
-from gradtx.core.base import Update
+from gradtx.compose.partition import partition
+from gradtx.core.base import Update, set_to_zero, transformations_in
 from gradtx.core.leaves import is_inexact, is_masked
 from gradtx.core.paths import leaves_by_path
+from gradtx.core.values import Call
 from gradtx.core.watch import Seen
-
-CONTAINERS = {"chain", "named_chain", "masked", "partition", "selective_transform", "freeze", "identity"}
-"""Factories that only hand parameters on: what is inside them is shown in their place."""
-KEEPING_ZERO = {
-    "scale",
-    "scale_by_adam",
-    "scale_by_learning_rate",
-    "scale_by_rms",
-    "scale_by_schedule",
-    "trace",
-    "ema",
-    "clip",
-    "clip_by_global_norm",
-}
-"""Factories, among those that may follow a freeze, that make a zero update of zero gradients."""
 
 
 class Node(NamedTuple):
     """A transformation whose `init` was called. Parameters are numbered in the order of the whole tree.
 
     Attributes:
-      name: of its factory.
-      arguments: those it was made with.
+      call: its factory and arguments.
       params: what its `init` got.
       slots: the numbers of those, None where one is masked out.
       got: the same without None.
@@ -45,8 +30,7 @@ class Node(NamedTuple):
       inside: the transformations whose `init` it called.
     """
 
-    name: str
-    arguments: Mapping[str, Any]
+    call: Call
     params: Any
     slots: list[int | None]
     got: frozenset[int]
@@ -54,40 +38,46 @@ class Node(NamedTuple):
     preset: bool
     inside: "list[Node]"
 
+    @property
+    def name(self) -> str:
+        """That of its factory."""
+        return self.call.factory.__name__
+
     def texts(self, place: int) -> list[str]:
         """What touches a parameter, in order: names, each with what it is made of."""
         inner = [text for node in self.inside for text in node.texts(place)]
-        if self.name in CONTAINERS:
+        if self.call.traits.transparent:
             return inner
         if inner:
             return [f"{self.name}({', '.join(inner)})"]
         return [self.name] if place in self.touched else []
 
-    def rules(self, place: int) -> list[str]:
-        """The names among them that a preset is made of; others than presets stand before what is inside them."""
-        inner = [name for node in self.inside for name in node.rules(place)]
-        if not inner:
-            return self.texts(place)
-        return inner if self.preset or self.name in CONTAINERS else [self.name, *inner]
+    def rules(self, place: int) -> list[Call]:
+        """The calls that a preset is made of; those of others than presets stand before what is inside them."""
+        inner = [call for node in self.inside for call in node.rules(place)]
+        if self.call.traits.transparent or (inner and self.preset):
+            return inner
+        return [self.call, *inner] if inner or place in self.touched else []
 
     def idle(self) -> Iterator[str]:
         """Labels and masks inside that no parameter has."""
-        if self.name == "partition":
-            labels = spread("param_labels", self.arguments["param_labels"], self.params)
-            for label in self.arguments["transforms"]:
+        arguments = self.call.arguments
+        if self.call.factory is partition:
+            labels = spread("param_labels", arguments["param_labels"], self.params)
+            for label in arguments["transforms"]:
                 if label not in labels:
                     yield f"partition: no parameter has the label {label!r}."
-        elif not self.inside and not self.touched and self.arguments.get("mask") is not None:
+        elif not self.inside and not self.touched and arguments.get("mask") is not None:
             yield f"{self.name}: its mask is True for no parameter."
         for node in self.inside:
             if node.got:
                 yield from node.idle()
-            elif self.name in CONTAINERS and self.name != "partition":
+            elif self.call.traits.transparent and self.call.factory is not partition:
                 yield f"{self.name}: {node.name} touches no parameter."
 
     def foreign(self) -> Iterator[str]:
         """Transformations that no factory declared, among the arguments."""
-        for tx in _transformations(list(self.arguments.values())):
+        for tx in transformations_in(self.call.arguments):
             if (name := foreign_name(tx)) is not None:
                 yield f"{self.name} has {name} in it, which no factory declared: which parameters it touches is not known."
         for node in self.inside:
@@ -108,7 +98,7 @@ def nodes(seen: list[Seen], params: Any) -> list[Node]:
             got = outer
         inside = [node(inner, got) for inner in one.inside]
         preset = type(one.state) is tuple
-        new = Node(one.call.factory.__name__, one.call.arguments, one.params, slots, got, frozenset(), preset, inside)
+        new = Node(one.call, one.params, slots, got, frozenset(), preset, inside)
         return new._replace(touched=_touched(new, one.state))
 
     return [node(one, frozenset(numbers.values())) for one in seen]
@@ -118,7 +108,7 @@ def _touched(node: Node, state: Any) -> frozenset[int]:
     if node.inside:  # what a wrapper does not hand on, or has state for
         handed = frozenset[int]().union(*(inner.got for inner in node.inside))
         return (node.got - handed) | {place for place in owners(state, None, [node]) if place is not None}
-    mask = node.arguments.get("mask")
+    mask = node.call.arguments.get("mask")
     if mask is None:
         return node.got
     places = [place for place in node.slots if place is not None]
@@ -154,9 +144,14 @@ def owners(state: Any, params: Any, roots: list[Node]) -> list[int | None]:
     return found
 
 
-def is_frozen(rules: Sequence[str]) -> bool:
-    """Whether `set_to_zero` is among what touches a parameter, and nothing that follows can add to its update."""
-    return "set_to_zero" in rules and KEEPING_ZERO.issuperset(rules[len(rules) - rules[::-1].index("set_to_zero") :])
+def is_frozen(rules: Sequence[Call]) -> bool:
+    """Whether `set_to_zero` is among what touches a parameter, and all that follows keeps zero."""
+    for call in reversed(rules):
+        if call.factory is set_to_zero:
+            return True
+        if not (call.traits.keeps_zero or call.traits.observes):
+            return False
+    return False
 
 
 def foreign_name(tx: Any) -> str | None:
@@ -180,17 +175,6 @@ def _skeleton(tree: Any) -> Any:
 def _like(part: Any, param: Any) -> bool:
     shape = np.shape(param)
     return is_inexact(part) and np.shape(part)[len(np.shape(part)) - len(shape) :] == shape
-
-
-def _transformations(value: Any) -> Iterator[Any]:
-    """Those in a container of arguments."""
-    if checks.is_transformation(value):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _transformations(list(value.values()))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _transformations(item)
 
 
 def nbytes(array: Any) -> int:

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ import numpy as np
 
 from gradtx.core.checks import did_you_mean, kind
 from gradtx.core.numerics import common_dtype, promote
-from gradtx.linalg.coefficients import newton_schulz_table
+from gradtx.core.platforms import on_platform
+from gradtx.linalg.coefficients import Table, newton_schulz_table
 from gradtx.linalg.newton_schulz import (
     NORMALIZATIONS,
     Plan,
@@ -106,19 +107,37 @@ def msign(
     shape = tuple(x.shape[i] for i in order)
     n, m = (math.prod(x.shape[i] for i in side) for side in (rows, columns))
     matrices = x.transpose(order).reshape(*(x.shape[i] for i in batch), n, m)
-    plan = make_plan(n, m, x.dtype, table, normalization, method, dtype, precision)
-    result = apply_plan(matrices, plan, eps)
+    result = apply_recipe(matrices, make_recipe(table, normalization, method, dtype, precision), eps)
     return result.reshape(shape).transpose(tuple(int(i) for i in np.argsort(order)))
 
 
-def make_plan(n: int, m: int, x_dtype: Any, table: Any, normalization: str, method: str, dtype: Any, precision: Any) -> Plan | None:
-    """The plan for `n x m` matrices; None is the singular value decomposition."""
-    if method == "svd":
-        return None
-    dtype = None if dtype is None else jnp.dtype(dtype).name
-    bits = significand_bits(dtype or common_dtype(x_dtype, jnp.float32), precision, jax.default_backend())
-    segments = segments_for(method, len(table), min(n, m), max(n, m), bits)
-    return Plan(table, segments, normalization, dtype, precision)
+class Recipe(NamedTuple):
+    """What is known of a matrix sign before shapes are, and the platform: the arguments of `msign`, `dtype` by its name."""
+
+    table: Table
+    normalization: str
+    method: str
+    dtype: str | None
+    precision: Any
+
+    def plan(self, n: int, m: int, x_dtype: Any, platform: str) -> Plan | None:
+        """The plan for `n x m` matrices on a platform; None is the singular value decomposition."""
+        if self.method == "svd":
+            return None
+        bits = significand_bits(self.dtype or common_dtype(x_dtype, jnp.float32), self.precision, platform)
+        segments = segments_for(self.method, len(self.table), min(n, m), max(n, m), bits)
+        return Plan(self.table, segments, self.normalization, self.dtype, self.precision, platform == "cpu")
+
+
+def make_recipe(table: Table, normalization: str, method: str, dtype: Any, precision: Any) -> Recipe:
+    """A recipe, from a dtype in any form."""
+    return Recipe(table, normalization, method, None if dtype is None else jnp.dtype(dtype).name, precision)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def apply_recipe(x: jax.Array, recipe: Recipe, eps: Any = 0.0) -> jax.Array:
+    """The matrix signs of `(..., n, m)` as the platform runs them fastest."""
+    return on_platform(lambda platform, x: apply_plan(x, recipe.plan(*x.shape[-2:], x.dtype, platform), eps), x)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -1,15 +1,16 @@
-"""`msign` of many matrices at once, as the backend runs them fastest."""
+"""`msign` of many matrices at once, as the platform runs them fastest."""
 
 import collections
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.numerics import promote
-from gradtx.linalg.msign import apply_plan
-from gradtx.linalg.newton_schulz import Plan
+from gradtx.core.numerics import is_tracer, promote
+from gradtx.core.platforms import on_platform
+from gradtx.linalg.msign import Recipe, apply_plan
 
 STACK_ELEMENTS = 2**27
 """Most elements in one stack on GPU or TPU (0.5 GiB in float32): its Gram matrices and intermediates take a few times that."""
@@ -17,10 +18,10 @@ STACK_ELEMENTS = 2**27
 LOOP_FROM = 24
 """On CPU, from how many matrices of one shape on a compiled loop replaces them: compiling each costs more than copying."""
 
-PlanFor = Callable[[int, int, Any], Plan | None]
+Run = Callable[[jax.Array], jax.Array]
 
 
-def msign_many(stacks: Sequence[jax.Array], plan_for: PlanFor, eps: Any = 0.0) -> list[jax.Array]:
+def msign_many(stacks: Sequence[jax.Array], recipe: Recipe, eps: Any = 0.0) -> list[jax.Array]:
     """`msign` of each stack `(batch, n, m)`.
 
     On CPU a product of two single matrices is the fastest, so matrices run one by one. On GPU and TPU small products leave the
@@ -28,27 +29,36 @@ def msign_many(stacks: Sequence[jax.Array], plan_for: PlanFor, eps: Any = 0.0) -
 
     Args:
       stacks: arrays of three axes, each a batch of matrices.
-      plan_for: gives the plan for matrices of `n` rows, `m >= n` columns and a dtype.
+      recipe: how.
       eps: added to the norms, as in `msign`.
     """
-    if jax.default_backend() == "cpu":
-        return _one_by_one(stacks, plan_for, eps)
-    return _stacked(stacks, plan_for, eps)
+    return (_many_traced if any(map(is_tracer, stacks)) else _many)(list(stacks), recipe, eps)
 
 
-def _one_by_one(stacks: Sequence[jax.Array], plan_for: PlanFor, eps: Any = 0.0) -> list[jax.Array]:
+def _many(stacks: list[jax.Array], recipe: Recipe, eps: Any) -> list[jax.Array]:
+    def on(platform: str, stacks: list[jax.Array]) -> list[jax.Array]:
+        run = functools.partial(_run, recipe=recipe, platform=platform, eps=eps)
+        return (_one_by_one if platform == "cpu" else _stacked)(stacks, run)
+
+    return on_platform(on, stacks)
+
+
+_many_traced = jax.jit(_many, static_argnums=1)  # so that eager calls under a transformation, such as `vmap`, compile once
+
+
+def _one_by_one(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
     times = collections.Counter((x.shape, x.dtype) for x in stacks)
     many = {key for key, count in times.items() if count >= LOOP_FROM}
     results: list[Any] = [None] * len(stacks)
     for shape, dtype in sorted(many, key=str):
         members = [i for i, x in enumerate(stacks) if (x.shape, x.dtype) == (shape, dtype)]
         apart = jax.lax.optimization_barrier([stacks[i] for i in members])  # else what made them is compiled into one large loop
-        together = _run(jnp.concatenate(apart), plan_for, eps)
+        together = run(jnp.concatenate(apart))
         for i, part in zip(members, _parts(together, len(members)), strict=True):
             results[i] = part
     for i, x in enumerate(stacks):
         if results[i] is None:
-            results[i] = _run(x[0], plan_for, eps)[None] if x.shape[0] == 1 else _run(x, plan_for, eps)
+            results[i] = run(x[0])[None] if x.shape[0] == 1 else run(x)
     return results
 
 
@@ -67,7 +77,7 @@ def _parts(stack: jax.Array, count: int) -> list[jax.Array]:
     return [jax.lax.dynamic_slice_in_dim(stack, place, size) for place in places]
 
 
-def _stacked(stacks: Sequence[jax.Array], plan_for: PlanFor, eps: Any = 0.0) -> list[jax.Array]:
+def _stacked(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
     groups: dict[Any, list[int]] = collections.defaultdict(list)
     for i, x in enumerate(stacks):
         groups[tuple(sorted(x.shape[1:])), x.dtype].append(i)
@@ -75,7 +85,7 @@ def _stacked(stacks: Sequence[jax.Array], plan_for: PlanFor, eps: Any = 0.0) -> 
     for members in groups.values():
         for part in _bounded(members, stacks):
             wide = [stacks[i] if stacks[i].shape[1] <= stacks[i].shape[2] else stacks[i].swapaxes(1, 2) for i in part]
-            together = _run(jnp.concatenate(wide), plan_for, eps)
+            together = run(jnp.concatenate(wide))
             start = 0
             for i, x in zip(part, wide, strict=True):
                 y = together[start : start + x.shape[0]]
@@ -97,6 +107,5 @@ def _bounded(members: list[int], stacks: Sequence[jax.Array]) -> list[list[int]]
     return runs
 
 
-def _run(x: jax.Array, plan_for: PlanFor, eps: Any = 0.0) -> jax.Array:
-    n, m = sorted(x.shape[-2:])
-    return apply_plan(x, plan_for(n, m, promote(x).dtype), eps) if x.size else x
+def _run(x: jax.Array, recipe: Recipe, platform: str, eps: Any) -> jax.Array:
+    return apply_plan(x, recipe.plan(*x.shape[-2:], promote(x).dtype, platform), eps) if x.size else x

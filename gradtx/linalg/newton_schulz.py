@@ -22,6 +22,8 @@ class Plan(NamedTuple):
       normalization: what a matrix is divided by first, one of `NORMALIZATIONS`.
       dtype: name of the dtype in which products take their factors, or None for the matrix's own.
       precision: of products, as `jax.lax.dot` takes it.
+      apart: whether the matrices of a stack run one after another, as on CPUs: there products of single matrices use all cores,
+        batched ones do not.
     """
 
     table: Table
@@ -29,6 +31,7 @@ class Plan(NamedTuple):
     normalization: str = "schatten8"
     dtype: str | None = None
     precision: Any = None
+    apart: bool = False
 
 
 def significand_bits(dtype: Any, precision: Any, platform: str) -> int:
@@ -81,7 +84,7 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Any = 0.0, over: tuple[str, ...
     ones, single rows) are exact: their rows are divided by their norms. `eps` is added to the norm, where the largest entry is
     about 1. Where devices hold parts of the columns, `over` names the mesh axes to sum `R` over.
     """
-    if jax.default_backend() == "cpu" and x.ndim > 2 and not over:  # products of single matrices use all cores, batched ones do not
+    if plan.apart and x.ndim > 2 and not over:
         single = functools.partial(newton_schulz, plan=plan, eps=eps)
         return jax.lax.map(single, x.reshape(-1, *x.shape[-2:])).reshape(x.shape)
     dtype, real = x.dtype, jnp.finfo(x.dtype).dtype

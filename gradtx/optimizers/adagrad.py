@@ -25,7 +25,7 @@ def _rss(g: jax.Array, s: jax.Array, *, eps: Any) -> tuple[jax.Array, jax.Array]
     return jnp.where(s == 0, 0, guarded_ratio(g, jnp.sqrt(s + eps), eps)), s
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7) -> GradientTransformation:
     """Divides by the root of the sum of squares: `g / sqrt(s + eps)`, `s = s + |g|^2`; 0 while `s` is 0.
 
@@ -100,7 +100,7 @@ def _over(g: jax.Array, *, norm: Any) -> jax.Array:
     return jnp.where(norm == 0, 0, g / jnp.where(norm == 0, 1, norm))
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_adagrad_norm(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7) -> GradientTransformation:
     """Divides all by one number: `g / sqrt(b^2 + eps)`, `b^2 = b^2 + |g|^2`, with the norm of the whole tree; 0 while `b` is 0.
 

@@ -40,7 +40,7 @@ def _nadam(
     return guarded_ratio(m_hat, jnp.sqrt(v / c2 + eps_root) + eps, eps), m, v
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_adam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,

@@ -22,7 +22,7 @@ def _adamax(g: jax.Array, m: jax.Array, v: jax.Array, *, b1: Any, b2: Any, eps: 
     return guarded_ratio(m / c1, v, eps), m, v
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8) -> GradientTransformation:
     """AdaMax's direction: `m / (1 - b1^t) / v`, with `m = b1*m + (1-b1)*g` and `v = max(b2*v, |g| + eps)`.
 

@@ -32,7 +32,7 @@ def _amsgrad(
     return guarded_ratio(m / c1, jnp.sqrt(v_max + eps_root) + eps, eps), m, v, v_max
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_amsgrad(
     b1: Decay = 0.9,
     b2: Decay = 0.999,

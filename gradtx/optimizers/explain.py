@@ -11,6 +11,7 @@ from gradtx.core import checks
 from gradtx.core.base import Update
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.values import Declared
+from gradtx.optimizers.muon import muon
 
 
 def explain(tx: Any, params: Any) -> str:
@@ -61,7 +62,7 @@ def _muons(value: Any) -> list[Mapping[str, Any]]:
     """The arguments of every `muon` inside a transformation or a container of them."""
     if checks.is_transformation(value) and isinstance(value.update, Update):
         call = value.update.call
-        return [call.arguments] if call.factory.__name__ == "muon" else _muons(call.arguments)
+        return [call.arguments] if call.factory is muon else _muons(call.arguments)
     if isinstance(value, Mapping):
         value = list(value.values())
     return [m for item in value for m in _muons(item)] if isinstance(value, (list, tuple)) else []

@@ -74,7 +74,7 @@ def first_scale(updates: Any, dtype: Any) -> jax.Array:
     return 1 / jnp.maximum(length, 1)
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: Flag = True) -> GradientTransformation:
     """Multiplies gradients by an estimate `P` of the inverse Hessian, from the last steps: `P @ g`.
 

@@ -34,7 +34,7 @@ def _lion(g: jax.Array, m: jax.Array, *, b1: Any, b2: Any, mode: str, smooth_bet
     return jnp.sign(c), m
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_lion(
     b1: Decay = 0.9,
     b2: Decay = 0.99,

@@ -17,7 +17,7 @@ from gradtx.core.numerics import one_minus_power, safe_increment, zero_count
 from gradtx.core.sharding import gathered, placed_like
 from gradtx.core.values import factory
 from gradtx.linalg.coefficients import newton_schulz_table
-from gradtx.linalg.msign import METHODS, make_plan, unit_vector
+from gradtx.linalg.msign import METHODS, make_recipe, unit_vector
 from gradtx.linalg.msign_many import msign_many
 from gradtx.linalg.newton_schulz import NORMALIZATIONS
 from gradtx.optimizers.adam import adamw
@@ -57,7 +57,7 @@ def _momentum(g: jax.Array, m: jax.Array, *, beta: Any, nesterov: bool) -> tuple
     return (g + beta * m if nesterov else m), m
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_msign(
     beta: Decay = 0.95,
     nesterov: Flag = True,
@@ -137,7 +137,7 @@ class _Direction:
         eps: Any = 0.0,
     ):
         self.numbers, self.distribute, self.eps = numbers, distribute, eps
-        self.plan_for = lambda n, m, leaf_dtype: make_plan(n, m, leaf_dtype, table, normalization, method, dtype, precision)
+        self.recipe = make_recipe(table, normalization, method, dtype, precision)
 
     def __call__(self, tree: Any, scale: Callable[[int, int], float] | None = None) -> Any:
         leaves, treedef = jax.tree.flatten(tree)
@@ -155,9 +155,9 @@ class _Direction:
         if not leaves:
             return []
         if self.distribute is not None:
-            return distributed_msign(leaves, numbers, self.plan_for, self.eps, self.distribute)
+            return distributed_msign(leaves, numbers, self.recipe, self.eps, self.distribute)
         matrices = [to_matrices(gathered(leaf), entry) for leaf, entry in zip(leaves, numbers, strict=True)]
-        signs = zip(msign_many(matrices, self.plan_for, self.eps), numbers, leaves, strict=True)
+        signs = zip(msign_many(matrices, self.recipe, self.eps), numbers, leaves, strict=True)
         return [placed_like(from_matrices(x, entry, leaf.shape), leaf) for x, entry, leaf in signs]
 
 
@@ -173,7 +173,7 @@ def _dual_norm(m: jax.Array, o: jax.Array) -> jax.Array:
     return jnp.sum(m.conj() * o) * o
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_muon(
     ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
     ns_steps: PositiveInt = 5,
@@ -263,7 +263,7 @@ def _muon_table(name: str, ns_coeffs: Any, ns_steps: int) -> Any:
     return newton_schulz_table(name, ns_coeffs, ns_steps if one_row or getattr(ns_coeffs, "ndim", 2) == 1 else None, "ns_coeffs")
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_shape(weight_dimension_numbers: Any = None, consistent_rms: NonNegative | None = None) -> GradientTransformation:
     """Multiplies each matrix by a factor of its shape: `sqrt(max(1, out/in)) * u`, or `consistent_rms * sqrt(max(in, out)) * u`.
 
@@ -303,7 +303,7 @@ def scale_by_shape(weight_dimension_numbers: Any = None, consistent_rms: NonNega
     return GradientTransformation(init_empty_state, update)
 
 
-@factory()
+@factory(keeps_zero=True)
 def muon(
     learning_rate: Rate,
     ns_coeffs: Any = (3.4445, -4.7750, 2.0315),

@@ -20,7 +20,7 @@ class ScaleByNormuonState(NamedTuple):
     nu: Any
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_normuon(beta2: Decay = 0.95, eps: NonNegative = 1e-8, weight_dimension_numbers: Any = None) -> GradientTransformation:
     """Updates of one size for all output neurons: `O / (sqrt(v) + eps)`, `v = beta2*v + (1-beta2) * mean_in(O^2)`, as long as `O`.
 

@@ -42,7 +42,11 @@ def _novograd(
     return m, m, v
 
 
-@factory()
+def _decays(weight_decay: Any) -> bool:
+    return not isinstance(weight_decay, (int, float)) or weight_decay > 0
+
+
+@factory(keeps_zero=lambda arguments: not _decays(arguments["weight_decay"]))
 def scale_by_novograd(
     b1: Decay = 0.9,
     b2: Decay = 0.25,
@@ -83,7 +87,7 @@ def scale_by_novograd(
 
     **Differs:** Optax needs `params` without a weight decay too, takes no schedule for it, and divides float16 zeros by zero.
     """
-    decays = not isinstance(weight_decay, (int, float)) or weight_decay > 0
+    decays = _decays(weight_decay)
 
     def init(params: Any) -> ScaleByNovogradState:
         nu = jax.tree.map(lambda p: jnp.zeros((), real_dtype(compute_dtype(jnp.result_type(p)))), params)

@@ -83,7 +83,7 @@ def _radam(
     return guarded_ratio(r * m_hat, jnp.where(tractable, jnp.sqrt(v / c2 + eps_root) + eps, 1), eps), m, v
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_radam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,

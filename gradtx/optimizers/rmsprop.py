@@ -48,7 +48,7 @@ def _stddev(
     return _over_root(g, variance, eps, eps_in_sqrt), m, v
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_rms(
     decay: Decay = 0.9,
     eps: NonNegative = 1e-8,
@@ -97,7 +97,7 @@ def scale_by_rms(
     return GradientTransformation(init, update)
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_stddev(
     decay: Decay = 0.9,
     eps: NonNegative = 1e-8,

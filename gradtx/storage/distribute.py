@@ -12,8 +12,10 @@ from jax.sharding import AxisType, PartitionSpec
 from gradtx.compose.matrices import MuonDimensionNumbers, axes_of, from_matrices, to_matrices
 from gradtx.core import checks
 from gradtx.core.numerics import common_dtype, promote
+from gradtx.core.platforms import on_platform
 from gradtx.core.values import record
-from gradtx.linalg.msign_many import PlanFor, msign_many
+from gradtx.linalg.msign import Recipe
+from gradtx.linalg.msign_many import msign_many
 from gradtx.linalg.newton_schulz import newton_schulz, newton_schulz_tall
 
 ROUND_ELEMENTS = 2**27
@@ -45,7 +47,7 @@ class _Piece(NamedTuple):
 
 
 def distributed_msign(
-    leaves: Sequence[jax.Array], numbers: Sequence[MuonDimensionNumbers], plan_for: PlanFor, eps: Any, distribute: Any
+    leaves: Sequence[jax.Array], numbers: Sequence[MuonDimensionNumbers], recipe: Recipe, eps: Any, distribute: Any
 ) -> list[jax.Array]:
     """`msign` of the matrices of each leaf, with the work shared by the devices along mesh axes.
 
@@ -56,7 +58,7 @@ def distributed_msign(
     Args:
       leaves: parameters with at least one matrix each.
       numbers: their dimension numbers.
-      plan_for, eps: as in `msign_many`.
+      recipe, eps: as in `msign_many`.
       distribute: a mesh axis, a sequence of them, or a `Distribution`. The mesh is that of `jax.set_mesh`. Where parameters lie
         otherwise than it says, XLA moves them first.
 
@@ -74,7 +76,7 @@ def distributed_msign(
         leaves = [jax.sharding.reshard(leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
 
     def local(shards: list[jax.Array]) -> list[jax.Array]:
-        return _local(shards, numbers, specs, sizes, plan_for, eps)
+        return _local(shards, numbers, specs, sizes, recipe, eps)
 
     share = jax.shard_map(local, in_specs=(specs,), out_specs=specs, axis_names=set(axes), check_vma=False)
     results = share(list(leaves))
@@ -122,7 +124,7 @@ def _local(
     numbers: Sequence[MuonDimensionNumbers],
     specs: Sequence[PartitionSpec],
     sizes: dict[str, int],
-    plan_for: PlanFor,
+    recipe: Recipe,
     eps: Any,
 ) -> list[jax.Array]:
     """What one device does."""
@@ -147,18 +149,17 @@ def _local(
     for piece in list(cut):
         n, m = _full(piece, sizes)
         long_side = piece.columns if n <= m else piece.rows
-        exact = plan_for(min(n, m), max(n, m), piece.local.dtype) is None
-        if counts[_key(piece)] < devices and long_side and not (piece.rows and piece.columns) and not exact:
+        if counts[_key(piece)] < devices and long_side and not (piece.rows and piece.columns) and recipe.method != "svd":
             cut.remove(piece)
             summed.append(piece)
-    for piece, sign in zip(alone, msign_many([p.local for p in alone], plan_for, eps), strict=True):
+    for piece, sign in zip(alone, msign_many([p.local for p in alone], recipe, eps), strict=True):
         results[piece.leaf] = sign
     for piece in summed:
-        results[piece.leaf] = _gram_sum(piece, sizes, plan_for, eps)
+        results[piece.leaf] = _gram_sum(piece, sizes, recipe, eps)
     for some in _rounds(cut, sizes):
-        results = _exchanged(some, sizes, plan_for, eps, results)
+        results = _exchanged(some, sizes, recipe, eps, results)
     for some in _rounds(whole, sizes):
-        results = _gathered(some, sizes, plan_for, eps, results)
+        results = _gathered(some, sizes, recipe, eps, results)
     return [
         from_matrices(sign, entry, shard.shape).astype(shard.dtype)
         for sign, entry, shard in zip(results, numbers, shards, strict=True)
@@ -210,10 +211,9 @@ def _to_pieces(group: list[_Piece], stack: jax.Array, results: list[Any]) -> lis
     return results
 
 
-def _wire(stacks: list[jax.Array], plan_for: PlanFor) -> jax.Array:
+def _wire(stacks: list[jax.Array], recipe: Recipe) -> jax.Array:
     """One buffer `(devices, length)` of all stacks, in bfloat16 where products take it."""
-    plan = plan_for(1, 1, stacks[0].dtype)
-    dtype = jnp.bfloat16 if plan is not None and plan.dtype == "bfloat16" else common_dtype(*stacks)
+    dtype = jnp.bfloat16 if recipe.method != "svd" and recipe.dtype == "bfloat16" else common_dtype(*stacks)
     return jnp.concatenate([stack.reshape(stack.shape[0], -1).astype(dtype) for stack in stacks], axis=1)
 
 
@@ -224,16 +224,16 @@ def _unwired(buffer: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
     return [buffer[:, a:b].reshape(stack.shape).astype(stack.dtype) for a, b, stack in zip(ends[:-1], ends[1:], like, strict=True)]
 
 
-def _exchanged(pieces: list[_Piece], sizes: dict[str, int], plan_for: PlanFor, eps: Any, results: list[Any]) -> list[Any]:
+def _exchanged(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: Any, results: list[Any]) -> list[Any]:
     """Every device gets its share of whole matrices, and gives back everybody's parts of their signs."""
     axes, devices = tuple(sizes), math.prod(sizes.values())
     groups = list(_groups(pieces).values())
     stacks = [_stacked(group, devices) for group in groups]
-    received = jax.lax.all_to_all(_wire(stacks, plan_for), axes, 0, 0, tiled=True)  # row s: what device s has of my matrices
+    received = jax.lax.all_to_all(_wire(stacks, recipe), axes, 0, 0, tiled=True)  # row s: what device s has of my matrices
     mine = [_assembled(part, group[0], sizes) for part, group in zip(_unwired(received, stacks), groups, strict=True)]
-    signs = msign_many(mine, plan_for, eps)
+    signs = msign_many(mine, recipe, eps)
     parts = [_taken_apart(sign, group[0], sizes) for sign, group in zip(signs, groups, strict=True)]
-    back = jax.lax.all_to_all(_wire(parts, plan_for), axes, 0, 0, tiled=True)
+    back = jax.lax.all_to_all(_wire(parts, recipe), axes, 0, 0, tiled=True)
     for group, stack in zip(groups, _unwired(back, stacks), strict=True):
         results = _to_pieces(group, stack.reshape(-1, *stack.shape[2:]), results)
     return results
@@ -260,23 +260,26 @@ def _taken_apart(matrices: jax.Array, piece: _Piece, sizes: dict[str, int]) -> j
     return matrices.reshape(shape).transpose(order).reshape(math.prod(sizes.values()), len(matrices), n, m)
 
 
-def _gathered(pieces: list[_Piece], sizes: dict[str, int], plan_for: PlanFor, eps: Any, results: list[Any]) -> list[Any]:
+def _gathered(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: Any, results: list[Any]) -> list[Any]:
     """Every device has all matrices, signs its share, and all gather the results."""
     axes, devices = tuple(sizes), math.prod(sizes.values())
     groups = list(_groups(pieces).values())
     stacks = [_stacked(group, devices) for group in groups]
     index = jax.lax.axis_index(axes)
-    signs = msign_many([jax.lax.dynamic_index_in_dim(stack, index, keepdims=False) for stack in stacks], plan_for, eps)
-    everybody = jax.lax.all_gather(_wire([sign[None] for sign in signs], plan_for), axes, axis=0, tiled=True)
+    signs = msign_many([jax.lax.dynamic_index_in_dim(stack, index, keepdims=False) for stack in stacks], recipe, eps)
+    everybody = jax.lax.all_gather(_wire([sign[None] for sign in signs], recipe), axes, axis=0, tiled=True)
     for group, stack in zip(groups, _unwired(everybody, stacks), strict=True):
         results = _to_pieces(group, stack.reshape(-1, *stack.shape[2:]), results)
     return results
 
 
-def _gram_sum(piece: _Piece, sizes: dict[str, int], plan_for: PlanFor, eps: Any) -> jax.Array:
+def _gram_sum(piece: _Piece, sizes: dict[str, int], recipe: Recipe, eps: Any) -> jax.Array:
     """The local part of signs of matrices that are cut along their long side; what is summed over devices is `R = X X^H`."""
     n, m = _full(piece, sizes)
-    x = promote(piece.local)
-    plan = plan_for(min(n, m), max(n, m), x.dtype)
-    assert plan is not None
-    return (newton_schulz_tall if n > m else newton_schulz)(x, plan, eps, piece.rows or piece.columns)
+
+    def on(platform: str, x: jax.Array) -> jax.Array:
+        plan = recipe.plan(n, m, x.dtype, platform)
+        assert plan is not None
+        return (newton_schulz_tall if n > m else newton_schulz)(x, plan, eps, piece.rows or piece.columns)
+
+    return on_platform(on, promote(piece.local))

@@ -53,7 +53,7 @@ class _Search(NamedTuple):
     decrease_error: jax.Array
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_backtracking_linesearch(
     max_backtracking_steps: PositiveInt,
     slope_rtol: NonNegative = 1e-4,

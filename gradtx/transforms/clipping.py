@@ -40,7 +40,7 @@ def _clip(u: jax.Array, *, max_delta: Any) -> jax.Array:
     return jnp.clip(u, -max_delta, max_delta)
 
 
-@factory()
+@factory(keeps_zero=True)
 def clip(max_delta: Bound) -> GradientTransformation:
     """Clips each element: `min(max(u, -max_delta), max_delta)`; real and imaginary parts each.
 
@@ -72,7 +72,7 @@ def _shrink(u: jax.Array, *, ratio: Any) -> jax.Array:
     return u * ratio
 
 
-@factory()
+@factory(keeps_zero=True)
 def clip_by_global_norm(max_norm: Bound) -> GradientTransformation:
     """Scales all updates down together where their norm is too large: `u * min(1, max_norm / |u|)`.
 
@@ -126,7 +126,7 @@ def _clip_rms(u: jax.Array, *, threshold: Any) -> jax.Array:
     return u / jnp.maximum(1.0, jnp.sqrt(jnp.mean(abs_sq(u))) / threshold)
 
 
-@factory()
+@factory(keeps_zero=True)
 def clip_by_block_rms(threshold: Positive) -> GradientTransformation:
     """Scales each leaf down where its root mean square is too large: `u / max(1, rms(u) / threshold)`, per leaf.
 
@@ -200,7 +200,7 @@ def _clip_unitwise(u: jax.Array, p: jax.Array, *, clipping: Any, eps: Any, axis:
     return u * jnp.where(norm < largest, 1, largest / jnp.maximum(norm, 1e-6))
 
 
-@factory()
+@factory(keeps_zero=True)
 def adaptive_grad_clip(clipping: Positive, eps: Positive = 1e-3, axis: Axes | None = None) -> GradientTransformation:
     """Clips each unit's gradient by its weights: `u * min(1, clipping * max(|w|, eps) / |u|)`, norms as in `unitwise_norm`.
 

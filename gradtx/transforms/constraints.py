@@ -20,7 +20,7 @@ def _no_nan(u: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(u), jnp.zeros_like(u), u)
 
 
-@factory()
+@factory(keeps_zero=True)
 def zero_nans() -> GradientTransformation:
     """Replaces NaN by 0, element by element; inf stays.
 

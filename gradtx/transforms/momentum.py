@@ -42,7 +42,7 @@ def _nesterov(g: jax.Array, m: jax.Array, *, decay: Any) -> tuple[jax.Array, jax
     return g + decay * m, m
 
 
-@factory()
+@factory(keeps_zero=True)
 def trace(decay: DecayOrSchedule, nesterov: Flag = False, accumulator_dtype: FloatDType | None = None) -> GradientTransformation:
     """Momentum: `m = g + decay * m`; gives `m`, or `g + decay * m` with `nesterov`.
 
@@ -101,7 +101,7 @@ def _ema(g: jax.Array, m: jax.Array, *, decay: Any, correction: Any) -> tuple[ja
     return m / correction, m
 
 
-@factory()
+@factory(keeps_zero=True)
 def ema(decay: Decay, debias: Flag = True, accumulator_dtype: FloatDType | None = None) -> GradientTransformation:
     """Exponential moving average: `m = decay * m + (1 - decay) * g`; gives `m / (1 - decay^t)`, or `m` without `debias`.
 

@@ -29,7 +29,7 @@ def _subtract_mean(u: jax.Array) -> jax.Array:
     return u - jnp.mean(u, axis=tuple(range(1, u.ndim)), keepdims=True)
 
 
-@factory()
+@factory(keeps_zero=True)
 def centralize() -> GradientTransformation:
     """Subtracts from each leaf of two or more axes its mean over all axes but the first; vectors and scalars pass.
 
@@ -54,7 +54,7 @@ def centralize() -> GradientTransformation:
     return GradientTransformation(init_empty_state, update)
 
 
-@factory()
+@factory(keeps_zero=True)
 def normalize_by_update_norm(scale_factor: Positive = 1.0, eps: NonNegative = 1e-6) -> GradientTransformation:
     """Gives all updates together the norm `scale_factor`: `scale_factor * u / (|u| + eps)`, 0 at 0.
 

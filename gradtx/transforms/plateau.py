@@ -39,7 +39,7 @@ class ReduceLROnPlateauState(NamedTuple):
         return {"plateau_scale": self.scale}
 
 
-@factory()
+@factory(keeps_zero=True)
 def reduce_on_plateau(
     factor: Shrink = 0.1,
     patience: PositiveInt = 10,

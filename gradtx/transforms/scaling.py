@@ -46,7 +46,7 @@ def multiply(u: jax.Array, *, factor: Any) -> jax.Array:
     return factor * u
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale(step_size: Number) -> GradientTransformation:
     """Multiplies updates by a constant: `step_size * u`.
 
@@ -74,7 +74,7 @@ def scale(step_size: Number) -> GradientTransformation:
     return GradientTransformation(init_empty_state, update)
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_schedule(step_size_fn: ScheduleArg) -> GradientTransformation:
     """Multiplies updates by a schedule of the steps taken so far: `s(t) * u`, with `t = 0` at the first step.
 
@@ -111,7 +111,7 @@ def scale_by_schedule(step_size_fn: ScheduleArg) -> GradientTransformation:
     return GradientTransformation(init, update)
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: Flag = True) -> GradientTransformation:
     """The last link of most chains: `-learning_rate * u`, with the rate in the state, so that it can be read.
 
@@ -178,7 +178,7 @@ def sign(u: jax.Array) -> jax.Array:
     return jnp.sign(u)
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_sign() -> GradientTransformation:
     """Keeps the sign of each element: `sign(u)`, 0 at 0 (`u/|u|` for complex numbers).
 
@@ -217,7 +217,7 @@ def _trust_ratio(u: jax.Array, p: jax.Array, *, min_norm: Any, trust_coefficient
     return u * jnp.where(either_zero, 1, ratio)
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_trust_ratio(
     min_norm: NonNegative = 0.0, trust_coefficient: Number = 1.0, eps: NonNegative = 0.0
 ) -> GradientTransformation:
@@ -259,7 +259,7 @@ def _times_norm(u: jax.Array, p: jax.Array, *, min_scale: Any) -> jax.Array:
     return u * jnp.maximum(_norm(p), min_scale)
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_param_block_norm(min_scale: Positive = 1e-3) -> GradientTransformation:
     """Multiplies each leaf's update by the norm of its parameters: `u * max(|p|, min_scale)`.
 
@@ -293,7 +293,7 @@ def _times_rms(u: jax.Array, p: jax.Array, *, min_scale: Any) -> jax.Array:
     return u * jnp.maximum(_rms(p), min_scale)
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_param_block_rms(min_scale: Positive = 1e-3) -> GradientTransformation:
     """Multiplies each leaf's update by the root mean square of its parameters: `u * max(rms(p), min_scale)`.
 

@@ -94,7 +94,7 @@ def _miss(error: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
 
 
-@factory()
+@factory(keeps_zero=True)
 def scale_by_zoom_linesearch(
     max_linesearch_steps: PositiveInt,
     max_learning_rate: PositiveOrInf | None = None,

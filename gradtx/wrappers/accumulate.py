@@ -49,7 +49,7 @@ def _divide(total: jax.Array, *, by: Any) -> jax.Array:
     return total / by
 
 
-@factory(gathers=lambda arguments: arguments["every_k"] != 1)
+@factory(keeps_zero=True, gathers=lambda arguments: arguments["every_k"] != 1)
 def accumulate(
     inner: Transformation, every_k: CountOrSchedule, *, dtype: FloatDType = jnp.float32, skip_nonfinite: Flag = False
 ) -> GradientTransformation:
@@ -157,7 +157,7 @@ def _sum_since(g: jax.Array, total: jax.Array, *, first: Any, emit: Any) -> tupl
     return jnp.where(emit, total, 0), total
 
 
-@factory(gathers=lambda arguments: arguments["k"] != 1)
+@factory(keeps_zero=True, gathers=lambda arguments: arguments["k"] != 1)
 def apply_every(k: PositiveInt = 1) -> GradientTransformation:
     """Lets the *sum* of `k` updates through at every k-th step, and zero between; what stands before it moves at every step.
 

@@ -45,7 +45,7 @@ def _return(u: jax.Array, c: jax.Array, p: jax.Array) -> jax.Array:
     return c - p + u
 
 
-@factory()
+@factory(keeps_zero=True)
 def normalize() -> GradientTransformation:
     """Gives all updates together the norm 1: `u / |u|`, 0 at 0.
 

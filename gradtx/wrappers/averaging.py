@@ -46,7 +46,7 @@ def _mix_if(average: jax.Array, p: jax.Array, *, share: Any, due: Any) -> jax.Ar
     return jnp.where(due, _mix(average, p, share=share), average)
 
 
-@factory(last=True)
+@factory(last=True, keeps_zero=True)
 def ema_params(inner: Transformation, decay: Decay, *, debias: Flag = True) -> GradientTransformation:
     """An exponential moving average of the parameters: `average = decay*average + (1-decay)*p`, with `p` after each step.
 
@@ -98,7 +98,7 @@ def ema_params(inner: Transformation, decay: Decay, *, debias: Flag = True) -> G
     return GradientTransformation(init, update)
 
 
-@factory(last=True)
+@factory(last=True, keeps_zero=True)
 def swa(inner: Transformation, start: NonNegativeInt = 0, every: PositiveInt = 1) -> GradientTransformation:
     """Stochastic weight averaging: the plain mean of the parameters after steps `start`, `start + every`, `start + 2*every`, ...
 

@@ -26,7 +26,7 @@ def _masked(u: jax.Array, g: jax.Array, *, sign: int) -> jax.Array:
     return jnp.where(against, 0, u / jnp.maximum(share, LEAST_SHARE).astype(u.real.dtype))
 
 
-@factory()
+@factory(keeps_zero=True)
 def cautious(inner: Transformation, *, flip_sign: Flag = True) -> GradientTransformation:
     """Sets an update to zero where it would climb, and scales the others up: `u * mask / max(mean(mask), 0.001)`, by leaf.
 

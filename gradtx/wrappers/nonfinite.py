@@ -74,7 +74,7 @@ def _attempt(
     return cond(allowed, attempt, lambda: (zeros(), state, jnp.asarray(False)))
 
 
-@factory()
+@factory(keeps_zero=True)
 def skip_nonfinite(inner: Transformation, max_consecutive: NonNegativeInt | None = None) -> GradientTransformation:
     """Skips a step whose gradients, updates or new state hold a NaN or an infinity: updates are zero, and the state stays.
 
@@ -133,7 +133,7 @@ LEAST_SPREAD = 0.1
 """Least standard deviation of the logarithm that spikes are measured by: norms that hardly vary make no spike of a small change."""
 
 
-@factory()
+@factory(keeps_zero=True)
 def skip_spikes(inner: Transformation, sigma: Positive = 6.0, window: PositiveInt = 128) -> GradientTransformation:
     """Skips a step whose gradient norm is far above the usual: `log|g| > mean + sigma * max(std, 0.1)`, or not finite.
 
@@ -205,7 +205,7 @@ def skip_spikes(inner: Transformation, sigma: Positive = 6.0, window: PositiveIn
     return GradientTransformation(init, update)
 
 
-@factory()
+@factory(keeps_zero=True)
 def apply_if_finite(inner: Transformation, max_consecutive_errors: NonNegativeInt) -> GradientTransformation:
     """Optax's guard: skips gradients with a NaN or an infinity, up to `max_consecutive_errors` in a row, then applies *every* one.
 

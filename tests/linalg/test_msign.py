@@ -1,5 +1,6 @@
 """`msign` against the SVD, its special cases, precision and scale."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from gradtx.linalg import msign_many as many
-from gradtx.linalg.msign import make_plan, msign
+from gradtx.linalg.msign import Recipe, msign
 from gradtx.linalg.newton_schulz import gram_segments, products, segments_for, significand_bits
 
 KEY = jax.random.key(0)
@@ -188,12 +189,13 @@ def test_vmap_equals_loop():
 def test_stacks_and_loops_equal_single_matrices(monkeypatch):
     shapes = [(1, 8, 24), (2, 24, 8), (1, 8, 8), (1, 8, 24), (3, 6, 7), (0, 4, 4)]
     stacks = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
-    plan = lambda n, m, dtype: make_plan(n, m, dtype, ((3.4445, -4.7750, 2.0315),) * 5, "frobenius", "auto", None, None)  # noqa: E731
+    recipe = Recipe(((3.4445, -4.7750, 2.0315),) * 5, "frobenius", "auto", None, None)
     expected = [msign(x, coefficients="jordan", normalization="frobenius") for x in stacks]
     monkeypatch.setattr(many, "LOOP_FROM", 2)
     monkeypatch.setattr(many, "STACK_ELEMENTS", 500)
-    for run in (many._one_by_one, many._stacked, many.msign_many):
-        for one, other in zip(run(stacks, plan), expected, strict=True):
+    run = functools.partial(many._run, recipe=recipe, platform="gpu", eps=0.0)
+    for signs in (many._one_by_one(stacks, run), many._stacked(stacks, run), many.msign_many(stacks, recipe)):
+        for one, other in zip(signs, expected, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
 
 
