@@ -9,6 +9,8 @@
 ['clip_fraction', 'grad_norm', 'learning_rate']
 """
 
+import importlib as _importlib
+
 from gradtx import diagnostics, projections, sampling, schedules, tree
 from gradtx.compose.chain import chain, named_chain
 from gradtx.compose.conditional import (
@@ -187,8 +189,11 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> object:
     """Says what to do where code written for Optax asks for what gradtx has not."""
+    hint = "" if name.startswith("_") else _importlib.import_module("gradtx.optax").hint(name)
     raise AttributeError(
-        f"module 'gradtx' has no attribute {name!r}.{_checks.did_you_mean(name, __all__)} "
+        f"module 'gradtx' has no attribute {name!r}. {hint}"
+        if hint
+        else f"module 'gradtx' has no attribute {name!r}.{_checks.did_you_mean(name, __all__)} "
         "Optax's losses work beside gradtx, and its combinators take a gradtx optimizer as gradtx.to_optax(tx)."
     )
 

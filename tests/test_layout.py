@@ -29,6 +29,7 @@ FLOORS = {
     "transforms": 3,
     "optimizers": 4,
     "wrappers": 4,
+    "optax": 7,
 }
 OWN = {name for name in factories if ":" not in name}
 

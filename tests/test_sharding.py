@@ -110,5 +110,5 @@ def test_values_on_eight_devices_are_those_on_one() -> None:
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert len(found) == 9
+    assert len(found) == 11
     assert max(found.values()) < 2e-5, found

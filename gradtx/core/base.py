@@ -108,6 +108,7 @@ class Update(Declared):
 
     def __init__(self, call: Call, function: Callable[..., Any], composite: bool, wants: frozenset[str]):
         self.call, self.function, self.composite, self.wants = call, function, composite, wants
+        self._measures = call.traits.measures
         self._required = [name for name, required in _keyword_only(function).items() if required]
         state = inspect.signature(function).parameters.get("state")
         annotated = state is not None and isinstance(state.annotation, type) and state.annotation not in (Any, state.empty)
@@ -132,7 +133,8 @@ class Update(Declared):
             if not self.composite:
                 leaves.check_leaves("updates", updates)
             changed, after = _keeping_dtypes(self.function(updates, state, params, **extra_args), state)
-            leaves.check_returned(changed, updates, params)
+            if not self._measures:
+                leaves.check_returned(changed, updates, params)
             return changed, after
 
     def __reduce__(self) -> Any:
@@ -163,16 +165,23 @@ def wants_of(arguments: Any) -> frozenset[str]:
 
 def last_of(arguments: Any) -> Any:
     """The first transformation among `arguments`, however nested, whose updates must be applied as they are; None for none."""
+    return _first("last", arguments)
+
+
+def _first(trait: str, arguments: Any) -> Any:
+    """The first transformation among `arguments`, however nested, that has a trait; None for none."""
     if checks.is_transformation(arguments):
         call = getattr(arguments.update, "call", None)
         if call is None:
-            return None
-        return arguments if call.traits.last else last_of((call.arguments, getattr(arguments.update.function, "inside", ())))
+            owner = getattr(arguments.update, "__self__", None)  # an object, such as MultiSteps, or its bound methods
+            return owner if getattr(owner, trait, False) else _first(trait, getattr(owner, "inside", None))
+        inside = getattr(arguments.update.function, "inside", ())
+        return arguments if getattr(call.traits, trait) else _first(trait, (call.arguments, inside))
     if isinstance(arguments, Mapping):
         arguments = arguments.values()
     elif not isinstance(arguments, (list, tuple)):
         return None
-    return next((found for found in map(last_of, arguments) if found is not None), None)
+    return next((found for one in arguments if (found := _first(trait, one)) is not None), None)
 
 
 def observes(tx: Any) -> bool:
@@ -199,6 +208,15 @@ def check_not_last(name: str, argument: str, inner: Any) -> None:
         raise ValueError(
             f"{name}: {argument} holds {found!r}, whose updates must be applied as they are, but {name} changes them. "
             f"Put {name} inside it."
+        )
+
+
+def check_steps(name: str, argument: str, inner: Any) -> None:
+    """Raises for an accumulation inside a transformation that takes every call for a step."""
+    if (found := _first("gathers", inner)) is not None:
+        raise ValueError(
+            f"{name}: {argument} holds {found!r}, whose updates are zero between its steps, but {name} takes every call for a "
+            f"step. Put it inside: accumulate({name}({argument}), every_k)."
         )
 
 

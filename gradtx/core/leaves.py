@@ -201,7 +201,9 @@ def in_dtypes_of(tree: Any, like: Any) -> Any:
 def _floats_differ(x: Any, y: Any) -> bool:
     """Whether two arrays are of different floating dtypes."""
     a, b = getattr(x, "dtype", None), getattr(y, "dtype", None)
-    return a is not b and a != b and None not in (a, b) and all(jnp.issubdtype(dtype, jnp.floating) for dtype in (a, b))
+    if a is None or b is None or a == b:
+        return False
+    return bool(jnp.issubdtype(a, jnp.floating) and jnp.issubdtype(b, jnp.floating))
 
 
 def _is_narrow(x: Any) -> bool:

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.core.varying import alike
+
 
 def default_float() -> Any:
     """float32, or float64 where `jax_enable_x64` is set: the dtype of schedules, rates and measurements."""
@@ -31,10 +33,12 @@ def is_tracer(x: Any) -> bool:
 def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
     """`jax.lax.cond` for two branches without operands; where the condition is known, the branch itself runs.
 
+    Inside `jax.shard_map` the branches may vary over different axes.
+
     Eager calls of `lax.cond` with branches made on the spot compile anew at every call, and keep what they compiled.
     """
     if is_tracer(condition):
-        return jax.lax.cond(condition, if_true, if_false)
+        return jax.lax.cond(condition, *alike(condition, if_true, if_false))
     return jax.tree.map(jnp.asarray, if_true() if condition else if_false())
 
 

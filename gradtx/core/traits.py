@@ -18,12 +18,17 @@ class Traits(NamedTuple):
         (After other gradients it need not: momentum goes on.) Of a transformation with others inside it says: if all of those
         keep zero. `summary` counts as frozen what is set to zero and then meets such alone.
       transparent: it only hands parameters on to those inside it, which are shown in its place.
+      gathers: it gathers updates over several calls and gives zeros between. What takes every call for a step (`ema_params`,
+        `lookahead`) refuses to stand around it.
+      measures: it returns a measurement, of any tree and shapes, in the place of updates.
     """
 
     last: Trait = False
     observes: Trait = False
     keeps_zero: Trait = False
     transparent: Trait = False
+    gathers: Trait = False
+    measures: Trait = False
 
     def of(self, arguments: Mapping[str, Any]) -> "Traits":
         """The traits of what a call with these arguments makes, as booleans."""

@@ -129,6 +129,8 @@ def factory(
     observes: Trait = False,
     keeps_zero: Trait = False,
     transparent: Trait = False,
+    gathers: Trait = False,
+    measures: Trait = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def factory(
     function: Any = None,
@@ -141,6 +143,8 @@ def factory(
     observes: Trait = False,
     keeps_zero: Trait = False,
     transparent: Trait = False,
+    gathers: Trait = False,
+    measures: Trait = False,
 ) -> Any:
     """Declares a function that makes a transformation, a schedule or another function as a *factory*.
 
@@ -159,8 +163,8 @@ def factory(
       composite: for factories whose transformation only hands leaves on to others (`chain`, `masked`): its
         own leaves are not checked.
       name: what errors and configs call it, if not the function's name.
-      last, observes, keeps_zero, transparent: what its transformations are, as `gradtx.core.traits.Traits` says; each may be a
-        function from the arguments to whether that is so.
+      last, observes, keeps_zero, transparent, gathers, measures: what its transformations are, as `gradtx.core.traits.Traits` says;
+        each may be a function from the arguments to whether that is so.
       show: makes the text for `repr` from the arguments, if it is not `name(argument=value, ...)`.
 
     Returns:
@@ -190,7 +194,7 @@ def factory(
         called = name or function.__name__
         signature = inspect.signature(function)
         domains = _domains(function)
-        traits = Traits(last, observes, keeps_zero, transparent)
+        traits = Traits(last, observes, keeps_zero, transparent, gathers, measures)
 
         @functools.wraps(function)
         def make(*args: P.args, **kwargs: P.kwargs) -> R:

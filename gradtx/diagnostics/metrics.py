@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks, leaves
-from gradtx.core.base import GradientTransformation, member, stateless
+from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state, member
 from gradtx.core.checks import Function
 from gradtx.core.paths import path_str
 from gradtx.core.values import factory
@@ -203,4 +203,8 @@ def _measuring(name: str, measure: Any) -> GradientTransformation:
     if not callable(measure) or checks.is_factory(measure):
         raise TypeError(f"monitor: measures[{name!r}] is {checks.kind(measure)}, expected a function or a transformation.")
     function: Callable[..., Any] = measure
-    return stateless(lambda updates, params: function(updates))
+
+    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+        return function(updates), state
+
+    return GradientTransformation(init_empty_state, update)

@@ -12,6 +12,7 @@ from gradtx.core.checks import Flag, PositiveInt, Rate, Transformation
 from gradtx.core.leaves import cast_like, map_leaves, raise_other_shape, raise_unlike, require_params, zeros_like
 from gradtx.core.numerics import root_sum_squares, safe_increment, zero_count
 from gradtx.core.values import factory
+from gradtx.core.varying import scan
 from gradtx.transforms.linesearch import line_dtype
 from gradtx.transforms.scaling import multiply, scale, scale_by_learning_rate
 from gradtx.transforms.zoom import scale_by_zoom_linesearch
@@ -161,9 +162,9 @@ def _two_loops(g: Any, memory_s: Any, memory_y: Any, weights: jax.Array, order: 
         b = weights[i] * inner(_recall(memory_y, i), r, dtype)
         return map_leaves(_plus_scaled, r, _recall(memory_s, i), factor=a - b), None
 
-    q, alphas = jax.lax.scan(back, g, order, reverse=True)
+    q, alphas = scan(back, g, order, reverse=True)
     r = map_leaves(multiply, q, factor=gamma)
-    return jax.lax.scan(forth, r, (order, alphas))[0]
+    return scan(forth, r, (order, alphas))[0]
 
 
 def _where(condition: jax.Array, tree: Any) -> Any:

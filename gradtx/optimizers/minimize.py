@@ -12,6 +12,7 @@ from gradtx.core.base import member, wants_of
 from gradtx.core.checks import NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like, check_leaves
 from gradtx.core.numerics import is_tracer, safe_increment, zero_count
+from gradtx.core.varying import while_loop
 from gradtx.transforms.backtracking import ScaleByBacktrackingLinesearchState
 from gradtx.transforms.linesearch import ascent, bind_value_fn, line_dtype
 from gradtx.transforms.zoom import ScaleByZoomLinesearchState
@@ -178,7 +179,7 @@ def minimize(
     start = _Run(
         x0, tx.init(x0), value, grad, gradient_norm, (value, gradient_norm), zero, zero, zero, safe_increment(zero), reason
     )
-    end = jax.lax.while_loop(lambda run: run.reason == RUNNING, step, start)
+    end = while_loop(lambda run: run.reason == RUNNING, step, start)
     aux = fn(end.params, *args)[1] if has_aux else None
     converged = end.reason == CONVERGED
     return end.params, MinimizeResult(end.value, end.gradient_norm, end.steps, end.evaluations, converged, end.reason, aux)

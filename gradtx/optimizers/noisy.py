@@ -54,7 +54,7 @@ def _sphere_where(due: jax.Array, key: jax.Array, like: Any, radius: Any) -> tup
         next_key, now = jax.random.split(key)
         return sphere_like(now, like, radius), next_key
 
-    return jax.lax.cond(due, draw, lambda: (zeros_like(like), key))
+    return cond(due, draw, lambda: (zeros_like(like), key))
 
 
 class PerturbedGdState(NamedTuple):

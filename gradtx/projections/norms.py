@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import abs_sq, as_data, common_dtype, promote, real_dtype, root_sum_squares
+from gradtx.core.varying import while_loop
 from gradtx.projections.boxes import shorten
 from gradtx.projections.inputs import check_weights, named, parts, positive
 
@@ -255,7 +256,7 @@ def _newton(step: Callable[..., jax.Array], *data: Any) -> jax.Array:
         return (after > before) & (steps < 200)
 
     start = step(jnp.zeros_like(fixed[-1]), *fixed)
-    root, _, _ = jax.lax.while_loop(
+    root, _, _ = while_loop(
         rises, lambda carry: (carry[1], step(carry[1], *fixed), carry[2] + 1), (jnp.zeros_like(start), start, 0)
     )
     return step(root, *data)

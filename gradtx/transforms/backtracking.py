@@ -10,8 +10,9 @@ from jax.typing import ArrayLike
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Domain, Flag, NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like, map_leaves, zeros_like
-from gradtx.core.numerics import is_tracer, safe_increment, zero_count
+from gradtx.core.numerics import cond, is_tracer, safe_increment, zero_count
 from gradtx.core.values import factory
+from gradtx.core.varying import while_loop
 from gradtx.transforms.linesearch import PositiveOrInf, ascent, bind_value_fn, checked_gradient, line_dtype, moved, slope_along
 from gradtx.transforms.scaling import multiply
 
@@ -151,13 +152,13 @@ def scale_by_backtracking_linesearch(
             if pullback is not None:
                 last = (error <= atol) | (s.count >= max_backtracking_steps)
                 one = jnp.ones_like(raw)
-                kept = jax.lax.cond(last, lambda: cast_like(pullback(one)[0], s.grad), lambda: s.grad)
+                kept = cond(last, lambda: cast_like(pullback(one)[0], s.grad), lambda: s.grad)
             return _Search(safe_increment(s.count), step, new_value, kept, error)
 
         first = jnp.where(state.learning_rate > 0, increase_factor * state.learning_rate, max_learning_rate)
         first = jnp.minimum(first, max_learning_rate).astype(dtype)
         start = cast_like(ascent(grad), state.grad) if store_grad else None
-        final = jax.lax.while_loop(
+        final = while_loop(
             lambda s: ~(s.decrease_error <= atol) & (s.count <= max_backtracking_steps),
             search_step,
             _Search(zero_count(), first, value, start, jnp.full((), jnp.inf, dtype)),

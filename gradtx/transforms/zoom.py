@@ -11,6 +11,7 @@ from gradtx.core.checks import Bound, Flag, NonNegative, PositiveInt, one_of
 from gradtx.core.leaves import cast_like, map_leaves, zeros_like
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.values import factory
+from gradtx.core.varying import while_loop
 from gradtx.transforms.linesearch import PositiveOrInf, ascent, bind_value_fn, checked_gradient, line_dtype, moved, slope_along
 from gradtx.transforms.scaling import multiply
 
@@ -185,7 +186,7 @@ def scale_by_zoom_linesearch(
             return _Point(step, value.astype(dtype), slope_along(ascent(grad), updates, dtype)), cast_like(grad, state.grad)
 
         guess = jnp.where(state.learning_rate > 0, state.learning_rate, 1) if initial_guess_strategy == "keep" else 1
-        final = jax.lax.while_loop(
+        final = while_loop(
             lambda s: ~(s.done | s.failed),
             lambda s: search_step(s, start, evaluate),
             _begin(start, cast_like(ascent(grad), state.grad), jnp.asarray(guess, dtype)),

@@ -13,6 +13,7 @@ from gradtx.core.checks import Domain, Flag, FloatDType, PositiveInt, Transforma
 from gradtx.core.leaves import all_finite, cast_like, map_leaves, widen
 from gradtx.core.numerics import common_dtype, cond, safe_increment, zero_count
 from gradtx.core.values import factory
+from gradtx.core.varying import scan
 
 
 def _is_count(value: Any) -> bool:
@@ -48,7 +49,7 @@ def _divide(total: jax.Array, *, by: Any) -> jax.Array:
     return total / by
 
 
-@factory(keeps_zero=True)
+@factory(keeps_zero=True, gathers=lambda arguments: arguments["every_k"] != 1)
 def accumulate(
     inner: Transformation, every_k: CountOrSchedule, *, dtype: FloatDType = jnp.float32, skip_nonfinite: Flag = False
 ) -> GradientTransformation:
@@ -58,7 +59,8 @@ def accumulate(
     the large batch.
 
     Args:
-      inner: the optimizer. Clipping belongs inside, to see the mean; so does weight decay.
+      inner: the optimizer. Clipping belongs inside, to see the mean; so do weight decay, and averages and slow weights, which count
+        steps: `accumulate(ema_params(inner, 0.999), 4)`.
       every_k: microbatches a step, >= 1, or a schedule of the steps taken so far. 1 is `inner` itself, at no cost.
       dtype: dtype of the sum; wider where parameters are.
       skip_nonfinite: whether a microbatch with a NaN or an infinity is left out of the mean, which then is over the others; without
@@ -155,7 +157,7 @@ def _sum_since(g: jax.Array, total: jax.Array, *, first: Any, emit: Any) -> tupl
     return jnp.where(emit, total, 0), total
 
 
-@factory(keeps_zero=True)
+@factory(keeps_zero=True, gathers=lambda arguments: arguments["k"] != 1)
 def apply_every(k: PositiveInt = 1) -> GradientTransformation:
     """Lets the *sum* of `k` updates through at every k-th step, and zero between; what stands before it moves at every step.
 
@@ -237,7 +239,7 @@ def microbatched(value_and_grad_fn: Callable[..., Any], microbatches: int, *, ha
             value, aux = out if has_aux else (out, None)
             return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, (value, grad)), aux
 
-        total, aux = jax.lax.scan(add, zeros, parts)
+        total, aux = scan(add, zeros, parts)
         value, grad = jax.tree.map(lambda x, s: (x / microbatches).astype(s.dtype), total, like)
         return ((value, aux) if has_aux else value), grad
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import GradientTransformation, member
+from gradtx.core.base import GradientTransformation, check_steps, member
 from gradtx.core.checks import Decay, Flag, NonNegativeInt, PositiveInt, Transformation
 from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, widen
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
@@ -66,7 +66,7 @@ def ema_params(inner: Transformation, decay: Decay, *, debias: Flag = True) -> G
       applied: put it around the whole chain.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+      ValueError, TypeError: an argument outside its domain, `inner` accumulates, or `params` was not passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -80,6 +80,7 @@ def ema_params(inner: Transformation, decay: Decay, *, debias: Flag = True) -> G
 
     Source: Polyak and Juditsky 1992 for averaging; the bias correction is that of Kingma and Ba 2014, arXiv:1412.6980, section 3.
     """
+    check_steps("ema_params", "inner", inner)
     tx = member(inner)
 
     def init(params: Any) -> EmaParamsState:
@@ -118,7 +119,7 @@ def swa(inner: Transformation, start: NonNegativeInt = 0, every: PositiveInt = 1
       compute them anew for it.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+      ValueError, TypeError: an argument outside its domain, `inner` accumulates, or `params` was not passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -136,6 +137,7 @@ def swa(inner: Transformation, start: NonNegativeInt = 0, every: PositiveInt = 1
     Source: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", arXiv:1803.05407,
     algorithm 1; Polyak and Juditsky 1992.
     """
+    check_steps("swa", "inner", inner)
     tx = member(inner)
 
     def init(params: Any) -> SwaState:

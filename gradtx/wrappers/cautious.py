@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation, check_not_last, member
+from gradtx.core.base import GradientTransformation, check_not_last, check_steps, member
 from gradtx.core.checks import Flag, Transformation
 from gradtx.core.leaves import cast_like, map_leaves, widen
 from gradtx.core.values import factory
@@ -47,7 +47,8 @@ def cautious(inner: Transformation, *, flip_sign: Flag = True) -> GradientTransf
 
     Raises:
       TypeError: an argument outside its domain.
-      ValueError: `inner` keeps averages of the parameters (`ema_params`, `lookahead_wrapper`, ...): put `cautious` inside it.
+      ValueError: `inner` keeps averages of the parameters (`ema_params`, `lookahead_wrapper`, ...) or accumulates: put
+        `cautious` inside it.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -61,6 +62,7 @@ def cautious(inner: Transformation, *, flip_sign: Flag = True) -> GradientTransf
     the normalization of the authors' code (the paper divides by the number of ones plus 1).
     """
     check_not_last("cautious", "inner", inner)
+    check_steps("cautious", "inner", inner)
     tx = member(inner)
 
     def init(params: Any) -> CautiousState:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core import checks
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import GradientTransformation, check_not_last, member
+from gradtx.core.base import GradientTransformation, check_not_last, check_steps, member
 from gradtx.core.checks import Flag, Fraction, PositiveInt, Transformation
 from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, widen
 from gradtx.core.numerics import zero_count
@@ -80,8 +80,8 @@ def lookahead(
       the whole chain, and no scaling after it. Every extra argument reaches the wrapped transformation.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, `fast_optimizer` keeps averages of the parameters itself, `params` was
-        not passed to `update`, or a state that was made from a pair meets plain parameters.
+      ValueError, TypeError: an argument outside its domain, `fast_optimizer` keeps averages of the parameters itself or
+        accumulates, `params` was not passed to `update`, or a state that was made from a pair meets plain parameters.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -100,6 +100,7 @@ def lookahead(
     stays, and a random key in the state is an error), and resets the state for the weights before the last step.
     """
     check_not_last("lookahead", "fast_optimizer", fast_optimizer)
+    check_steps("lookahead", "fast_optimizer", fast_optimizer)
     inner = member(fast_optimizer)
 
     def init(params: Any) -> LookaheadState:
@@ -157,4 +158,5 @@ def lookahead_wrapper(
     Source: Zhang et al. 2019, arXiv:1907.08610, algorithm 1.
     """
     check_not_last("lookahead_wrapper", "inner", inner)
+    check_steps("lookahead_wrapper", "inner", inner)
     return lookahead(inner, sync_period, slow_step_size)

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.base import GradientTransformation
+from gradtx.core.base import GradientTransformation, check_steps
 from gradtx.core.checks import Decay, Rate, Transformation
 from gradtx.core.leaves import cast_like, map_leaves, require_params, widen, zeros_like
 from gradtx.core.numerics import guarded_ratio, promote, safe_increment, zero_count
@@ -72,7 +72,8 @@ def momentum_sam(inner: Transformation, rho: Rate, beta: Decay = 0.9) -> Gradien
       leaves together are one vector; under `masked` or `partition` those at hand are.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, `inner` needs `grad_fn`, or `params` was not passed to `update`.
+      ValueError, TypeError: an argument outside its domain, `inner` needs `grad_fn` or accumulates, or `params` was not
+        passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -86,6 +87,7 @@ def momentum_sam(inner: Transformation, rho: Rate, beta: Decay = 0.9) -> Gradien
     Source: Becker, Altrock and Risse 2024, arXiv:2401.12033, algorithm 1. With `inner` = `sgd(lr, momentum=beta)` it is that
       algorithm; the momentum is kept a second time here, so that any optimizer can stand inside.
     """
+    check_steps("momentum_sam", "inner", inner)
     inner = inner_of("momentum_sam", inner)
 
     def init(params: Any) -> MomentumSamState:

@@ -79,11 +79,15 @@ class MultiSteps:
             raise TypeError(
                 f"MultiSteps: should_skip_update_fn is {checks.kind(should_skip_update_fn)}, expected a function, or None."
             )
+        self.inside, self.gathers = opt, every_k_schedule != 1
         self.inner_opt = accumulable("MultiSteps", opt, "opt")
         self._every_k = every_k_schedule
         self._rule = _mean if use_grad_mean else _sum
         self._skip = should_skip_update_fn
         self._dtype = accumulator_dtype
+
+    def __repr__(self) -> str:
+        return f"MultiSteps(opt={self.inside!r}, every_k_schedule={self._every_k!r})"
 
     def init(self, params: Any) -> MultiStepsState:
         """The state: 4 bytes a parameter beside the inner one's."""

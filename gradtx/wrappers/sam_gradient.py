@@ -10,6 +10,7 @@ from gradtx.compose.groups import cut
 from gradtx.core.checks import Flag, Function, NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like, map_leaves, widen
 from gradtx.core.values import checked
+from gradtx.core.varying import scan
 from gradtx.linalg.ascent import Exponent, ascent
 from gradtx.tree.arithmetic import conj
 from gradtx.wrappers.ascent import add
@@ -86,7 +87,7 @@ def sam_value_and_grad(
             value, gradient = at_worst(params, *whole_again(part), **kwargs)
             return map_leaves(_add_share, total, gradient, share=1 / groups), value
 
-        total, values = jax.lax.scan(one, jax.tree.map(jnp.zeros_like, widen(params)), parts)
+        total, values = scan(one, jax.tree.map(jnp.zeros_like, widen(params)), parts)
         loss = jnp.mean(values[0] if has_aux else values)
         return ((loss, values[1]) if has_aux else loss), cast_like(total, params)
 

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from gradtx.compose.chain import chain
 from gradtx.core import checks
-from gradtx.core.base import GradientTransformation, check_not_last, member
+from gradtx.core.base import GradientTransformation, check_not_last, check_steps, member
 from gradtx.core.checks import Decay, Domain, FloatDType, NonNegative, Number, PositiveInt, Rate, Transformation, scheduled_value
 from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, widen
 from gradtx.core.numerics import compute_dtype, default_float, guarded_ratio, is_tracer, promote, safe_increment, zero_count
@@ -143,8 +143,8 @@ def schedule_free(
       The transformation; its update needs `params`. Nothing may change its updates before they are applied.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, `base_optimizer` keeps averages itself, or `params` was not passed to
-        `update`.
+      ValueError, TypeError: an argument outside its domain, `base_optimizer` keeps averages itself or accumulates, or `params`
+        was not passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -165,6 +165,7 @@ def schedule_free(
     `b1` is 0.8984 in one place and 0.9 in another, and `x` gathers rounding errors.
     """
     check_not_last("schedule_free", "base_optimizer", base_optimizer)
+    check_steps("schedule_free", "base_optimizer", base_optimizer)
     base = member(base_optimizer)
 
     def init(params: Any) -> ScheduleFreeState:

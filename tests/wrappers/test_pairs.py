@@ -86,6 +86,11 @@ REFUSED |= {
     for outer in ("lookahead_wrapper", "cautious", "schedule_free", "apply_every", "reduce_on_plateau")
     for inner in LAST
 }
+REFUSED |= {
+    (outer, inner): "takes every call for a step"
+    for outer in ("lookahead_wrapper", "ema_params", "swa", "momentum_sam", "schedule_free", "cautious")
+    for inner in ("accumulate", "MultiSteps", "apply_every")
+}
 PASSES = ("ema_params", "swa", "masked", "snapshot", "reduce_on_plateau")  # hand each gradient on as it is
 VALUES = np.array([1.0, 0.8, 0.9, 0.7, 0.75, 0.8, 0.6])  # of the loss, step by step
 
@@ -186,6 +191,35 @@ def test_in_a_chain_what_must_be_applied_as_it_is_stands_last() -> None:
     np.testing.assert_allclose(updates, [-0.18, -0.24], rtol=1e-6)
     with pytest.raises(ValueError, match=r"^sam: adv_optimizer holds swa\(.* Put sam inside it\.$"):
         gradtx.sam(gradtx.sgd(0.1), gradtx.swa(uphill))
+
+
+def test_what_counts_steps_stands_inside_an_accumulation() -> None:
+    text = r"^ema_params: inner holds accumulate\(inner=sgd\(learning_rate=1.0\), every_k=4\), whose updates are zero between its steps, "
+    text += r"but ema_params takes every call for a step\. Put it inside: accumulate\(ema_params\(inner\), every_k\)\.$"
+    sgd = gradtx.sgd(1.0)
+    with pytest.raises(ValueError, match=text):
+        gradtx.ema_params(gradtx.masked(gradtx.accumulate(sgd, 4), True), 0.5)
+    with pytest.raises(
+        ValueError, match=r"^lookahead: fast_optimizer holds MultiSteps\(opt=sgd\(.*\), every_k_schedule=2\), whose"
+    ):
+        gradtx.lookahead(gradtx.chain(gradtx.MultiSteps(sgd, 2)), 2, 0.5)
+    with pytest.raises(ValueError, match=r"^swa: inner holds accumulate"):
+        gradtx.swa(gradtx.inject_hyperparams(gradtx.accumulate, static_args="every_k")(sgd, every_k=2))
+    for held in (gradtx.accumulate(sgd, 1), gradtx.MultiSteps(sgd, 1), gradtx.chain(sgd, gradtx.apply_every(1))):
+        assert gradtx.ema_params(held, 0.5).init(jnp.zeros(2))  # each call is a step
+    for multi in (gradtx.MultiSteps(gradtx.swa(sgd), 2), gradtx.MultiSteps(gradtx.swa(sgd), 2).gradient_transformation()):
+        with pytest.raises(ValueError, match="the updates of swa must be applied as they are"):
+            gradtx.chain(multi, gradtx.scale(0.5))
+
+
+@pytest.mark.parametrize("accumulated", [lambda tx: gradtx.accumulate(tx, 4), lambda tx: gradtx.MultiSteps(tx, 4)])
+def test_inside_an_accumulation_averages_count_steps(accumulated: Callable[[Any], Any]) -> None:
+    tx, p = accumulated(gradtx.ema_params(gradtx.sgd(1.0), 0.5)), jnp.zeros(())
+    state = tx.init(p)
+    for _ in range(8):
+        updates, state = tx.update(jnp.ones(()), state, p)
+        p = gradtx.apply_updates(p, updates)
+    assert float(gradtx.eval_params(state, p)) == pytest.approx(-(0.25 * 1 + 0.5 * 2) / 0.75)  # after steps 1 and 2
 
 
 def test_injected_hyperparameters_hide_nothing() -> None:

@@ -1,0 +1,78 @@
+"""Branches and loops inside `jax.shard_map`, where a value's type says over which axes of the mesh it varies.
+
+JAX wants one type on both ways of a branch, and before and after each turn of a loop. What a value meets may vary over more axes
+than it does: zeros that gather gradients, a count in a loop that each device ends by itself. Outside of `shard_map`, and where its
+checks are off, nothing varies and nothing happens here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Axes = frozenset[Any]
+
+
+def alike(condition: Any, *branches: Callable[[], Any]) -> tuple[Callable[[], Any], ...]:
+    """The branches of a condition, with results that vary over the axes of the condition and of either's."""
+    if not _in_shard_map():
+        return branches
+    results = [jax.eval_shape(branch) for branch in branches]
+    axes = jax.tree.map(lambda *xs: axes_of(condition).union(*map(axes_of, xs)), *results)
+    return tuple(lambda branch=branch: jax.tree.map(_spread, branch(), axes) for branch in branches)
+
+
+def while_loop(condition: Callable[[Any], Any], step: Callable[[Any], Any], start: Any) -> Any:
+    """`jax.lax.while_loop`, also from a start that varies over fewer axes than what follows."""
+    if not _in_shard_map():
+        return jax.lax.while_loop(condition, step, start)
+
+    def turn(carry: Any) -> Any:
+        ends = axes_of(condition(carry))
+        return jax.tree.map(lambda x: _spread(x, ends), step(carry))
+
+    start = _steady(turn, start)
+    return jax.lax.while_loop(condition, lambda carry: _spread_like(turn(carry), start), start)
+
+
+def scan(step: Callable[[Any, Any], tuple[Any, Any]], start: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+    """`jax.lax.scan` over one element or more, also from a start that varies over fewer axes than what follows."""
+    if not _in_shard_map():
+        return jax.lax.scan(step, start, xs, reverse=reverse)
+    first = jax.tree.map(lambda x: x[0], xs)
+    start = _steady(lambda carry: step(carry, first)[0], start)
+
+    def turn(carry: Any, x: Any) -> tuple[Any, Any]:
+        carry, y = step(carry, x)
+        return _spread_like(carry, start), y
+
+    return jax.lax.scan(turn, start, xs, reverse=reverse)
+
+
+def axes_of(x: Any) -> Axes:
+    """The axes of the mesh over which an array, or what `jax.eval_shape` gives for one, varies."""
+    found = getattr(x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x), "manual_axis_type", None)
+    return frozenset() if found is None else found.varying
+
+
+def _in_shard_map() -> bool:
+    return bool(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def _steady(step: Callable[[Any], Any], start: Any) -> Any:
+    """The start of a loop, with the axes that its values have in the end."""
+    before, after = None, jax.tree.map(axes_of, start)
+    while before != after:
+        before, start = after, jax.tree.map(_spread, start, after)
+        after = jax.tree.map(lambda x, y: axes_of(x) | axes_of(y), start, jax.eval_shape(step, start))
+    return start
+
+
+def _spread_like(tree: Any, like: Any) -> Any:
+    return jax.tree.map(lambda x, y: _spread(x, axes_of(y)), tree, like)
+
+
+def _spread(x: Any, axes: Axes) -> Any:
+    missing = axes - axes_of(x)
+    return jax.lax.pcast(jnp.asarray(x), tuple(sorted(missing, key=str)), to="varying") if missing else x

@@ -1,0 +1,296 @@
+"""Optax's surface: `import gradtx.optax as optax` runs code that was written for `import optax`.
+
+A name of Optax that has a twin in gradtx, with the same meaning and the same arguments, is the twin: `optax.adam`,
+`optax.contrib.muon`, `optax.tree_utils.tree_add`. Every other name (losses, `adafactor`, `second_order`, ...) is borrowed:
+it is the installed Optax's own, loaded when it is first asked for. Optax is an extra; without it the twins work, and a
+borrowed name is an `ImportError` that says so. `python -m gradtx.optax` prints which name is which.
+
+>>> import jax.numpy as jnp
+>>> import gradtx.optax as optax
+>>> tx = optax.chain(optax.clip_by_global_norm(1.0), optax.contrib.muon(0.02))
+>>> params = {"w": jnp.ones((2, 2))}
+>>> updates, state = tx.update({"w": jnp.ones((2, 2))}, tx.init(params), params)
+>>> optax.apply_updates(params, updates)["w"].shape
+(2, 2)
+>>> float(optax.losses.huber_loss(jnp.array(2.0)))  # borrowed
+1.5
+
+Transformations of either kind go into the combinators of either. A borrowed combinator hands no extra arguments
+(`value=`, `grad_fn=`) on to a gradtx transformation: hand it `gradtx.to_optax(tx)`, which they do reach.
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from gradtx.core.checks import did_you_mean
+from gradtx.projections import __all__ as _of_projections
+from gradtx.tree import __all__ as _of_trees
+
+Places = dict[str, str]
+"""Where gradtx has a name of Optax: the name, then module and attribute, joined by a dot."""
+
+
+def _places(files: Mapping[str, str]) -> Places:
+    """The places of the names that are listed by file."""
+    return {name: f"gradtx.{file}.{name}" for file, names in files.items() for name in names.split()}
+
+
+_SCHEDULES = _places(
+    {
+        "compose.inject": "InjectHyperparamsState inject_hyperparams",
+        "core.checks": "Schedule",
+        "schedules": "constant_schedule cosine_decay_schedule cosine_onecycle_schedule exponential_decay join_schedules "
+        "linear_onecycle_schedule linear_schedule piecewise_constant_schedule piecewise_interpolate_schedule "
+        "polynomial_schedule sgdr_schedule warmup_constant_schedule warmup_cosine_decay_schedule "
+        "warmup_exponential_decay_schedule",
+    }
+)
+_TRANSFORMS = _places(
+    {
+        "compose.chain": "chain named_chain",
+        "compose.conditional": "ConditionallyMaskState ConditionallyTransformState conditionally_mask conditionally_transform",
+        "compose.masking": "MaskedState freeze masked",
+        "compose.partition": "PartitionState partition selective_transform",
+        "core.leaves": "MaskedNode",
+        "diagnostics.metrics": "MonitorState SnapshotState monitor snapshot",
+        "transforms.clipping": "adaptive_grad_clip clip clip_by_block_rms clip_by_global_norm "
+        "per_example_global_norm_clip per_example_layer_norm_clip",
+        "transforms.constraints": "ZeroNansState keep_params_nonnegative zero_nans",
+        "transforms.decay": "add_decayed_weights",
+        "transforms.momentum": "EmaState TraceState ema measure_with_ema trace",
+        "transforms.noise": "AddNoiseState add_noise",
+        "wrappers.multi_steps": "MultiSteps MultiStepsState skip_large_updates skip_not_finite",
+        "wrappers.nonfinite": "ApplyIfFiniteState apply_if_finite",
+    }
+)
+_TOP = _places(
+    {
+        "compose.partition": "multi_transform",
+        "core.apply": "apply_updates incremental_update periodic_update",
+        "core.base": "EmptyState GradientTransformation GradientTransformationExtraArgs OptState Params Updates identity "
+        "init_empty_state set_to_zero stateless stateless_with_tree_map with_extra_args_support",
+        "core.checks": "ScalarOrSchedule",
+        "core.numerics": "safe_increment",
+        "optimizers.adagrad": "ScaleByRssState adagrad scale_by_rss",
+        "optimizers.adam": "ScaleByAdamState adam adamw nadam nadamw scale_by_adam",
+        "optimizers.adamax": "adamax adamaxw scale_by_adamax",
+        "optimizers.amsgrad": "ScaleByAmsgradState amsgrad scale_by_amsgrad",
+        "optimizers.lbfgs": "ScaleByLBFGSState lbfgs scale_by_lbfgs",
+        "optimizers.lion": "ScaleByLionState lion scale_by_lion",
+        "optimizers.novograd": "ScaleByNovogradState novograd scale_by_novograd",
+        "optimizers.radam": "radam scale_by_radam",
+        "optimizers.rmsprop": "ScaleByRStdDevState ScaleByRmsState rmsprop scale_by_rms scale_by_stddev",
+        "optimizers.sgd": "noisy_sgd sgd",
+        "optimizers.sign": "sign_sgd signum",
+        "transforms.backtracking": "ScaleByBacktrackingLinesearchState scale_by_backtracking_linesearch",
+        "transforms.clipping": "ClipByGlobalNormState",
+        "transforms.linesearch": "value_and_grad_from_state",
+        "transforms.normalization": "centralize normalize_by_update_norm",
+        "transforms.scaling": "ScaleByScheduleState scale scale_by_learning_rate scale_by_param_block_norm "
+        "scale_by_param_block_rms scale_by_schedule scale_by_sign scale_by_trust_ratio",
+        "transforms.zoom": "ScaleByZoomLinesearchState ZoomLinesearchInfo scale_by_zoom_linesearch",
+        "tree": "bias_correction global_norm update_infinity_moment update_moment update_moment_per_elem_norm",
+        "wrappers.accumulate": "apply_every",
+        "wrappers.lookahead": "LookaheadParams LookaheadState lookahead",
+    }
+)
+_CONTRIB = _places(
+    {
+        "optimizers.muon": "muon scale_by_muon MuonState",
+        "compose.matrices": "MuonDimensionNumbers",
+        "transforms.plateau": "ReduceLROnPlateauState reduce_on_plateau",
+        "wrappers.adversarial": "SAMState normalize sam",
+        "wrappers.schedule_free": "ScheduleFreeState schedule_free schedule_free_adamw schedule_free_eval_params schedule_free_sgd",
+    }
+)
+_TREES = {name: f"gradtx.tree.{name}" for name in _of_trees}
+_EMPTY = "gradtx.core.base.EmptyState"
+_RENAMED: Places = {
+    "AdaptiveGradClipState": _EMPTY,
+    "AddDecayedWeightsState": _EMPTY,
+    "ApplyEvery": "gradtx.wrappers.accumulate.ApplyEveryState",
+    "ClipState": _EMPTY,
+    "MultiTransformState": "gradtx.compose.partition.PartitionState",
+    "NonNegativeParamsState": _EMPTY,
+    "ScaleByTrustRatioState": _EMPTY,
+    "ScaleState": _EMPTY,
+    "safe_int32_increment": "gradtx.core.numerics.safe_increment",
+    "tree_map_params": "gradtx.tree.map_params",
+}
+
+NATIVE: Mapping[str, Places] = {
+    "": _TOP | _TRANSFORMS | _SCHEDULES | _RENAMED,
+    "contrib": _CONTRIB | {"NormalizeState": _EMPTY},
+    "projections": {name: f"gradtx.projections.{name}" for name in _of_projections if name.startswith("projection_")},
+    "schedules": _SCHEDULES,
+    "transforms": _TRANSFORMS | _places({"transforms.clipping": "unitwise_norm"}) | {"NonNegativeParamsState": _EMPTY},
+    "tree": _TREES,
+    "tree_utils": {f"tree_{name}" if name.islower() else name: place for name, place in _TREES.items()},
+}
+"""The names of Optax that gradtx has, by Optax's module (`""` is Optax itself)."""
+
+_BORROWED = "borrowed"
+
+
+class Part(ModuleType):
+    """A module of Optax's surface: gradtx's twins, and Optax's own names for the rest."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__(f"gradtx.optax.{part}", f"The names of `optax.{part}`: gradtx's twins, else Optax's own.")
+        self._part = part
+
+    def __getattr__(self, name: str) -> Any:
+        return _resolve(self._part, name)
+
+    def __dir__(self) -> list[str]:
+        return _names(self._part)
+
+
+contrib, projections, schedules = Part("contrib"), Part("projections"), Part("schedules")
+transforms, tree, tree_utils = Part("transforms"), Part("tree"), Part("tree_utils")
+
+
+def __getattr__(name: str) -> Any:
+    """A name of Optax's top level that is no module above."""
+    return _resolve("", name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*_names(""), *_parts()})
+
+
+def _resolve(part: str, name: str) -> Any:
+    """The twin of a name of Optax, else what Optax has under that name."""
+    if name in NATIVE[part]:
+        module, _, attribute = NATIVE[part][name].rpartition(".")
+        return getattr(import_module(module), attribute)
+    home = _joined("gradtx.optax", part)
+    if name.startswith("_") and name != "__version__":  # Python and its tools ask; Optax's answer would be about Optax
+        raise AttributeError(f"module {home!r} has no attribute {name!r}")
+    source = _installed(part)
+    if source is None:
+        raise ImportError(
+            f"gradtx has no twin of {_joined('optax', part, name)}, and Optax is not installed: pip install optax."
+            f"{did_you_mean(name, NATIVE[part])}",
+            name="optax",
+        )
+    try:
+        return getattr(source, name)
+    except AttributeError as error:
+        hint = did_you_mean(name, _names(part))
+        raise AttributeError(f"module {home!r} has no attribute {name!r}, nor has Optax.{hint}") from error
+
+
+def _installed(part: str) -> ModuleType | None:
+    """A module of the installed Optax; None without Optax."""
+    try:
+        optax = import_module("optax")
+    except ModuleNotFoundError as error:
+        if error.name != "optax":
+            raise
+        return None
+    return getattr(optax, part) if part else optax
+
+
+def _joined(*names: str) -> str:
+    return ".".join(name for name in names if name)
+
+
+def _names(part: str) -> list[str]:
+    """The public names of a module of Optax, its modules too; without Optax those that have twins."""
+    source = _installed(part)
+    if source is None:
+        return sorted(NATIVE[part])
+    return sorted(name for name, value in vars(source).items() if not name.startswith("_") and _is_of_optax(value))
+
+
+def _is_of_optax(value: object) -> bool:
+    """Whether a value is no module, or Optax's own."""
+    return not isinstance(value, ModuleType) or value.__name__.startswith("optax.")
+
+
+def _parts() -> list[str]:
+    """The public modules of Optax; without Optax those that have twins."""
+    source = _installed("")
+    if source is None:
+        return sorted(part for part in NATIVE if part)
+    return [name for name in _names("") if isinstance(getattr(source, name), ModuleType)]
+
+
+def rows() -> list[tuple[str, str]]:
+    """Every public name of Optax with the place of its twin, or `borrowed`; without Optax the twins alone.
+
+    Example:
+      >>> import gradtx.optax
+      >>> dict(gradtx.optax.rows())["contrib.muon"]
+      'gradtx.optimizers.muon.muon'
+    """
+    parts = _parts()
+    return [
+        (_joined(part, name), NATIVE.get(part, {}).get(name, _BORROWED))
+        for part in ("", *parts)
+        for name in _names(part)
+        if part or name not in parts
+    ]
+
+
+def table() -> str:
+    """The rows as text, with their numbers: what `python -m gradtx.optax` prints.
+
+    Example:
+      >>> import gradtx.optax
+      >>> [line.split() for line in gradtx.optax.table().splitlines() if line.startswith(("adamw", "adafactor"))]
+      [['adafactor', 'borrowed'], ['adamw', 'gradtx.optimizers.adam.adamw']]
+    """
+    found = rows()
+    width = max(len(name) for name, _ in found)
+    lines = [f"{name:{width}}  {place}" for name, place in found]
+    borrowed = sum(place == _BORROWED for _, place in found)
+    end = (
+        f"{len(found)} names that gradtx has. Optax is not installed: its other names need pip install optax."
+        if _installed("") is None
+        else f"{len(found)} names of Optax: {len(found) - borrowed} native, {borrowed} borrowed."
+    )
+    return "\n".join([*lines, end])
+
+
+def hint(name: str) -> str:
+    """Where a name of Optax is that `gradtx` was asked for and has not; nothing where Optax has it not either.
+
+    Example:
+      >>> import gradtx.optax
+      >>> gradtx.optax.hint("contrib")
+      "gradtx.muon is optax.contrib.muon; gradtx.optax has all of Optax's names."
+      >>> gradtx.optax.hint("adafactor")
+      "optax.adafactor has no twin here; gradtx.optax has all of Optax's names."
+    """
+    if name.startswith("_"):
+        return ""
+    try:
+        example = next(_examples(name), None)
+    except (ImportError, AttributeError):  # an Optax that fails to import must not hide the error of whoever asked
+        return ""
+    return f"{example}; gradtx.optax has all of Optax's names." if example else ""
+
+
+def _examples(name: str) -> Iterator[str]:
+    """What to say of a name of Optax, the best first: of a module its first twin, of a name its own."""
+    if NATIVE.get(name):
+        first, place = next(item for item in NATIVE[name].items() if item[0].islower())
+        yield f"{_public(place)} is optax.{name}.{first}"
+    elif name in _parts():
+        yield f"optax.{name} has no twin here"
+    for path, place in rows():
+        if path.rpartition(".")[2] == name:
+            yield f"optax.{path} has no twin here" if place == _BORROWED else f"{_public(place)} is optax.{path}"
+
+
+def _public(place: str) -> str:
+    """The short name of a place: what is in a file of a room is in the index too."""
+    return place if place.count(".") == 2 else _joined("gradtx", place.rpartition(".")[2])
+
+
+if __name__ == "__main__":
+    print(table())
