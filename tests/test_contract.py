@@ -134,25 +134,6 @@ def test_equal_optimizers_share_one_trace(case: Case) -> None:
 
 
 @ROWS
-def test_zero_gradients_give_finite_updates(case: Case) -> None:
-    tx = case.make()
-
-    def two_steps(params: Any) -> Any:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-
-        def step(state: Any, _: None) -> tuple[Any, Any]:
-            updates, state = tx.update(zeros, state, params, **case.extra_for(params))
-            return state, updates
-
-        return jax.lax.scan(step, tx.init(params), None, 2)
-
-    for dtype, result in jax.jit(lambda: {str(d): two_steps(tree(d)) for d in (jnp.float32, *HALF)})().items():
-        for leaf in jax.tree.leaves(result):
-            if jnp.issubdtype(leaf.dtype, jnp.inexact):
-                assert bool(jnp.all(jnp.isfinite(leaf))), (dtype, leaf)
-
-
-@ROWS
 def test_key_order_does_not_matter(case: Case) -> None:
     """The same program is traced for parameters in either order: `jit` alone would sort the keys before the optimizer sees them."""
     tx, params = case.make(), tree()

@@ -105,11 +105,14 @@ def _check_order(name: str, members: Sequence[Any]) -> None:
     for i, tx in enumerate(members):
         if (found := last_of(tx)) is not None and any(j > i for j in changing):
             after = next(members[j] for j in changing if j > i)
-            called = found.update.call.factory.__name__ if isinstance(found.update, Update) else type(found).__name__
             raise ValueError(
-                f"{name}: argument {i} is {tx!r}, before {after!r}, but the updates of {called} must be applied "
-                "as they are. Expected it last, with what changes updates inside it."
+                f"{name}: argument {i} is {tx!r}, before {after!r}, but the updates of {_name(found)} must be applied as they are. "
+                "Expected it last, with what changes updates inside it."
             )
+
+
+def _name(tx: Any) -> str:
+    return tx.update.call.factory.__name__ if isinstance(tx.update, Update) else type(tx).__name__
 
 
 def _updated(place: int | str, tx: Any, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> tuple[Any, Any]:

@@ -126,7 +126,7 @@ class Update(Declared):
                     )
             if not isinstance(state, self._state_type):
                 leaves.raise_wrong_state(state, self._state_type)
-            if outermost and params is not None:
+            if params is not None:
                 point = getattr(type(params), "gradient_point", None)  # of parameters in two versions, as LookaheadParams
                 leaves.check_same_shapes(updates, params if point is None else point(params))
             if not self.composite:

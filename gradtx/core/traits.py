@@ -20,7 +20,7 @@ class Traits(NamedTuple):
       transparent: it only hands parameters on to those inside it, which are shown in its place.
       gathers: it gathers updates over several calls and gives zeros between. What takes every call for a step (`ema_params`,
         `lookahead`) refuses to stand around it.
-      measures: what it returns in the place of updates is a measurement, of any tree and shapes.
+      measures: it returns a measurement, of any tree and shapes, in the place of updates.
     """
 
     last: Trait = False

@@ -19,8 +19,9 @@ def metrics(state: Any) -> dict[str, jax.Array]:
 
     `learning_rate` (in use at the last step), `grad_norm` and `clip_fraction` (from `clip_by_global_norm`), `update_norm`
     (from `normalize_by_update_norm`), hyperparameters under `inject_hyperparams`, and what `monitor` measures. A name that
-    occurs more than once (two learning rates under `partition`) is preceded by its path in the state. Works inside
-    `jit` and `lax.scan`; reading costs nothing until a value is brought to the host.
+    occurs more than once is preceded by the labels of `partition` and the names of `named_chain` that it stands under, as
+    `muon/learning_rate`; only if two are still equal, by their places in chains too. Works inside `jit` and `lax.scan`; reading
+    costs nothing until a value is brought to the host.
 
     Args:
       state: state of any transformation, or a container of such states: a TrainState, `optimizer.opt_state` of an `nnx.Optimizer`.
@@ -41,32 +42,44 @@ def metrics(state: Any) -> dict[str, jax.Array]:
     """
     if checks.is_transformation(state) or state is None:
         raise TypeError(f"metrics: state is {checks.kind(state)}, expected the state that tx.init or tx.update returned.")
-    found = list(_walk(state))
-    spellings = [[name, "/".join((*keys, name)), "/".join((*path, name))] for keys, path, name, _ in found]
+    found = list(_walk(state, _Place()))
+    times = collections.Counter(name for _, name, _ in found)
+    spellings = [[name] * (times[name] == 1) + ["/".join((*keys, name)) for keys in place] for place, name, _ in found]
     taken = collections.Counter(spelling for row in spellings for spelling in set(row))
     chosen = [next((s for s in row if taken[s] == 1), row[-1]) for row in spellings]
     return {name: jnp.asarray(value) for name, (*_, value) in zip(chosen, found, strict=True)}
 
 
-Path = tuple[str, ...]
+class _Place(NamedTuple):
+    """What leads to a node of the state: keys of dicts alone, these with positions in tuples, these with fields between."""
+
+    labels: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+
+    def below(self, key: str, label: bool, position: bool) -> "_Place":
+        """The place of a child."""
+        labels, keys = (key,) * label, (key,) * (label or position)
+        return _Place((*self.labels, *labels), (*self.keys, *keys), (*self.path, key))
 
 
-def _walk(node: Any, keys: Path = (), path: Path = ()) -> Iterator[tuple[Path, Path, str, Any]]:
-    """Names and values below a node of the state, with the keys and positions that lead there, and these with fields between."""
+def _walk(node: Any, place: _Place) -> Iterator[tuple[_Place, str, Any]]:
+    """Places, names and values below a node of the state."""
     if hasattr(node, "_fields"):
         own: Any = getattr(node, "metrics", None)
         if own is not None:
             for name, value in own().items():
-                yield keys, path, name, value
+                yield place, name, value
         for field, child in zip(node._fields, node, strict=True):
-            yield from _walk(child, keys, (*path, field))
+            yield from _walk(child, place.below(field, False, False))
     elif isinstance(node, (Mapping, list, tuple)):
+        named = isinstance(node, Mapping)
         for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
-            yield from _walk(child, (*keys, str(key)), (*path, str(key)))
+            yield from _walk(child, place.below(str(key), named, not named))
     else:  # another container, such as a TrainState or an nnx.Optimizer
         for key, child in jax.tree_util.tree_leaves_with_path(node, is_leaf=lambda x: x is not node):
             if key:
-                yield from _walk(child, keys, (*path, path_str(key)))
+                yield from _walk(child, place.below(path_str(key), False, False))
 
 
 class MonitorState(NamedTuple):

@@ -13,7 +13,7 @@ from gradtx.core.leaves import check_leaves, check_no_module, is_inexact
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.values import checked
 from gradtx.core.watch import watching
-from gradtx.diagnostics.ownership import Node, foreign_name, is_frozen, nbytes, nodes, owners
+from gradtx.diagnostics.ownership import foreign_name, is_frozen, nbytes, nodes, owners
 
 _NUMBERS = (3, 4)
 """The columns of the table that hold numbers."""
@@ -190,7 +190,8 @@ def summary(tx: Transformation, params: Any) -> Summary:
         roots = nodes(seen, params)
         belongs.extend(owners(state, params, roots))
         for i, (path, leaf) in enumerate(leaves_by_path(params).items()):
-            texts, rules = (tuple(x for node in roots for x in f(node, i)) for f in (Node.texts, Node.rules))
+            texts = tuple(text for node in roots for text in node.texts(i))
+            rules = [call for node in roots for call in node.rules(i)]
             dtype = str(jnp.result_type(leaf))
             rows.append(ParameterSummary("/".join(path) or ROOT, np.shape(leaf), dtype, texts, nbytes(leaf), 0, is_frozen(rules)))
         if (name := foreign_name(tx)) is not None:

@@ -137,7 +137,8 @@ def make_recipe(table: Table, normalization: str, method: str, dtype: Any, preci
 @functools.partial(jax.jit, static_argnums=1)
 def apply_recipe(x: jax.Array, recipe: Recipe, eps: Any = 0.0) -> jax.Array:
     """The matrix signs of `(..., n, m)` as the platform runs them fastest."""
-    return on_platform(lambda platform, x: apply_plan(x, recipe.plan(*x.shape[-2:], x.dtype, platform), eps), x)
+    n, m = x.shape[-2:]
+    return on_platform(lambda platform, x: apply_plan(x, recipe.plan(n, m, x.dtype, platform), eps), x)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -108,4 +108,5 @@ def _bounded(members: list[int], stacks: Sequence[jax.Array]) -> list[list[int]]
 
 
 def _run(x: jax.Array, recipe: Recipe, platform: str, eps: Any) -> jax.Array:
-    return apply_plan(x, recipe.plan(*x.shape[-2:], promote(x).dtype, platform), eps) if x.size else x
+    n, m = x.shape[-2:]
+    return apply_plan(x, recipe.plan(n, m, promote(x).dtype, platform), eps) if x.size else x

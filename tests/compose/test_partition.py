@@ -139,7 +139,7 @@ def test_each_group_has_its_own_schedule() -> None:
     np.testing.assert_allclose(bias, [-1.0, -0.75, -0.5, -0.25])
     np.testing.assert_allclose(scale, [-0.5] * 4)
     rates_in_use = {name: float(value) for name, value in gradtx.metrics(state).items()}
-    assert rates_in_use == {"bias/1/learning_rate": 0.25, "rest/1/learning_rate": 0.5}
+    assert rates_in_use == {"bias/learning_rate": 0.25, "rest/learning_rate": 0.5}
 
 
 def test_partitions_nest() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import gradtx
 from gradtx.core.base import wants_of
+from gradtx.core.values import checked
 
 ONE = {"w": jnp.ones(2)}
 
@@ -266,3 +267,26 @@ def check_types(tx: gradtx.GradientTransformation, params: Any, grad_dtype: Any)
     assert jax.tree.structure(after) == jax.tree.structure(before)
     for x, y in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
         assert (x.shape, x.dtype, x.weak_type) == (y.shape, y.dtype, y.weak_type), tx
+
+
+@pytest.mark.parametrize("around", ["stateless", "checked", "custom", "optax"])
+def test_shapes_are_checked_whatever_runs_around(around: str) -> None:
+    """A scalar gradient for a parameter of three is refused inside other calls too."""
+    inner = gradtx.scale_by_adam()
+    params, state = {"w": jnp.zeros(3)}, inner.init({"w": jnp.zeros(3)})
+
+    def within(updates: Any, params: Any) -> Any:
+        return inner.update({"w": jnp.ones(())}, state, params)[0]
+
+    @gradtx.factory
+    def outer() -> gradtx.GradientTransformation:
+        return gradtx.GradientTransformation(lambda params: (), lambda updates, state, params=None: (within(updates, params), ()))
+
+    around_it = {
+        "stateless": lambda: gradtx.stateless(within).update(params, gradtx.EmptyState(), params),
+        "checked": lambda: checked(lambda: within(params, params))(),
+        "custom": lambda: outer().update(params, (), params),
+        "optax": lambda: gradtx.chain(optax.stateless(within)).update(params, (optax.EmptyState(),), params),
+    }[around]
+    with pytest.raises(ValueError, match=r"scale_by_adam: updates leaf `w` has shape \(\), but params has \(3,\) there"):
+        around_it()

@@ -55,13 +55,26 @@ class Model(nnx.Module):
         (gradtx.chain(optax.scale_by_adam(), gradtx.sgd(0.5)), {"learning_rate": 0.5}),
         (
             gradtx.partition({"a": gradtx.sgd(0.5), "b": gradtx.sgd(0.25)}, {"w": "a", "b": "b"}),
-            {"a/1/learning_rate": 0.5, "b/1/learning_rate": 0.25},
+            {"a/learning_rate": 0.5, "b/learning_rate": 0.25},
         ),
         (
             gradtx.chain(
                 gradtx.partition({1: gradtx.scale_by_learning_rate(0.5), 2: gradtx.identity()}, {"w": 1, "b": 2}), gradtx.sgd(0.25)
             ),
-            {"0/1/learning_rate": 0.5, "1/1/learning_rate": 0.25},
+            {"1/learning_rate": 0.5, "learning_rate": 0.25},
+        ),
+        (  # what stands before and between moves no key
+            gradtx.chain(
+                gradtx.clip(9.0),
+                gradtx.partition(
+                    {"a": gradtx.chain(gradtx.clip(9.0), gradtx.sgd(0.5)), "b": gradtx.sgd(0.25)}, {"w": "a", "b": "b"}
+                ),
+            ),
+            {"a/learning_rate": 0.5, "b/learning_rate": 0.25},
+        ),
+        (
+            gradtx.named_chain(("first", gradtx.chain(gradtx.sgd(0.5), gradtx.sgd(0.25))), ("then", gradtx.sgd(0.125))),
+            {"first/0/1/learning_rate": 0.5, "first/1/1/learning_rate": 0.25, "then/learning_rate": 0.125},
         ),
         (
             gradtx.chain(gradtx.monitor({"norm": largest}), gradtx.scale(0.5), gradtx.monitor({"norm": largest, "other": largest})),
