@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from cases import CASES
 
-SMALL, LARGE = (10, 30, 50), (20, 60, 100)
+SMALL, LARGE, LARGEST = (10, 30, 50), (20, 60, 100), (100, 200, 400)
 """The larger trees are traced where the smaller ones decide nothing, as for Muon, whose stacks of matrices are still filling."""
 
 
@@ -39,6 +39,13 @@ def test_tracing_grows_linearly(name: str) -> None:
     assert any(grows_linearly(CASES[name], sizes) for sizes in (SMALL, LARGE))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_tracing_grows_linearly_up_to_400_leaves(name: str) -> None:
+    calls_to_trace(CASES[name], 4)
+    assert grows_linearly(CASES[name], LARGEST)
+
+
 def grows_linearly(case: Any, sizes: tuple[int, int, int]) -> bool:
     few, some, many = (calls_to_trace(case, size) for size in sizes)
-    return many - some < 1.25 * (some - few)
+    return (many - some) / (sizes[2] - sizes[1]) < 1.25 * (some - few) / (sizes[1] - sizes[0])

@@ -234,6 +234,7 @@ class Net(linen.Module):
         return linen.Dense(10)(linen.relu(linen.Conv(6, (3, 3), strides=2)(x)).reshape(len(x), -1))
 
 
+@pytest.mark.slow
 def test_convolutional_network_against_its_dense_hessian() -> None:
     digits: Any = load_digits()
     x, y = digits.images[:64].astype(np.float32) / 16, digits.target[:64]
