@@ -14,7 +14,7 @@ SMALL, LARGE, LARGEST = (10, 30, 50), (20, 60, 100), (100, 200, 400)
 
 def calls_to_trace(case: Any, leaves: int) -> int:
     """Calls of Python and C functions while an update is traced on a tree of so many leaves of one shape."""
-    params = {f"{i:03}": {"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)} for i in range(leaves // 2)}
+    params = {f"{i:03}": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(1)} for i in range(leaves // 2)}
     tx, count = case.make(), 0
     state = jax.eval_shape(tx.init, params)
 
