@@ -77,7 +77,10 @@ def test_moments_of_half_precision_parameters_are_float32(case: Case, dtype: Any
 
 @ROWS
 def test_scan_equals_loop_jit_equals_eager_and_both_arguments_can_be_donated(case: Case) -> None:
-    """The scan overwrites parameters and state, so that no two of their arrays, nor one that the optimizer holds, may be one."""
+    """The scan overwrites parameters and state, so that no two of their arrays, nor one that the optimizer holds, may be one.
+
+    It runs where `debug_nans` watches what comes out, and no array comes from the host.
+    """
     tx, params = case.make(), tree()
     grads = [tree(sign=s) for s in (1.0, -0.5)]
 
@@ -92,7 +95,8 @@ def test_scan_equals_loop_jit_equals_eager_and_both_arguments_can_be_donated(cas
     for _ in range(2):  # the second run begins with arrays that the first must not have overwritten
         carry = (tree(), tx.init(params))
         for _ in range(3):
-            carry = run(*carry)
+            with jax.debug_nans(True), jax.transfer_guard("disallow"):
+                carry = run(*carry)
             ends.append(carry if len(ends) % 3 else jax.tree.map(jnp.copy, carry))
     expected = (params, tx.init(params))
     for g in grads:

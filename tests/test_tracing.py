@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from cases import CASES
 
-SMALL, LARGE, LARGEST = (10, 30, 50), (20, 60, 100), (100, 200, 400)
+SMALL, LARGE, LARGEST = (8, 20, 32), (20, 60, 100), (100, 200, 400)
 """The larger trees are traced where the smaller ones decide nothing, as for Muon, whose stacks of matrices are still filling."""
 
 

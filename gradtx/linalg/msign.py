@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.checks import did_you_mean, kind
-from gradtx.core.numerics import common_dtype, promote
+from gradtx.core.numerics import common_dtype, is_tracer, promote
 from gradtx.core.platforms import on_platform
 from gradtx.linalg.coefficients import Table, newton_schulz_table
 from gradtx.linalg.newton_schulz import (
@@ -134,11 +134,17 @@ def make_recipe(table: Table, normalization: str, method: str, dtype: Any, preci
     return Recipe(table, normalization, method, None if dtype is None else jnp.dtype(dtype).name, precision)
 
 
-@functools.partial(jax.jit, static_argnums=1)
 def apply_recipe(x: jax.Array, recipe: Recipe, eps: Any = 0.0) -> jax.Array:
     """The matrix signs of `(..., n, m)` as the platform runs them fastest."""
+    return (_apply_traced if is_tracer(x) else _apply)(x, recipe, eps)
+
+
+def _apply(x: jax.Array, recipe: Recipe, eps: Any) -> jax.Array:
     n, m = x.shape[-2:]
     return on_platform(lambda platform, x: apply_plan(x, recipe.plan(n, m, x.dtype, platform), eps), x)
+
+
+_apply_traced = jax.jit(_apply, static_argnums=1)  # so that eager calls under a transformation, such as `vmap`, compile once
 
 
 @functools.partial(jax.jit, static_argnums=1)

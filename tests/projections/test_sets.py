@@ -157,11 +157,11 @@ def test_complex_trees_have_no_order() -> None:
 
 
 @pytest.mark.parametrize("size", [1e20, 1e30, 3e37])
-@pytest.mark.parametrize("radius", [1e-3, 1.0, 1e10])
+@pytest.mark.parametrize("radius", [1e-3, 1e10])
 def test_far_points_come_onto_the_weighted_ball(size: float, radius: float) -> None:
     """Eager and with weights and radius as constants of a program: XLA joins divisions, whose divisors' product overflows."""
     x = {"a": size * jnp.asarray([3.0, -4.0, 1.0]), "b": size * jnp.asarray([2.0])}
-    for a in ([1.0, 1.0, 1.0], [1.0, 2.0, 3.0], [1.0, 1e3, 1e-3]):
+    for a in ([1.0, 2.0, 3.0], [1.0, 1e3, 1e-3]):
         weights = {"a": jnp.asarray(a), "b": jnp.asarray([1.0])}
 
         def project(x: Any, weights: Any = weights) -> Any:

@@ -145,8 +145,11 @@ def check(outer: str, inners: dict[str, tuple[Any, Any, bool]]) -> None:
                 assert bool(jnp.all(jnp.isfinite(path["w"])))
 
 
-TWINS = ("MultiSteps", "apply_if_finite", "skip_spikes", "swa", "asam")  # of others that stand around all the same ones
-OUTER = pytest.mark.parametrize("outer", [pytest.param(name, marks=[pytest.mark.slow] * (name in TWINS)) for name in WRAPPERS])
+OFTEN = ("accumulate", "ema_params", "lookahead_wrapper", "sam", "skip_nonfinite")
+"""Those that people put around others most; the rest is for the slow tests."""
+OUTER = pytest.mark.parametrize(
+    "outer", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in WRAPPERS]
+)
 
 
 @OUTER
@@ -161,11 +164,7 @@ def test_pairs_that_are_refused(pair: tuple[str, str]) -> None:
         WRAPPERS[outer][0](WRAPPERS[inner][0](gradtx.rmsprop(0.05, momentum=0.5)))
 
 
-OFTEN = ("accumulate", "ema_params", "lookahead_wrapper", "sam", "skip_nonfinite")
-"""Those that people put around others most; the rest is for the slow tests."""
-
-
-@pytest.mark.parametrize("outer", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in WRAPPERS])
+@OUTER
 def test_around_each_other(outer: str) -> None:
     base = gradtx.rmsprop(0.05, momentum=0.5)
     inners = {}
