@@ -25,23 +25,10 @@ from gradtx.compose.labels import by_path
 from gradtx.compose.masking import MaskedState, freeze, masked
 from gradtx.compose.matrices import MuonDimensionNumbers, matrix_axes
 from gradtx.compose.partition import PartitionState, multi_transform, partition, selective_transform
+from gradtx.compose.plain import GradientTransformationExtraArgs, identity, set_to_zero, stateless, stateless_with_tree_map, to_optax, with_extra_args_support
 from gradtx.core import checks as _checks
 from gradtx.core.apply import apply_updates, incremental_update, periodic_update
-from gradtx.core.base import (
-    EmptyState,
-    GradientTransformation,
-    GradientTransformationExtraArgs,
-    OptState,
-    Params,
-    Updates,
-    identity,
-    init_empty_state,
-    set_to_zero,
-    stateless,
-    stateless_with_tree_map,
-    to_optax,
-    with_extra_args_support,
-)
+from gradtx.core.base import EmptyState, GradientTransformation, OptState, Params, Updates, init_empty_state
 from gradtx.core.checks import ScalarOrSchedule, Schedule
 from gradtx.core.config import from_config, to_config
 from gradtx.core.leaves import MaskedNode

@@ -1,18 +1,14 @@
 """Transformations one after another."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
-import jax
-
-from gradtx.core import checks, leaves
-from gradtx.core.base import GradientTransformation, Update, last_of, member, observes
-from gradtx.core.checks import Transformation
-from gradtx.core.values import factory
+from gradtx.core import checks, trees
+from gradtx.core.transformation import Params, Part, State, Transformation, Updates, as_transformation, final_in
+from gradtx.core.value import show
 
 
-@factory(composite=True, transparent=True)
-def chain(*args: Transformation) -> GradientTransformation:
+class chain(Transformation, transparent=True):
     """Applies transformations in turn: `tx_n(... tx_2(tx_1(g)))`.
 
     Half-precision updates pass from one to the next in float32 and are rounded once, at the end.
@@ -35,26 +31,49 @@ def chain(*args: Transformation) -> GradientTransformation:
       >>> gradtx.chain(gradtx.clip(1.0), gradtx.scale(-0.1))
       chain(clip(max_delta=1.0), scale(step_size=-0.1))
     """
-    _check_order("chain", args)
-    members = [member(tx) for tx in args]
 
-    def init(params: Any) -> tuple[Any, ...]:
-        return tuple(tx.init(params) for tx in members)
+    members: tuple[Transformation, ...]
 
-    def update(updates: Any, state: tuple, params: Any = None, **extra_args: Any) -> tuple[Any, tuple[Any, ...]]:
-        if len(state) != len(members) or hasattr(state, "_fields"):
-            leaves.raise_wrong_state(state, tuple, f"a tuple of {len(members)} states, one for each member")
-        new, wide = [], leaves.widen(updates)
-        for i, (tx, inner) in enumerate(zip(members, state, strict=True)):
-            wide, inner = _updated(i, tx, wide, inner, params, extra_args)
-            new.append(inner)
-        return _narrowed(wide, updates), tuple(new)
+    def __init__(self, *args: Any):
+        for i, tx in enumerate(args):
+            checks.check_argument("chain", f"argument {i}", tx, checks.TRANSFORMATION)
+        object.__setattr__(self, "members", tuple(map(as_transformation, args)))
+        check_order("chain", self.members)
 
-    return GradientTransformation(init, update)
+    @classmethod
+    def made_with(cls, arguments: Mapping[str, Any]) -> Self:
+        """The chain of these members."""
+        return cls(*arguments["members"])
+
+    def shown(self) -> list[str]:
+        """The members, without a name."""
+        return [show(tx) for tx in self.members]
+
+    def init(self, params: Params) -> tuple[State, ...]:
+        """A state for each member."""
+        return tuple(tx.init(params) for tx in self.members)
+
+    def step(self, updates: Updates, state: tuple, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+        """Each member's step, in turn."""
+        if len(state) != len(self.members) or hasattr(state, "_fields"):
+            trees.raise_wrong_state(state, tuple, f"a tuple of {len(self.members)} states, one for each member")
+        after = []
+        for tx, own in zip(self.members, state, strict=True):
+            updates, own = tx.advance(updates, own, params, extra_args)
+            after.append(own)
+        return updates, tuple(after)
+
+    @property
+    def inside(self) -> tuple[Transformation, ...]:
+        """The members."""
+        return self.members
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        """Each member with its state."""
+        return tuple(Part(tx, params, own) for tx, own in zip(self.members, state, strict=True))
 
 
-@factory(composite=True, transparent=True)
-def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
+class named_chain(Transformation, transparent=True):
     """`chain` with a name for each member, under which its state is found.
 
     Args:
@@ -75,57 +94,61 @@ def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
       >>> sorted(tx.init({"w": 1.0}))
       ['clip', 'opt']
     """
-    names = []
-    for i, pair in enumerate(args):
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise TypeError(f"named_chain: argument {i} is {checks.kind(pair)}, expected a pair (name, transformation).")
-        checks.check_argument("named_chain", f"argument {i} ({pair[0]!r})", pair[1], checks.TRANSFORMATION)
-        if pair[0] in names:
-            raise ValueError(f"named_chain: the name {pair[0]!r} occurs twice, expected distinct names.")
-        names.append(pair[0])
-    _check_order("named_chain", [tx for _, tx in args])
-    members = {name: member(tx) for name, tx in args}
 
-    def init(params: Any) -> dict[str, Any]:
-        return {name: tx.init(params) for name, tx in members.items()}
+    members: dict[str, Transformation]
 
-    def update(updates: Any, state: dict, params: Any = None, **extra_args: Any) -> tuple[Any, dict[str, Any]]:
-        if state.keys() != members.keys():
-            leaves.raise_wrong_state(state, dict, f"a dict with keys {', '.join(map(repr, members))}")
-        new, wide = {}, leaves.widen(updates)
-        for name, tx in members.items():
-            wide, new[name] = _updated(name, tx, wide, state[name], params, extra_args)
-        return _narrowed(wide, updates), new
+    def __init__(self, *args: tuple[str, Any]):
+        members: dict[str, Transformation] = {}
+        for i, pair in enumerate(args):
+            if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+                raise TypeError(f"named_chain: argument {i} is {checks.kind(pair)}, expected a pair (name, transformation).")
+            name, tx = pair
+            checks.check_argument("named_chain", f"argument {i} ({name!r})", tx, checks.TRANSFORMATION)
+            if name in members:
+                raise ValueError(f"named_chain: the name {name!r} occurs twice, expected distinct names.")
+            members[name] = as_transformation(tx)
+        object.__setattr__(self, "members", members)
+        check_order("named_chain", tuple(members.values()))
 
-    return GradientTransformation(init, update)
+    @classmethod
+    def made_with(cls, arguments: Mapping[str, Any]) -> Self:
+        """The chain of these members."""
+        return cls(*arguments["members"].items())
+
+    def shown(self) -> list[str]:
+        """The members as pairs."""
+        return [f"({name!r}, {show(tx)})" for name, tx in self.members.items()]
+
+    def init(self, params: Params) -> dict[str, State]:
+        """A state for each member, by name."""
+        return {name: tx.init(params) for name, tx in self.members.items()}
+
+    def step(self, updates: Updates, state: dict, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+        """Each member's step, in turn."""
+        if state.keys() != self.members.keys():
+            trees.raise_wrong_state(state, dict, f"a dict with keys {', '.join(map(repr, self.members))}")
+        after = {}
+        for name, tx in self.members.items():
+            updates, after[name] = tx.advance(updates, state[name], params, extra_args)
+        return updates, after
+
+    @property
+    def inside(self) -> tuple[Transformation, ...]:
+        """The members."""
+        return tuple(self.members.values())
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        """Each member with its state."""
+        return tuple(Part(tx, params, state[name]) for name, tx in self.members.items())
 
 
-def _check_order(name: str, members: Sequence[Any]) -> None:
-    changing = [i for i, tx in enumerate(members) if not observes(tx)]
+def check_order(name: str, members: Sequence[Transformation]) -> None:
+    """Raises where something changes the updates of a member that must be applied as they are."""
     for i, tx in enumerate(members):
-        if (found := last_of(tx)) is not None and any(j > i for j in changing):
-            after = next(members[j] for j in changing if j > i)
+        found = final_in(tx)
+        after = next((later for later in members[i + 1 :] if not later.observes), None)
+        if found is not None and after is not None:
             raise ValueError(
-                f"{name}: argument {i} is {tx!r}, before {after!r}, but the updates of {_name(found)} must be applied as they are. "
-                "Expected it last, with what changes updates inside it."
+                f"{name}: argument {i} is {tx!r}, before {after!r}, but the updates of {type(found).__name__} must be applied "
+                "as they are. Expected it last, with what changes updates inside it."
             )
-
-
-def _name(tx: Any) -> str:
-    return tx.update.call.factory.__name__ if isinstance(tx.update, Update) else type(tx).__name__
-
-
-def _updated(place: int | str, tx: Any, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> tuple[Any, Any]:
-    """A member's update; of one that no factory declared, what it returns is checked here."""
-    changed, state = tx.update(updates, state, params, **extra_args)
-    if not isinstance(tx.update, Update):
-        with checks.calling(f"argument {place!r}"):
-            leaves.check_returned(changed, updates, params)
-    return changed, state
-
-
-def _narrowed(wide: Any, updates: Any) -> Any:
-    """The dtypes of `updates` again; those of `LookaheadParams`, two for each update, stay as they are."""
-    if jax.tree.structure(wide) != jax.tree.structure(updates):
-        return wide
-    return leaves.cast_like(wide, updates)

@@ -1,16 +1,13 @@
 """Transformations that run at some steps only."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation, member
-from gradtx.core.checks import Flag, Function, Transformation
-from gradtx.core.leaves import cast_like
+from gradtx.core.checks import Flag, Function
 from gradtx.core.numerics import cond, safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import Inner, Params, Updates, Wrapper
 
 
 class ConditionallyTransformState(NamedTuple):
@@ -27,10 +24,7 @@ class ConditionallyMaskState(NamedTuple):
     inner_state: Any
 
 
-@factory(composite=True, keeps_zero=True)
-def conditionally_transform(
-    inner: Transformation, should_transform_fn: Function, forward_extra_args: Flag = False
-) -> GradientTransformation:
+class conditionally_transform(Wrapper, keeps_zero=True):
     """Applies a transformation at the steps where a condition holds; at the others updates and its state pass unchanged.
 
     Args:
@@ -56,25 +50,29 @@ def conditionally_transform(
       >>> seen
       [1.0, 10.0, 10.0]
     """
-    inner = member(inner)
-    run = _when(inner, should_transform_fn, forward_extra_args, lambda updates: updates)
 
-    def init(params: Any) -> ConditionallyTransformState:
-        return ConditionallyTransformState(inner.init(params), zero_count())
+    inner: Inner
+    should_transform_fn: Function
+    forward_extra_args: Flag = False
 
-    def update(
-        updates: Any, state: ConditionallyTransformState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, ConditionallyTransformState]:
-        updates, inner_state = run(updates, state.inner_state, params, state.step, extra_args)
+    def init(self, params: Params) -> ConditionallyTransformState:
+        """Steps taken, and the state of the wrapped transformation."""
+        return ConditionallyTransformState(self.inner.init(params), zero_count())
+
+    def step(
+        self, updates: Updates, state: ConditionallyTransformState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ConditionallyTransformState]:
+        """A step of the wrapped transformation where the condition holds."""
+        holds = self.should_transform_fn(state.step, **(extra_args if self.forward_extra_args else {}))
+        updates, inner_state = cond(
+            holds,
+            lambda: self.inner.advance(updates, state.inner_state, params, extra_args),
+            lambda: (updates, state.inner_state),
+        )
         return updates, ConditionallyTransformState(inner_state, safe_increment(state.step))
 
-    return GradientTransformation(init, update)
 
-
-@factory(composite=True, keeps_zero=True)
-def conditionally_mask(
-    inner: Transformation, should_transform_fn: Function, forward_extra_args: Flag = False
-) -> GradientTransformation:
+class conditionally_mask(Wrapper, keeps_zero=True):
     """Applies a transformation at the steps where a condition holds; at the others updates are zero and its state stays.
 
     Args:
@@ -100,33 +98,23 @@ def conditionally_mask(
       >>> seen
       [-1.0, 0.0, -1.0]
     """
-    inner = member(inner)
-    run = _when(inner, should_transform_fn, forward_extra_args, lambda updates: jax.tree.map(jnp.zeros_like, updates))
 
-    def init(params: Any) -> ConditionallyMaskState:
-        return ConditionallyMaskState(zero_count(), inner.init(params))
+    inner: Inner
+    should_transform_fn: Function
+    forward_extra_args: Flag = False
 
-    def update(
-        updates: Any, state: ConditionallyMaskState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, ConditionallyMaskState]:
-        updates, inner_state = run(updates, state.inner_state, params, state.step, extra_args)
+    def init(self, params: Params) -> ConditionallyMaskState:
+        """Steps taken, and the state of the wrapped transformation."""
+        return ConditionallyMaskState(zero_count(), self.inner.init(params))
+
+    def step(
+        self, updates: Updates, state: ConditionallyMaskState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ConditionallyMaskState]:
+        """A step of the wrapped transformation where the condition holds."""
+        holds = self.should_transform_fn(state.step, **(extra_args if self.forward_extra_args else {}))
+        updates, inner_state = cond(
+            holds,
+            lambda: self.inner.advance(updates, state.inner_state, params, extra_args),
+            lambda: (jax.tree.map(jnp.zeros_like, updates), state.inner_state),
+        )
         return updates, ConditionallyMaskState(safe_increment(state.step), inner_state)
-
-    return GradientTransformation(init, update)
-
-
-def _when(
-    inner: GradientTransformation, condition: Callable[..., Any], forward: bool, otherwise: Callable[[Any], Any]
-) -> Callable[..., tuple[Any, Any]]:
-    """The inner update where the condition holds, else `otherwise(updates)` and the state as it was."""
-
-    def run(updates: Any, inner_state: Any, params: Any, step: jax.Array, extra_args: dict[str, Any]) -> tuple[Any, Any]:
-        holds = condition(step, **(extra_args if forward else {}))
-
-        def transform() -> tuple[Any, Any]:
-            changed, after = inner.update(updates, inner_state, params, **extra_args)
-            return cast_like(changed, updates), after
-
-        return cond(holds, transform, lambda: (otherwise(updates), inner_state))
-
-    return run

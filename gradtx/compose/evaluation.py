@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import checks
-from gradtx.core.leaves import cast_like, check_leaves, is_masked, is_masked_or_none, raise_other_shape
+from gradtx.core.leaves import cast_like, is_masked, is_masked_or_none
 from gradtx.core.paths import ROOT, beginning, leaves_by_path, path_str, structure_difference
+from gradtx.core.trees import check_leaves, raise_other_shape
 
 
 def eval_params(state: Any, params: Any) -> Any:
@@ -95,8 +96,8 @@ def gradient_at(grad_fn: Callable[[Any], Any], point: Any, params: Any, updates:
       TypeError, ValueError: `grad_fn` is no function, or gives something else than a gradient.
     """
     if not callable(grad_fn) or checks.is_factory(grad_fn):
-        raise TypeError(
-            f"{checks.where()}: grad_fn is {checks.kind(grad_fn)}, expected a function from the parameters to their gradient, "
+        raise checks.WrongType(
+            f"grad_fn is {checks.kind(grad_fn)}, expected a function from the parameters to their gradient, "
             "as jax.grad(loss) makes one."
         )
     gradient = grad_fn(cast_like(point, params))
@@ -106,8 +107,8 @@ def gradient_at(grad_fn: Callable[[Any], Any], point: Any, params: Any, updates:
             first = bool(gradient) and jax.tree.structure(gradient[0]) == jax.tree.structure(updates)
             pair = " jax.value_and_grad gives a pair, of which the gradient is the second."
             pair = " jax.grad with has_aux gives a pair, of which the gradient is the first." if first else pair
-        raise ValueError(
-            f"{checks.where()}: {structure_difference('updates', updates, 'what grad_fn returns', gradient)}. "
+        raise checks.WrongValue(
+            f"{structure_difference('updates', updates, 'what grad_fn returns', gradient)}. "
             f"It must be a gradient with respect to the parameters, as `updates` are.{pair}"
         )
     check_leaves("what grad_fn returns,", gradient)

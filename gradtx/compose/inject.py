@@ -1,18 +1,19 @@
 """Hyperparameters in the state, where they can be read, scheduled and changed without a recompile."""
 
+import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import checks, leaves
-from gradtx.core.base import GradientTransformation, member
+from gradtx.core import checks, trees
 from gradtx.core.checks import FloatDType
 from gradtx.core.numerics import default_float, safe_increment, zero_count
-from gradtx.core.values import call_with, factory, same, show
+from gradtx.core.transformation import Params, Part, State, Transformation, Updates, as_transformation
+from gradtx.core.value import call_with, hints_of, same, show
 
 
 class InjectHyperparamsState(NamedTuple):
@@ -34,7 +35,7 @@ class InjectHyperparamsState(NamedTuple):
 
 def inject_hyperparams(
     inner_factory: Callable[..., Any], static_args: str | Iterable[str] = (), hyperparam_dtype: Any = None
-) -> Callable[..., GradientTransformation]:
+) -> Callable[..., Transformation]:
     """Wraps a factory so that its numeric hyperparameters live in the state, in float32 whatever the parameters' dtype.
 
     `inject_hyperparams(adam)(learning_rate=1e-3)` is `adam(1e-3)` with `state.hyperparams["learning_rate"]` and the others to be
@@ -80,7 +81,7 @@ def inject_hyperparams(
                 f"{checks.did_you_mean(name, signature.parameters)}"
             )
 
-    def make(*args: Any, **kwargs: Any) -> GradientTransformation:
+    def make(*args: Any, **kwargs: Any) -> Transformation:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -91,57 +92,87 @@ def inject_hyperparams(
     return make
 
 
-def _show(arguments: dict[str, Any]) -> str:
-    inner, given = arguments["inner_factory"], arguments["arguments"]
-    defaults = {name: p.default for name, p in inspect.signature(inner).parameters.items()}
-    options = [f"{key}={show(arguments[key])}" for key in ("static_args", "hyperparam_dtype") if arguments[key]]
-    changed = ", ".join(f"{key}={show(value)}" for key, value in given.items() if not same(value, defaults[key]))
-    return f"inject_hyperparams({', '.join([show(inner), *options])})({changed})"
-
-
-@factory(composite=True, show=_show, name="inject_hyperparams")
-def injected(
-    inner_factory: Callable[..., Any], arguments: dict[str, Any], static_args: tuple[str, ...], hyperparam_dtype: FloatDType | None
-) -> GradientTransformation:
+class injected(Transformation):
     """What `inject_hyperparams(inner_factory, ...)(**arguments)` makes."""
 
-    def as_array(value: Any) -> jax.Array:
-        return jnp.asarray(value).astype(default_float() if hyperparam_dtype is None else hyperparam_dtype)
+    inner_factory: Callable[..., Any]
+    given: dict[str, Any]
+    static_args: tuple[str, ...]
+    hyperparam_dtype: FloatDType | None
 
-    domains = {name: checks.domain_of(hint) for name, hint in inspect.get_annotations(inner_factory).items()}
-    dynamic = {name: value for name, value in arguments.items() if name not in static_args}
-    numbers = {name: value for name, value in dynamic.items() if _is_numeric(value) and _admits(domains.get(name), as_array(value))}
-    schedules = {name: value for name, value in dynamic.items() if _is_schedule(value, domains.get(name))}
-    others = {name: value for name, value in arguments.items() if name not in numbers and name not in schedules}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.example  # noqa: B018  # bad hyperparameters fail here, not at the first step
 
-    def scheduled(count: jax.Array) -> dict[str, jax.Array]:
-        return {name: as_array(jnp.array(schedule(count))) for name, schedule in schedules.items()}  # copies: they are kept
+    def __repr__(self) -> str:
+        defaults = {name: p.default for name, p in inspect.signature(self.inner_factory).parameters.items()}
+        options = [f"{key}={show(getattr(self, key))}" for key in ("static_args", "hyperparam_dtype") if getattr(self, key)]
+        changed = ", ".join(f"{key}={show(value)}" for key, value in self.given.items() if not same(value, defaults[key]))
+        return f"inject_hyperparams({', '.join([show(self.inner_factory), *options])})({changed})"
 
-    def inner(hyperparams: dict[str, Any]) -> GradientTransformation:
-        return member(call_with(inner_factory, {**others, **hyperparams}))
+    def as_array(self, value: Any) -> jax.Array:
+        """A hyperparameter as it is in the state."""
+        return jnp.asarray(value).astype(default_float() if self.hyperparam_dtype is None else self.hyperparam_dtype)
 
-    first = {name: schedule(zero_count()) for name, schedule in schedules.items()}
-    # Bad hyperparameters fail here, not at the first step.
-    example = member(call_with(inner_factory, {**arguments, **first}))
+    @functools.cached_property
+    def domains(self) -> dict[str, checks.Domain | None]:
+        """What the factory's arguments may be, where it says so."""
+        return {name: checks.domain_of(hint) for name, hint in hints_of(self.inner_factory).items()}
 
-    def init(params: Any) -> InjectHyperparamsState:
+    @functools.cached_property
+    def dynamic(self) -> dict[str, Any]:
+        """The arguments that may be injected."""
+        return {name: value for name, value in self.given.items() if name not in self.static_args}
+
+    @functools.cached_property
+    def numbers(self) -> dict[str, Any]:
+        """The numbers that live in the state."""
+        return {k: v for k, v in self.dynamic.items() if _is_numeric(v) and _admits(self.domains.get(k), self.as_array(v))}
+
+    @functools.cached_property
+    def schedules(self) -> dict[str, Any]:
+        """The schedules whose values live in the state."""
+        return {k: v for k, v in self.dynamic.items() if _is_schedule(v, self.domains.get(k))}
+
+    @functools.cached_property
+    def example(self) -> Transformation:
+        """The transformation at step 0."""
+        return self.made({name: schedule(zero_count()) for name, schedule in self.schedules.items()})
+
+    def made(self, hyperparams: Mapping[str, Any]) -> Transformation:
+        """The transformation with these hyperparameters."""
+        return as_transformation(call_with(self.inner_factory, {**self.given, **hyperparams}))
+
+    def scheduled(self, count: jax.Array) -> dict[str, jax.Array]:
+        """The values of the schedules at a step."""
+        return {name: self.as_array(jnp.array(schedule(count))) for name, schedule in self.schedules.items()}
+
+    def init(self, params: Params) -> InjectHyperparamsState:
+        """The hyperparameters at step 0, and the state of the transformation with them."""
         count = zero_count()
-        hyperparams = {name: as_array(value) for name, value in numbers.items()} | scheduled(count)
-        return InjectHyperparamsState(count, hyperparams, inner(hyperparams).init(params))
+        hyperparams = {name: self.as_array(value) for name, value in self.numbers.items()} | self.scheduled(count)
+        return InjectHyperparamsState(count, hyperparams, self.made(hyperparams).init(params))
 
-    def update(
-        updates: Any, state: InjectHyperparamsState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, InjectHyperparamsState]:
-        if set(state.hyperparams) != {*numbers, *schedules}:
-            names = ", ".join(map(repr, [*numbers, *schedules]))
-            leaves.raise_wrong_state(state, InjectHyperparamsState, f"an InjectHyperparamsState with hyperparams {names}")
-        set_by_user = {name: as_array(value) for name, value in state.hyperparams.items()}
-        hyperparams = set_by_user | scheduled(state.count)
-        updates, inner_state = inner(hyperparams).update(updates, state.inner_state, params, **extra_args)
+    def step(
+        self, updates: Updates, state: InjectHyperparamsState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, InjectHyperparamsState]:
+        """A step with the hyperparameters in the state, or what their schedules give."""
+        if set(state.hyperparams) != {*self.numbers, *self.schedules}:
+            names = ", ".join(map(repr, [*self.numbers, *self.schedules]))
+            trees.raise_wrong_state("inject_hyperparams", state, f"an InjectHyperparamsState with hyperparams {names}")
+        set_by_user = {name: self.as_array(value) for name, value in state.hyperparams.items()}
+        hyperparams = set_by_user | self.scheduled(state.count)
+        updates, inner_state = self.made(hyperparams).advance(updates, state.inner_state, params, extra_args)
         return updates, InjectHyperparamsState(safe_increment(state.count), hyperparams, inner_state)
 
-    update.inside = example  # type: ignore[attr-defined]  # whose extra arguments it takes, and which may have to stand last
-    return GradientTransformation(init, update)
+    @property
+    def inside(self) -> tuple[Transformation, ...]:
+        """The transformation at step 0: whose extra arguments it takes, and which may have to stand last."""
+        return (self.example,)
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        """The transformation with its state."""
+        return (Part(self.example, params, state.inner_state),)
 
 
 def _is_numeric(value: Any) -> bool:

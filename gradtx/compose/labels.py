@@ -1,7 +1,8 @@
 """Labels for parameters: by path, and trees of labels spread over a parameters' tree."""
 
+import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,11 +12,10 @@ from gradtx.compose.alternatives import alternatives
 from gradtx.core import checks
 from gradtx.core.leaves import MaskedNode, is_masked, is_masked_or_none
 from gradtx.core.paths import ROOT, beginning, leaves_by_path
-from gradtx.core.values import factory
+from gradtx.core.value import Value
 
 
-@factory()
-def by_path(rules: Mapping[str, Any], default: Any = None) -> Callable[[Any], Any]:
+class by_path(Value):
     """A rule that labels parameters by their paths, for `partition` (labels) and for masks (booleans).
 
     Paths read `layers/0/kernel`, the same for dicts, Linen, NNX and Equinox. The first pattern that matches the
@@ -40,27 +40,38 @@ def by_path(rules: Mapping[str, Any], default: Any = None) -> Callable[[Any], An
       >>> rule({"dense": {"kernel": 1.0, "bias": 0.0}})
       {'dense': {'bias': 'no_decay', 'kernel': 'decay'}}
     """
-    if not isinstance(rules, Mapping) or not all(isinstance(pattern, str) for pattern in rules):
-        raise TypeError(f"by_path: rules is {checks.kind(rules)}, expected a dict from regular expressions to labels.")
-    compiled = compile_patterns("by_path", rules)
 
-    def label_tree(params: Any) -> Any:
+    rules: Mapping[str, Any]
+    default: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.rules, Mapping) or not all(isinstance(pattern, str) for pattern in self.rules):
+            found = checks.kind(self.rules)
+            raise TypeError(f"by_path: rules is {found}, expected a dict from regular expressions to labels.")
+        self.compiled  # noqa: B018  # a wrong pattern fails here, not at the first step
+
+    @functools.cached_property
+    def compiled(self) -> list[tuple[re.Pattern[str], Any]]:
+        """The patterns and their labels."""
+        return compile_patterns("by_path", self.rules)
+
+    def __call__(self, params: Any) -> Any:
+        """The tree of labels for a tree of parameters."""
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_masked_or_none)
         paths = ["/".join(parts) or ROOT for parts in leaves_by_path(params, is_leaf=is_masked_or_none)]
         if leaves and not any(map(may_hide_paths, leaves)):
-            check_used("by_path", [pattern for pattern, _ in compiled], paths)
+            check_used("by_path", [pattern for pattern, _ in self.compiled], paths)
         labelled = zip(paths, leaves, strict=True)
-        return treedef.unflatten([leaf if is_masked_or_none(leaf) else _label(path) for path, leaf in labelled])
+        return treedef.unflatten([leaf if is_masked_or_none(leaf) else self._label(path) for path, leaf in labelled])
 
-    def _label(path: str) -> Any:
-        for pattern, label in compiled:
+    def _label(self, path: str) -> Any:
+        for pattern, label in self.compiled:
             if pattern.fullmatch(path):
                 return label
-        if default is None:
+        if self.default is None:
             raise ValueError(f"by_path: no pattern matches the parameter `{path}`, and there is no default.")
-        return default
-
-    return label_tree
+        return self.default
 
 
 def compile_patterns(name: str, rules: Mapping[str, Any]) -> list[tuple[re.Pattern[str], Any]]:
@@ -146,14 +157,14 @@ def spread(what: str, labels: Any, params: Any) -> list[Any]:
             used.update(path for path in found if is_masked(leaf) and path[: len(parts)] == parts)
             continue
         if owner is None:
-            raise ValueError(
-                f"{checks.where()}: {what} has nothing for the parameter `{'/'.join(parts) or ROOT}`; "
+            raise checks.WrongValue(
+                f"{what} has nothing for the parameter `{'/'.join(parts) or ROOT}`; "
                 f"its paths are {_some(['/'.join(p) or ROOT for p in found])}."
             )
         chosen.append(found[owner])
     for parts in found:
         if parts not in used:
-            raise ValueError(f"{checks.where()}: {what} has the path `{'/'.join(parts) or ROOT}`, which no parameter has.")
+            raise checks.WrongValue(f"{what} has the path `{'/'.join(parts) or ROOT}`, which no parameter has.")
     return chosen
 
 
@@ -162,7 +173,7 @@ def spread_mask(what: str, mask: Any, params: Any) -> list[bool]:
     keep = spread(what, mask, params)
     if not all(isinstance(entry, (bool, np.bool_)) for entry in keep):
         for parts, entry in zip(leaves_by_path(params), keep, strict=True):
-            checks.check_argument(checks.where(), f"{what} for `{'/'.join(parts) or ROOT}`", entry, checks.FLAG)
+            checks.check_argument("", f"{what} for `{'/'.join(parts) or ROOT}`", entry, checks.FLAG)
     return keep
 
 

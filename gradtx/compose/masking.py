@@ -1,15 +1,16 @@
 """Transformations for some of the parameters."""
 
 import functools
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
 
 from gradtx.compose.labels import spread_mask
-from gradtx.core.base import GradientTransformation, member, set_to_zero
-from gradtx.core.checks import Flag, Mask, Transformation
+from gradtx.compose.plain import set_to_zero
+from gradtx.core.checks import Flag, Mask
 from gradtx.core.leaves import MaskedNode
-from gradtx.core.values import factory
+from gradtx.core.transformation import Inner, Params, Part, Preset, State, Transformation, Updates
 
 
 class MaskedState(NamedTuple):
@@ -18,8 +19,7 @@ class MaskedState(NamedTuple):
     inner_state: Any
 
 
-@factory(composite=True, transparent=True)
-def masked(inner: Transformation, mask: Mask, *, mask_compatible_extra_args: Flag = False) -> GradientTransformation:
+class masked(Transformation, transparent=True):
     """Applies a transformation where the mask is True; the other updates pass unchanged and have no state.
 
     Args:
@@ -45,20 +45,36 @@ def masked(inner: Transformation, mask: Mask, *, mask_compatible_extra_args: Fla
       >>> float(updates["w"]), float(updates["b"])
       (10.0, 1.0)
     """
-    inner = member(inner)
 
-    def init(params: Any) -> MaskedState:
-        return MaskedState(inner.init(select(params, spread_mask("mask", mask, params))))
+    inner: Inner
+    mask: Mask
+    _: KW_ONLY
+    mask_compatible_extra_args: Flag = False
 
-    def update(updates: Any, state: MaskedState, params: Any = None, **extra_args: Any) -> tuple[Any, MaskedState]:
-        keep = spread_mask("mask", mask, updates)
-        return update_selected(inner, keep, updates, state, params, extra_args, mask_compatible_extra_args)
+    def init(self, params: Params) -> MaskedState:
+        """The state of the wrapped transformation for the leaves that it sees."""
+        return MaskedState(self.inner.init(select(params, spread_mask("mask", self.mask, params))))
 
-    return GradientTransformation(init, update)
+    def step(
+        self, updates: Updates, state: MaskedState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, MaskedState]:
+        """A step for the leaves where the mask is True."""
+        keep = spread_mask("mask", self.mask, updates)
+        return update_selected(self.inner, keep, updates, state, params, extra_args, self.mask_compatible_extra_args)
+
+    @property
+    def inside(self) -> tuple[Transformation, ...]:
+        """The wrapped transformation."""
+        return (self.inner,)
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        """The wrapped transformation, with the leaves that it sees."""
+        keep = spread_mask("mask", self.mask, params)
+        return (Part(self.inner, select(params, keep), state.inner_state),)
 
 
 def update_selected(
-    inner: GradientTransformation,
+    inner: Transformation,
     keep: list[bool],
     updates: Any,
     state: MaskedState,
@@ -73,7 +89,7 @@ def update_selected(
     if params is not None:
         extra_args = extra_args | _narrowed(extra_args, params, keep)
     some_params = None if params is None else select(params, keep)
-    changed, inner_state = inner.update(select(updates, keep), state.inner_state, some_params, **extra_args)
+    changed, inner_state = inner.advance(select(updates, keep), state.inner_state, some_params, extra_args)
     return merge(updates, keep, jax.tree.leaves(changed)), MaskedState(inner_state)
 
 
@@ -112,8 +128,7 @@ def merge(tree: Any, keep: list[bool], kept: list[Any]) -> Any:
     return treedef.unflatten([next(new) if own else leaf for leaf, own in zip(leaves, keep, strict=True)])
 
 
-@factory(composite=True, transparent=True)
-def freeze(mask: Mask) -> GradientTransformation:
+class freeze(Preset, transparent=True):
     """Sets updates to zero where the mask is True: those parameters stay. Put it last in a chain.
 
     To keep frozen parameters without any optimizer state, use `selective_transform`.
@@ -136,4 +151,9 @@ def freeze(mask: Mask) -> GradientTransformation:
       >>> {k: float(u) for k, u in tx.update(params, tx.init(params))[0].items()}
       {'b': -1.0, 'w': 0.0}
     """
-    return masked(set_to_zero(), mask)
+
+    mask: Mask
+
+    def chain(self) -> masked:
+        """Zero where the mask is True."""
+        return masked(set_to_zero(), self.mask)

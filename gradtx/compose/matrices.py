@@ -12,7 +12,8 @@ from gradtx.compose.labels import check_used, compile_patterns, may_hide_paths, 
 from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.values import factory, record
+from gradtx.core.value import record
+from gradtx.core.values import factory
 
 
 @record
@@ -117,8 +118,8 @@ def routes(rules: Sequence[tuple[re.Pattern[str], Any]], params: Any) -> list[Ro
     if unclear:
         first, *others = unclear
         more = ", ".join(f"`{'/'.join(parts)}` {np.shape(leaves[parts])}" for parts in others)
-        raise ValueError(
-            f"{checks.where()}: the parameter `{'/'.join(first) or ROOT}` has shape {np.shape(leaves[first])}, and nothing tells "
+        raise checks.WrongValue(
+            f"the parameter `{'/'.join(first) or ROOT}` has shape {np.shape(leaves[first])}, and nothing tells "
             f"which of its axes make a matrix.{_cure(first)}{f' So it is with {more}.' if more else ''}"
         )
     return found
@@ -131,8 +132,8 @@ def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Sequence[tuple
         if pattern.fullmatch(path):
             if rule == "muon" and len(shape) != 2:
                 cure = _cure(parts) if len(shape) > 2 else " A vector or a number is no matrix: its rule can only be 'adam'."
-                raise ValueError(
-                    f"{checks.where()}: the rule of {pattern.pattern!r} is 'muon', but `{path}` has shape {shape}.{cure}"
+                raise checks.WrongValue(
+                    f"the rule of {pattern.pattern!r} is 'muon', but `{path}` has shape {shape}.{cure}"
                 )
             return Route(None if rule == "adam" else plain if rule == "muon" else rule, f"rule {pattern.pattern!r}")
     if len(shape) < 2:
@@ -154,8 +155,8 @@ def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Sequence[tuple
     fused = next((part for part in parts if _FUSED.fullmatch(part)), None)
     if fused is not None and name != "weight":
         if shape[1] != 3 * shape[0]:
-            raise ValueError(
-                f"{checks.where()}: the parameter `{path}` has shape {shape} and is named {fused!r}, but its output is not three "
+            raise checks.WrongValue(
+                f"the parameter `{path}` has shape {shape} and is named {fused!r}, but its output is not three "
                 f"times its input. Write a rule: gradtx.matrix_axes({{{path!r}: 'muon'}}) for one matrix, or "
                 "MuonDimensionNumbers(output_blocks=...) for equal parts."
             )
@@ -187,8 +188,8 @@ def numbers_for(what: str, numbers: Any, params: Any) -> list[MuonDimensionNumbe
     if numbers is None:
         for parts, leaf in named.items():
             if np.ndim(leaf) > 2:
-                raise ValueError(
-                    f"{checks.where()}: the leaf `{'/'.join(parts) or ROOT}` has shape {np.shape(leaf)}, expected at most two "
+                raise checks.WrongValue(
+                    f"the leaf `{'/'.join(parts) or ROOT}` has shape {np.shape(leaf)}, expected at most two "
                     f"axes. Pass {what}=gradtx.matrix_axes({{...}}), or dimension numbers for each leaf."
                 )
         return [MuonDimensionNumbers() if np.ndim(leaf) == 2 and math.prod(np.shape(leaf)) else None for leaf in named.values()]
@@ -203,14 +204,14 @@ def numbers_for(what: str, numbers: Any, params: Any) -> list[MuonDimensionNumbe
         owner = next((parts[:i] for i in range(len(parts), -1, -1) if parts[:i] in given), None)
         if owner is None:
             hint = " Rules by path go through gradtx.matrix_axes({...})." if isinstance(numbers, Mapping) else ""
-            raise ValueError(f"{checks.where()}: {what} has nothing for the leaf `{path}`.{hint}")
+            raise checks.WrongValue(f"{what} has nothing for the leaf `{path}`.{hint}")
         entry = given[owner]
         if is_masked_or_none(entry) or not math.prod(np.shape(leaf)):
             entries.append(None)
             continue
         if not isinstance(entry, MuonDimensionNumbers):
-            raise TypeError(
-                f"{checks.where()}: {what} gives {checks.kind(entry)} for `{path}`, expected MuonDimensionNumbers or None."
+            raise checks.WrongType(
+                f"{what} gives {checks.kind(entry)} for `{path}`, expected MuonDimensionNumbers or None."
             )
         _check_numbers(what, path, entry, np.shape(leaf))
         entries.append(entry)
@@ -253,13 +254,13 @@ def from_matrices(matrices: jax.Array, numbers: MuonDimensionNumbers, shape: tup
 
 
 def _check_numbers(what: str, path: str, numbers: MuonDimensionNumbers, shape: tuple[int, ...]) -> None:
-    found = f"{checks.where()}: {what} gives {numbers} for `{path}` of shape {shape}"
+    found = f"{what} gives {numbers} for `{path}` of shape {shape}"
     sides = [(axes,) if isinstance(axes, (int, np.integer)) else tuple(axes) for axes in numbers[:2]]
     if any(not -len(shape) <= i < len(shape) for side in sides for i in side) or not all(sides):
-        raise ValueError(f"{found}, expected axes that it has.")
+        raise checks.WrongValue(f"{found}, expected axes that it has.")
     named = [i % len(shape) for side in sides for i in side]
     if len(set(named)) < len(named):
-        raise ValueError(f"{found}, expected axes that are all different.")
+        raise checks.WrongValue(f"{found}, expected axes that are all different.")
     outputs = math.prod(shape[i] for i in sides[1])
     if numbers.output_blocks < 1 or outputs % numbers.output_blocks:
-        raise ValueError(f"{found}, expected output_blocks that divide its {outputs} outputs.")
+        raise checks.WrongValue(f"{found}, expected output_blocks that divide its {outputs} outputs.")

@@ -1,16 +1,17 @@
 """A transformation for each group of parameters."""
 
 from collections.abc import Hashable, Mapping
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
 
 from gradtx.compose.labels import spread, spread_mask
 from gradtx.compose.masking import MaskedState, select, update_selected
-from gradtx.core import checks, leaves
-from gradtx.core.base import GradientTransformation, member, set_to_zero
-from gradtx.core.checks import Flag, Mask, Transformation
-from gradtx.core.values import factory
+from gradtx.compose.plain import set_to_zero
+from gradtx.core import checks, trees
+from gradtx.core.checks import Flag, Mask
+from gradtx.core.transformation import Inner, Params, Part, Preset, State, Transformation, Updates, as_transformation
 
 
 class PartitionState(NamedTuple):
@@ -19,10 +20,7 @@ class PartitionState(NamedTuple):
     inner_states: Mapping[Hashable, Any]
 
 
-@factory(composite=True, transparent=True)
-def partition(
-    transforms: Mapping[Hashable, Any], param_labels: Any, *, mask_compatible_extra_args: Flag = False
-) -> GradientTransformation:
+class partition(Transformation, transparent=True):
     """Applies to each parameter the transformation of its label.
 
     Args:
@@ -47,48 +45,73 @@ def partition(
       >>> {k: round(float(u), 2) for k, u in tx.update(params, tx.init(params))[0].items()}
       {'b': -1.0, 'w': -0.1}
     """
-    if not isinstance(transforms, Mapping):
-        raise TypeError(f"partition: transforms is {checks.kind(transforms)}, expected a dict from labels to transformations.")
-    for label, tx in transforms.items():
-        checks.check_argument("partition", f"transforms[{label!r}]", tx, checks.TRANSFORMATION)
-    members = {label: member(tx) for label, tx in transforms.items()}
 
-    def labels_of(params: Any) -> list[Any]:
-        labels = spread("param_labels", param_labels, params)
+    transforms: Mapping[Hashable, Any]
+    param_labels: Any
+    _: KW_ONLY
+    mask_compatible_extra_args: Flag = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.transforms, Mapping):
+            found = checks.kind(self.transforms)
+            raise TypeError(f"partition: transforms is {found}, expected a dict from labels to transformations.")
+        for label, tx in self.transforms.items():
+            checks.check_argument("partition", f"transforms[{label!r}]", tx, checks.TRANSFORMATION)
+        object.__setattr__(self, "transforms", {label: as_transformation(tx) for label, tx in self.transforms.items()})
+
+    def labels_of(self, params: Params) -> list[Any]:
+        """The label of each leaf."""
+        labels = spread("param_labels", self.param_labels, params)
         for label in labels:
-            if label not in members:
-                known = ", ".join(map(repr, members))
-                raise ValueError(
-                    f"{checks.where()}: param_labels has the label {label!r}, which has no transformation; "
-                    f"transforms has {known}.{checks.did_you_mean(str(label), members)}"
+            if label not in self.transforms:
+                known = ", ".join(map(repr, self.transforms))
+                raise checks.WrongValue(
+                    f"param_labels has the label {label!r}, which has no transformation; "
+                    f"transforms has {known}.{checks.did_you_mean(str(label), self.transforms)}"
                 )
         return labels
 
-    def init(params: Any) -> PartitionState:
-        labels = labels_of(params)
+    def init(self, params: Params) -> PartitionState:
+        """Each group's state, for its own leaves alone."""
+        labels = self.labels_of(params)
         return PartitionState(
-            {name: MaskedState(tx.init(select(params, [label == name for label in labels]))) for name, tx in members.items()}
+            {name: MaskedState(tx.init(select(params, [label == name for label in labels]))) for name, tx in self.transforms.items()}
         )
 
-    def update(updates: Any, state: PartitionState, params: Any = None, **extra_args: Any) -> tuple[Any, PartitionState]:
-        if set(state.inner_states) != set(members):
-            leaves.raise_wrong_state(state, PartitionState, f"a PartitionState with labels {', '.join(map(repr, members))}")
-        labels, states, out = labels_of(updates), {}, updates
-        for name, tx in members.items():
+    def step(
+        self, updates: Updates, state: PartitionState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, PartitionState]:
+        """A step for each group."""
+        if set(state.inner_states) != set(self.transforms):
+            labels = ", ".join(map(repr, self.transforms))
+            trees.raise_wrong_state(state, PartitionState, f"a PartitionState with labels {labels}")
+        labels, states, out = self.labels_of(updates), {}, updates
+        for name, tx in self.transforms.items():
             keep = [label == name for label in labels]
             inner = state.inner_states[name]
-            out, states[name] = update_selected(tx, keep, out, inner, params, extra_args, mask_compatible_extra_args)
+            out, states[name] = update_selected(tx, keep, out, inner, params, extra_args, self.mask_compatible_extra_args)
         return out, PartitionState(states)
 
-    return GradientTransformation(init, update)
+    @property
+    def inside(self) -> tuple[Transformation, ...]:
+        """Each group's transformation."""
+        return tuple(self.transforms.values())
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        """Each group's transformation, with the leaves that it sees."""
+        labels = self.labels_of(params)
+        return tuple(
+            Part(tx, select(params, [label == name for label in labels]), state.inner_states[name].inner_state)
+            for name, tx in self.transforms.items()
+        )
 
 
 multi_transform = partition
 """Another name for `partition`."""
 
 
-@factory(composite=True, transparent=True)
-def selective_transform(optimizer: Transformation, *, freeze_mask: Mask) -> GradientTransformation:
+class selective_transform(Preset, transparent=True):
     """Optimizes the parameters where `freeze_mask` is False; the others stay, without optimizer state.
 
     Args:
@@ -111,8 +134,14 @@ def selective_transform(optimizer: Transformation, *, freeze_mask: Mask) -> Grad
       6
     """
 
-    def labels(params: Any) -> Any:
-        frozen = spread_mask("freeze_mask", freeze_mask, params)
-        return jax.tree.structure(params).unflatten(["freeze" if f else "train" for f in frozen])
+    optimizer: Inner
+    _: KW_ONLY
+    freeze_mask: Mask
 
-    return partition({"train": optimizer, "freeze": set_to_zero()}, labels)
+    def chain(self) -> partition:
+        """The optimizer where the mask is False, zero elsewhere."""
+        return partition({"train": self.optimizer, "freeze": set_to_zero()}, self._labels)
+
+    def _labels(self, params: Params) -> Any:
+        frozen = spread_mask("freeze_mask", self.freeze_mask, params)
+        return jax.tree.structure(params).unflatten(["freeze" if f else "train" for f in frozen])

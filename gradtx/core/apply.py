@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import checks
-from gradtx.core.leaves import map_leaves, raise_other_shape
+from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import cond, with_complement
 from gradtx.core.paths import structure_difference
+from gradtx.core.trees import raise_other_shape
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
@@ -103,7 +104,7 @@ def _map_pairs(rule: Any, trees: dict[str, Any], **scalars: Any) -> Any:
     lefts, treedef = jax.tree.flatten(first, is_leaf=is_none)
     rights, other = jax.tree.flatten(second, is_leaf=is_none)
     if treedef != other:
-        raise ValueError(f"{checks.where()}: {structure_difference(second_name, second, first_name, first)}.")
+        raise checks.WrongValue(f"{structure_difference(second_name, second, first_name, first)}.")
     if any(x is not None and y is not None and np.shape(x) != np.shape(y) for x, y in zip(lefts, rights, strict=True)):
         raise_other_shape(second, first, first_name, scalars=False, own=second_name)
     pairs = [i for i, right in enumerate(rights) if not _is_nothing(right) and lefts[i] is not None]

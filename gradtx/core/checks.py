@@ -8,10 +8,9 @@ import contextlib
 import difflib
 import inspect
 import re
-import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Self, Union, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -36,32 +35,44 @@ class Domain(NamedTuple):
     blame: Callable[[Any], "tuple[str, Any, Domain] | None"] = lambda value: None
 
 
-class _Calling(threading.local):
-    names: tuple[str, ...] = ()
+class Refusal(Exception):
+    """A call that a transformation or function refuses. On its way out the text gathers their names: `adamw > scale_by_adam: ...`."""
+
+    __module__ = "gradtx"
+    named = False
+
+    def by(self, name: str) -> Self:
+        """The same, with the name of what it passes on its way out."""
+        self.args = (f"{name}{' > ' if self.named else ': '}{self.args[0]}",)
+        self.named = True
+        return self
 
 
-_calling = _Calling()
+class WrongValue(Refusal, ValueError):
+    """A value, shape or structure that is not allowed."""
+
+    __module__ = "gradtx"
+
+
+class WrongType(Refusal, TypeError):
+    """Something of another kind than what is allowed."""
+
+    __module__ = "gradtx"
+
+
+class NotInstalled(Refusal, ImportError):
+    """A package that an extra brings is not there."""
+
+    __module__ = "gradtx"
 
 
 @contextlib.contextmanager
 def calling(name: str) -> Iterator[None]:
-    """Names the transformation at work, so that errors raised below can say where they come from."""
-    before = _calling.names
-    _calling.names = (*before, name)
+    """Names the function at work in the refusals that are raised below."""
     try:
         yield
-    finally:
-        _calling.names = before
-
-
-def where() -> str:
-    """The transformations at work, outermost first: `adamw > scale_by_adam`."""
-    return " > ".join(_calling.names) or "gradtx"
-
-
-def depth() -> int:
-    """How many transformations are at work."""
-    return len(_calling.names)
+    except Refusal as refusal:
+        raise refusal.by(name)
 
 
 def kind(value: Any) -> str:
@@ -70,7 +81,7 @@ def kind(value: Any) -> str:
         return f"{value!r}" if value is None else f"{value!r} ({type(value).__name__})"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
-    if callable(value) and hasattr(value, "call"):  # what a factory made
+    if callable(value) and hasattr(value, "made_with") and not isinstance(value, type):  # a schedule, a rule by path
         return repr(value)
     if inspect.isroutine(value):
         return f"the function {getattr(value, '__qualname__', repr(value))}"
@@ -125,7 +136,7 @@ def _slips(word: str, other: str) -> int:
 
 def is_factory(value: Any) -> bool:
     """Whether `value` is a declared factory itself, not something made by it."""
-    return getattr(value, "__gradtx_factory__", False) is True
+    return isinstance(value, type) and hasattr(value, "made_with")
 
 
 def is_schedule(value: Any) -> bool:
@@ -260,7 +271,7 @@ def scheduled_value(argument: str, schedule: Callable[[Any], Any], count: Any) -
     """What a schedule gives at a step: a scalar, or an error that says what it gave."""
     value = schedule(count)
     if not _is_number(value):
-        raise TypeError(f"{where()}: the schedule {argument} gave {kind(value)}, expected a scalar.")
+        raise WrongType(f"the schedule {argument} gave {kind(value)}, expected a scalar.")
     return value
 
 
@@ -330,12 +341,16 @@ def domain_of(annotation: Any) -> Domain | None:
 
 
 def check_argument(name: str, argument: str, value: Any, domain: Domain) -> None:
-    """Raises if `value` is outside `domain`: a `ValueError` for a number out of range, else a `TypeError`."""
+    """Raises if `value` is outside `domain`: a `ValueError` for a number out of range, else a `TypeError`.
+
+    Without a name the text gathers those of the functions that it passes.
+    """
     if domain.contains(value):
         return
     if (part := domain.blame(value)) is not None:
         place, value, domain = part
         argument += place
-    error = ValueError if domain.numeric and _is_number(value) else TypeError
+    error = WrongValue if domain.numeric and _is_number(value) else WrongType
     found = repr(value) if _is_number(value) and hasattr(value, "dtype") and not is_tracer(value) else kind(value)
-    raise error(f"{name}: {argument} is {found}, expected {domain.text}.{domain.hint(value)}")
+    refusal = error(f"{argument} is {found}, expected {domain.text}.{domain.hint(value)}")
+    raise refusal.by(name) if name else refusal

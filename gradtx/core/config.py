@@ -1,7 +1,6 @@
 """Optimizers and schedules as dicts that JSON can hold, and back."""
 
 import enum
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,28 +10,28 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from gradtx.core import checks
-from gradtx.core.decode import ENUMS, decode_call
+from gradtx.core.decode import ENUMS, decode_value
 from gradtx.core.numerics import is_key, is_tracer
-from gradtx.core.values import Call, Declared, factories, factory_name, is_dtype, records, show
+from gradtx.core.value import Value, ValueType, is_dtype, name_of, records, registry, show
 
 MOST_LEVELS = 150
 """How deep dicts and lists may be nested in a config: some 50 chains inside chains."""
 
 
 def to_config(value: Any) -> dict[str, Any]:
-    """Turns a transformation, a schedule or a label rule made by a factory into a dict for JSON.
+    """Turns a transformation, a schedule or another value into a dict for JSON.
 
-    The dict is `{"name": factory, "arguments": {...}}`, with every argument written out (so that it stays what it
+    The dict is `{"name": class, "arguments": {...}}`, with every argument written out (so that it stays what it
     was when a default changes) and nested transformations and schedules as dicts of the same form.
 
     Args:
-      value: what a declared factory made.
+      value: a transformation, a schedule, a set to project onto, a rule by path.
 
     Returns:
       A dict of dicts, lists, strings, numbers, booleans and None.
 
     Raises:
-      TypeError: `value`, or something among its arguments, was not made by a factory (a lambda, say).
+      TypeError: `value`, or something among its arguments, is no value (a lambda, say).
       ValueError: the dict would be nested deeper than 150 levels (some 50 chains inside chains).
 
     Example:
@@ -43,16 +42,15 @@ def to_config(value: Any) -> dict[str, Any]:
       >>> gradtx.from_config(gradtx.to_config(tx)) == tx
       True
     """
-    call = _call_of(value)
-    if call is None:
-        raise TypeError(f"to_config: value is {checks.kind(value)}, expected what a gradtx factory made.")
-    config = _encode_call(call)
+    if not isinstance(value, Value):
+        raise TypeError(f"to_config: value is {checks.kind(value)}, expected a value: a transformation, a schedule, a rule by path.")
+    config = _encode_value(value)
     _check_levels("to_config", config)
     return config
 
 
 def from_config(config: Mapping[str, Any]) -> Any:
-    """Makes the transformation or schedule that `to_config` described. Only declared factories are ever called.
+    """Makes the transformation or schedule that `to_config` described. Only classes of values are ever called.
 
     Args:
       config: a dict as `to_config` gives it; arguments left out take their defaults.
@@ -61,7 +59,7 @@ def from_config(config: Mapping[str, Any]) -> Any:
       The value, equal to the one that was described.
 
     Raises:
-      ValueError: the factory is unknown (one of your own is known once its module has been imported), or `config` is nested deeper
+      ValueError: the class is unknown (one of your own is known once its module has been imported), or `config` is nested deeper
         than `to_config` nests.
       TypeError: `config` or a part of it has not the form, or an argument does not exist. The message names the part.
 
@@ -71,14 +69,7 @@ def from_config(config: Mapping[str, Any]) -> Any:
       sgd(learning_rate=0.1)
     """
     _check_levels("from_config", config)
-    return decode_call("config", config)
-
-
-def _call_of(value: Any) -> Call | None:
-    if isinstance(value, Declared):
-        return value.call
-    update = getattr(value, "update", None)
-    return update.call if isinstance(update, Declared) else None
+    return decode_value("config", config)
 
 
 def _check_levels(name: str, config: Any) -> None:
@@ -92,25 +83,18 @@ def _check_levels(name: str, config: Any) -> None:
     raise ValueError(f"{name}: config has more than {MOST_LEVELS} levels of dicts and lists, expected fewer.")
 
 
-def _encode_call(call: Call) -> dict[str, Any]:
-    name = factory_name(call.factory)
-    if factories.get(name) is not call.factory:
-        raise TypeError(f"to_config: the factory {name} was declared again since; make the value anew.")
-    kinds = {k: p.kind for k, p in inspect.signature(call.factory).parameters.items()}
-    arguments = {}
-    for key, value in call.arguments.items():
-        if kinds[key] is inspect.Parameter.VAR_POSITIONAL:
-            value = list(value)
-        arguments[key] = _encode(f"{name}: {key}", value)
-    return {"name": name, "arguments": arguments}
+def _encode_value(value: Value) -> dict[str, Any]:
+    name = name_of(type(value))
+    if registry.get(name) is not type(value):
+        raise TypeError(f"to_config: the class {name} was declared again since; make the value anew.")
+    return {"name": name, "arguments": {key: _encode(f"{name}: {key}", item) for key, item in value.arguments.items()}}
 
 
 def _encode(at: str, value: Any) -> Any:
-    call = _call_of(value)
-    if call is not None:
-        return _encode_call(call)
-    if checks.is_factory(value):
-        return {"$factory": factory_name(value)}
+    if isinstance(value, Value):
+        return _encode_value(value)
+    if isinstance(value, ValueType):
+        return {"$class": name_of(value)}
     if is_dtype(value):
         return {"$dtype": np.dtype(value).name}
     if isinstance(value, (bool, str, type(None))) or (type(value) is int):
@@ -137,7 +121,7 @@ def _encode(at: str, value: Any) -> Any:
         return _encode_dict(at, value)
     raise TypeError(
         f"to_config: {at} is {checks.kind(value)}, which no dict can hold. "
-        "Functions must be made by a factory: a schedule or label rule of gradtx, or your own under @gradtx.factory()."
+        "Functions must be values: a schedule or rule of gradtx, or an instance of your own subclass of gradtx.Value."
     )
 
 

@@ -1,6 +1,5 @@
 """Values from dicts that `to_config` wrote, or somebody by hand: every part is checked, and named where it is wrong."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,30 +9,23 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from gradtx.core import checks
-from gradtx.core.values import call_with, factories, records
+from gradtx.core.value import Value, records, registry
 
 ENUMS: dict[str, Any] = {kind.__name__: kind for kind in (jax.lax.Precision, jax.lax.DotAlgorithmPreset)}
 """The enumerations whose members may be arguments."""
 
 
-def decode_call(at: str, config: Any) -> Any:
-    """What the call described at the place `at` makes."""
+def decode_value(at: str, config: Any) -> Any:
+    """The value described at the place `at`."""
     if not _has_form(config):
         raise _wrong(at, config, "{'name': ..., 'arguments': {...}}")
-    made = _factory(f"{at}.name", config["name"])
-    parameters = inspect.signature(made).parameters
+    cls = _class(f"{at}.name", config["name"])
     arguments = {}
     for key, item in config.get("arguments", {}).items():
-        place = f"{at}.arguments.{key}"
         if not isinstance(key, str):
             raise _wrong(f"a key of {at}.arguments", key, "the name of an argument")
-        arguments[key] = value = _decode(place, item)
-        kind = parameters[key].kind if key in parameters else None
-        if kind is inspect.Parameter.VAR_POSITIONAL and not isinstance(value, (list, tuple)):
-            raise _wrong(place, item, "a list")
-        if kind is inspect.Parameter.VAR_KEYWORD and not (isinstance(value, dict) and all(isinstance(k, str) for k in value)):
-            raise _wrong(place, item, "a dict from names")
-    return call_with(made, arguments)
+        arguments[key] = _decode(f"{at}.arguments.{key}", item)
+    return cls.made_with(arguments)
 
 
 def _has_form(config: Any) -> bool:
@@ -46,13 +38,13 @@ def _wrong(at: str, found: Any, expected: str) -> TypeError:
     return TypeError(f"from_config: {at} is {checks.kind(found)}, expected {expected}.")
 
 
-def _factory(at: str, name: Any) -> Any:
+def _class(at: str, name: Any) -> type[Value]:
     if not isinstance(name, str):
-        raise _wrong(at, name, "a declared factory")
-    if name not in factories:
-        hint = checks.did_you_mean(name, factories) or " Import the module that declares it first."
-        raise ValueError(f"from_config: {at} is {name!r}, expected a declared factory.{hint}")
-    return factories[name]
+        raise _wrong(at, name, "the name of a class of values")
+    if name not in registry:
+        hint = checks.did_you_mean(name, registry) or " Import the module that declares it first."
+        raise ValueError(f"from_config: {at} is {name!r}, expected the name of a class of values.{hint}")
+    return registry[name]
 
 
 def _decode(at: str, value: Any) -> Any:
@@ -61,16 +53,16 @@ def _decode(at: str, value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     if "name" in value:
-        return decode_call(at, value)
+        return decode_value(at, value)
     tag, body = next(iter(value.items())) if len(value) == 1 else (None, None)
     if not (isinstance(tag, str) and tag.startswith("$")):
         return {key: _decode(f"{at}.{key}", item) for key, item in value.items()}
-    if tag == "$factory":
-        return _factory(f"{at}.{tag}", body)
+    if tag == "$class":
+        return _class(f"{at}.{tag}", body)
     if tag in _PARTS:
         return _PARTS[tag](f"{at}.{tag}", body)
     if tag not in _WHOLE:
-        known = sorted(["$factory", *_PARTS, *_WHOLE])
+        known = sorted(["$class", *_PARTS, *_WHOLE])
         raise ValueError(f"from_config: {at} has the tag {tag!r}, expected one of {', '.join(known)}.")
     make, expected = _WHOLE[tag]
     try:

@@ -36,8 +36,8 @@ def gather(loss_fn: Callable[..., Any], batches: Any, batch_size: int | None = N
     try:
         signature.bind(None, *data[0][0])
     except TypeError as error:
-        raise TypeError(
-            f"{checks.where()}: loss_fn cannot be called with the parameters and the {len(data[0][0])} arguments of a batch: "
+        raise checks.WrongType(
+            f"loss_fn cannot be called with the parameters and the {len(data[0][0])} arguments of a batch: "
             f"{error}. A batch is a tuple of the arguments after the parameters: (batch,) for loss_fn(params, batch), (x, y) for "
             "loss_fn(params, x, y), () for loss_fn(params)."
         ) from None
@@ -48,11 +48,11 @@ def _gathered(batches: Any, batch_size: int | None) -> Data:
     if isinstance(batches, tuple):
         if batch_size is None:
             if any(np.ndim(x) and not np.shape(x)[0] for x in jax.tree.leaves(batches)):
-                raise ValueError(f"{checks.where()}: batches is a batch without examples: an array has a leading axis of 0.")
+                raise checks.WrongValue("batches is a batch without examples: an array has a leading axis of 0.")
             return [(jax.tree.map(jnp.asarray, batches), 1.0)]
         batches = _cut(batches, batch_size)
     elif batch_size is not None:
-        raise ValueError(f"{checks.where()}: batch_size is {batch_size}, but batches is {checks.kind(batches)}, cut already.")
+        raise checks.WrongValue(f"batch_size is {batch_size}, but batches is {checks.kind(batches)}, cut already.")
     listed = _listed(batches)
     sizes = [_size(f"batches[{i}]", batch) for i, batch in enumerate(listed)]
     return [(jax.tree.map(jnp.asarray, batch), size / sum(sizes)) for batch, size in zip(listed, sizes, strict=True)]
@@ -85,19 +85,19 @@ def _add_share(total: Any, x: Any, share: Any) -> Any:
 
 def _listed(batches: Any) -> list[tuple[Any, ...]]:
     if isinstance(batches, (Mapping, str)) or hasattr(batches, "shape") or not isinstance(batches, Iterable):
-        raise TypeError(
-            f"{checks.where()}: batches is {checks.kind(batches)}, expected a tuple of the arguments of loss_fn after the "
+        raise checks.WrongType(
+            f"batches is {checks.kind(batches)}, expected a tuple of the arguments of loss_fn after the "
             "parameters, such as (x, y) or (x,), or an iterable of such tuples."
         )
     listed = list(batches)
     for i, batch in enumerate(listed):
         if not isinstance(batch, (tuple, list)):
-            raise TypeError(
-                f"{checks.where()}: batches[{i}] is {checks.kind(batch)}, expected a tuple of the arguments of loss_fn after the "
+            raise checks.WrongType(
+                f"batches[{i}] is {checks.kind(batch)}, expected a tuple of the arguments of loss_fn after the "
                 "parameters. One batch alone is a tuple, not a list: (x, y)."
             )
     if not listed:
-        raise ValueError(f"{checks.where()}: batches is empty, expected at least one batch.")
+        raise checks.WrongValue("batches is empty, expected at least one batch.")
     return [tuple(batch) for batch in listed]
 
 
@@ -112,7 +112,7 @@ def _size(name: str, batch: tuple[Any, ...]) -> int:
     lengths = {"/".join(path): np.shape(leaf)[0] for path, leaf in leaves_by_path(batch).items() if np.ndim(leaf)}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         found = ", ".join(f"{length} in `{path}`" for path, length in lengths.items()) or "no array with an axis"
-        raise ValueError(
-            f"{checks.where()}: {name} has {found}, expected arrays whose leading axes are equally long, the batch's size."
+        raise checks.WrongValue(
+            f"{name} has {found}, expected arrays whose leading axes are equally long, the batch's size."
         )
     return next(iter(lengths.values()))

@@ -179,8 +179,8 @@ def top_eigenvalues(
     n = _count(params)
     taken = min(60 + 10 * k if steps is None else steps, n)
     if k > taken:
-        raise ValueError(
-            f"{checks.where()}: k is {k}, expected at most {taken}, "
+        raise checks.WrongValue(
+            f"k is {k}, expected at most {taken}, "
             f"{'the number of parameters' if taken == n else 'the number of steps'}."
         )
     start, restart = jax.random.split(key_or_default(key))

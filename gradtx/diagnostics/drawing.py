@@ -14,23 +14,23 @@ def axes_for(ax: Any, projection: str | None = None) -> Any:
     """The axes given, or those of a new figure."""
     if ax is not None:
         if not hasattr(ax, "plot"):
-            raise TypeError(
-                f"{checks.where()}: ax is {checks.kind(ax)}, expected axes of matplotlib, such as plt.figure().add_subplot()."
+            raise checks.WrongType(
+                f"ax is {checks.kind(ax)}, expected axes of matplotlib, such as plt.figure().add_subplot()."
             )
         if projection is None and getattr(ax, "name", None) == "3d":
-            raise TypeError(
-                f"{checks.where()}: ax has three dimensions, expected flat axes; a landscape with surface=True takes these."
+            raise checks.WrongType(
+                "ax has three dimensions, expected flat axes; a landscape with surface=True takes these."
             )
         if projection == "3d" and getattr(ax, "name", None) != "3d":
-            raise TypeError(
-                f"{checks.where()}: ax is {checks.kind(ax)}, expected one made with projection='3d' for a surface, "
+            raise checks.WrongType(
+                f"ax is {checks.kind(ax)}, expected one made with projection='3d' for a surface, "
                 "such as figure.add_subplot(projection='3d')."
             )
         return ax
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError(f"{checks.where()}: needs matplotlib, which is not installed: pip install gradtx[plot].") from error
+        raise checks.NotInstalled("needs matplotlib, which is not installed: pip install gradtx[plot].") from error
     return plt.figure(figsize=(6.4, 4.4), layout="constrained").add_subplot(projection=projection)
 
 
@@ -43,7 +43,7 @@ def named_of(argument: str, value: Any, what: str) -> dict[str, Any]:
     """A mapping from names, or one nameless thing."""
     named = dict(value) if isinstance(value, Mapping) else {"": value}
     if not named:
-        raise ValueError(f"{checks.where()}: {argument} is empty, expected {what}.")
+        raise checks.WrongValue(f"{argument} is empty, expected {what}.")
     return named
 
 
@@ -72,7 +72,7 @@ def ticks(most: int) -> Any:
 def require(value: Any, argument: str, maker: str, *fields: str) -> None:
     """Raises for what has not the fields of the diagnostics' results."""
     if not all(hasattr(value, field) for field in fields):
-        raise TypeError(
-            f"{checks.where()}: {argument} is {checks.kind(value)}, expected what gradtx.diagnostics.{maker} gives"
+        raise checks.WrongType(
+            f"{argument} is {checks.kind(value)}, expected what gradtx.diagnostics.{maker} gives"
             f"{'' if maker in ('landscape_2d', 'lr_range_test') else ', or a dict of it by name'}."
         )

@@ -10,9 +10,9 @@ import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.checks import Domain
-from gradtx.core.leaves import check_no_module, is_inexact
 from gradtx.core.numerics import is_tracer, promote
 from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.trees import check_no_module, is_inexact
 from gradtx.diagnostics.progress import Tick
 from gradtx.tree.align import aligned
 
@@ -37,12 +37,12 @@ def real_params(params: Any) -> Any:
     check_no_module(params)
     for path, leaf in leaves_by_path(params).items():
         if not is_inexact(leaf) or jnp.iscomplexobj(leaf):
-            raise TypeError(
-                f"{checks.where()}: params leaf `{'/'.join(path) or ROOT}` is {checks.kind(leaf)}, expected a real floating array. "
+            raise checks.WrongType(
+                f"params leaf `{'/'.join(path) or ROOT}` is {checks.kind(leaf)}, expected a real floating array. "
                 "Pass the parameters alone (state.params of a TrainState, nnx.state(model, nnx.Param)); the rest goes into loss_fn."
             )
     if not any(np.size(leaf) for leaf in jax.tree.leaves(params)):
-        raise ValueError(f"{checks.where()}: params has no elements, expected a tree of floating arrays.")
+        raise checks.WrongValue("params has no elements, expected a tree of floating arrays.")
     return jax.tree.map(promote, params)
 
 
@@ -76,8 +76,8 @@ def scalar_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
         value = loss_fn(*args)
         if not checks.is_real_scalar(value) or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             hint = " Was a pair (loss, aux) returned? Return the loss alone." if isinstance(value, tuple) else ""
-            raise TypeError(
-                f"{checks.where()}: loss_fn gave {checks.kind(value)}, expected a real floating scalar, the mean loss.{hint}"
+            raise checks.WrongType(
+                f"loss_fn gave {checks.kind(value)}, expected a real floating scalar, the mean loss.{hint}"
             )
         return jnp.asarray(value)
 

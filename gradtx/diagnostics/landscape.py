@@ -148,7 +148,7 @@ def trajectory_plane(trajectory: Sequence[Any]) -> Plane:
     Source: Li et al. 2018, arXiv:1712.09913, section 7.
     """
     if not isinstance(trajectory, (list, tuple)) or len(trajectory) < 3:
-        raise ValueError(f"{checks.where()}: trajectory is {checks.kind(trajectory)}, expected a list of at least 3 trees.")
+        raise checks.WrongValue(f"trajectory is {checks.kind(trajectory)}, expected a list of at least 3 trees.")
     last = real_params(trajectory[-1])
     dtype = jnp.result_type(*jax.tree.leaves(last))
     flat = to_vector(last, dtype)
@@ -266,14 +266,14 @@ def landscape_2d(
         keys = jax.random.split(key_or_default(key))
         directions = tuple(random_direction(k, params, filter_axis=filter_axis) for k in keys)
     if not isinstance(directions, (tuple, list)) or len(directions) != 2:
-        raise TypeError(
-            f"{checks.where()}: directions is {checks.kind(directions)}, expected a pair of trees like the parameters, "
+        raise checks.WrongType(
+            f"directions is {checks.kind(directions)}, expected a pair of trees like the parameters, "
             "such as `.directions` of trajectory_plane(...)."
         )
     pair = tuple(like_params(f"directions[{i}]", direction, params) for i, direction in enumerate(directions))
     path = None if path is None else jnp.asarray(path)
     if path is not None and (path.ndim != 2 or path.shape[1] != 2 or not path.size):
-        raise ValueError(f"{checks.where()}: path is {checks.kind(path)}, expected one of shape (steps, 2).")
+        raise checks.WrongValue(f"path is {checks.kind(path)}, expected one of shape (steps, 2).")
     extents = [_around(path, i) for i in range(2)] if extent is None else [extent] * 2 if _is_range(extent) else extent
     x, y = (_axis(limits, points, params) for limits in extents)
     places = jnp.stack(jnp.meshgrid(x, y), axis=-1).reshape(-1, 2)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import checks, leaves
+from gradtx.core import checks, trees
 from gradtx.core.apply import apply_updates
 from gradtx.core.base import GradientTransformation, member, wants_of
 from gradtx.core.checks import Decay, Domain, Function, Positive, PositiveInt
@@ -116,8 +116,8 @@ def lr_range_test(
     Source: Smith 2015, arXiv:1506.01186, section 3.3; the growth by a factor, the smoothing and `divergence` are those of fast.ai
     (Howard and Gugger 2020, arXiv:2002.04688).
     """
-    leaves.check_no_module(params)
-    leaves.check_leaves("params", params)
+    trees.check_no_module(params)
+    trees.check_leaves("params", params)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
     batches, steps = _stacked(loss_fn, batches, batch_size, steps)
     if learning_rates is None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import checks, leaves
+from gradtx.core import checks, trees
 from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state, member
 from gradtx.core.checks import Function
 from gradtx.core.paths import path_str
@@ -146,7 +146,7 @@ def monitor(measures: Mapping[str, Any]) -> GradientTransformation:
 
     def update(updates: Any, state: MonitorState, params: Any = None, **extra_args: Any) -> tuple[Any, MonitorState]:
         if set(state.measurements) != set(members):
-            leaves.raise_wrong_state(state, MonitorState, f"a MonitorState with measurements {', '.join(map(repr, members))}")
+            trees.raise_wrong_state(state, MonitorState, f"a MonitorState with measurements {', '.join(map(repr, members))}")
         new = run(updates, state.measure_states, params, extra_args)
         stored = jax.tree.map(lambda value, old: value.astype(old.dtype), new.measurements, state.measurements)
         return updates, MonitorState(stored, new.measure_states)
@@ -202,7 +202,7 @@ def snapshot(measure_name: str, measure: Function) -> GradientTransformation:
 
     def update(updates: Any, state: SnapshotState, params: Any = None, **extra_args: Any) -> tuple[Any, SnapshotState]:
         if set(state.measurement) != {measure_name}:
-            leaves.raise_wrong_state(state, SnapshotState, f"a SnapshotState with the measurement {measure_name!r}")
+            trees.raise_wrong_state(state, SnapshotState, f"a SnapshotState with the measurement {measure_name!r}")
         old = state.measurement[measure_name]
         stored = jax.tree.map(lambda value, before: jnp.asarray(value).astype(before.dtype), measure(updates), old)
         return updates, SnapshotState({measure_name: stored})

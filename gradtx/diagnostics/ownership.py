@@ -8,111 +8,102 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.compose.labels import spread, spread_mask
 from gradtx.compose.partition import partition
-from gradtx.core.base import Update, set_to_zero, transformations_in
-from gradtx.core.leaves import is_inexact, is_masked
+from gradtx.compose.plain import set_to_zero
+from gradtx.core.leaves import is_masked
 from gradtx.core.paths import leaves_by_path
-from gradtx.core.values import Call
-from gradtx.core.watch import Seen
+from gradtx.core.transformation import GradientTransformation, Part, Preset, Transformation
+from gradtx.core.trees import is_inexact
 
 
 class Node(NamedTuple):
-    """A transformation whose `init` was called. Parameters are numbered in the order of the whole tree.
+    """A transformation and what it sees. Parameters are numbered in the order of the whole tree.
 
     Attributes:
-      call: its factory and arguments.
-      params: what its `init` got.
+      tx: the transformation.
+      params: what it sees.
       slots: the numbers of those, None where one is masked out.
       got: the same without None.
       touched: those that it does something with by itself, apart from what is inside it.
-      preset: whether it only stands for a chain, as `adam` does: its state is a plain tuple.
-      inside: the transformations whose `init` it called.
+      inside: the transformations inside it.
     """
 
-    call: Call
+    tx: Transformation
     params: Any
     slots: list[int | None]
     got: frozenset[int]
     touched: frozenset[int]
-    preset: bool
     inside: "list[Node]"
 
     @property
     def name(self) -> str:
-        """That of its factory."""
-        return self.call.factory.__name__
+        """Of its class."""
+        return type(self.tx).__name__
 
     def texts(self, place: int) -> list[str]:
         """What touches a parameter, in order: names, each with what it is made of."""
         inner = [text for node in self.inside for text in node.texts(place)]
-        if self.call.traits.transparent:
+        if self.tx.transparent:
             return inner
         if inner:
             return [f"{self.name}({', '.join(inner)})"]
         return [self.name] if place in self.touched else []
 
-    def rules(self, place: int) -> list[Call]:
-        """The calls that a preset is made of; those of others than presets stand before what is inside them."""
-        inner = [call for node in self.inside for call in node.rules(place)]
-        if self.call.traits.transparent or (inner and self.preset):
-            return inner
-        return [self.call, *inner] if inner or place in self.touched else []
+    def rules(self, place: int) -> list[Transformation]:
+        """What touches a parameter by itself, in order; a wrapper stands before what is inside it."""
+        inner = [tx for node in self.inside for tx in node.rules(place)]
+        if not inner:
+            return [self.tx] if place in self.touched and not self.tx.transparent else []
+        return inner if self.tx.transparent or (isinstance(self.tx, Preset) and not getattr(self.tx, "_pair", False)) else [self.tx, *inner]
 
     def idle(self) -> Iterator[str]:
         """Labels and masks inside that no parameter has."""
-        arguments = self.call.arguments
-        if self.call.factory is partition:
-            labels = spread("param_labels", arguments["param_labels"], self.params)
-            for label in arguments["transforms"]:
+        if isinstance(self.tx, partition):
+            labels = self.tx.labels_of(self.params)
+            for label in self.tx.transforms:
                 if label not in labels:
                     yield f"partition: no parameter has the label {label!r}."
-        elif not self.inside and not self.touched and arguments.get("mask") is not None:
+        elif not self.inside and not self.touched and self.got and not self.tx.transparent:
             yield f"{self.name}: its mask is True for no parameter."
         for node in self.inside:
             if node.got:
                 yield from node.idle()
-            elif self.call.traits.transparent and self.call.factory is not partition:
+            elif self.tx.transparent and not isinstance(self.tx, partition):
                 yield f"{self.name}: {node.name} touches no parameter."
 
     def foreign(self) -> Iterator[str]:
-        """Transformations that no factory declared, among the arguments."""
-        for tx in transformations_in(self.call.arguments):
-            if (name := foreign_name(tx)) is not None:
-                yield f"{self.name} has {name} in it, which no factory declared: which parameters it touches is not known."
+        """Transformations of other libraries inside."""
         for node in self.inside:
+            if (name := foreign_name(node.tx)) is not None and foreign_name(self.tx) is None:
+                yield f"{self.name} has {name} in it, which is no transformation of gradtx: which parameters it touches is not known."
             yield from node.foreign()
 
 
-def nodes(seen: list[Seen], params: Any) -> list[Node]:
-    """What was seen during `init(params)`, with the numbers of the parameters."""
+def node_of(tx: Transformation, params: Any, state: Any) -> Node:
+    """What is inside a transformation, with the numbers of the parameters that each sees."""
     numbers = {id(leaf): i for i, leaf in enumerate(jax.tree.leaves(params))}
     paths = {path: i for i, path in enumerate(leaves_by_path(params))}
 
-    def node(one: Seen, outer: frozenset[int]) -> Node:
+    def node(part: Part, outer: frozenset[int]) -> Node:
         slots: list[int | None] = []
-        for path, leaf in leaves_by_path(one.params, is_leaf=is_masked).items():
+        for path, leaf in leaves_by_path(part.params, is_leaf=is_masked).items():
             slots.append(None if is_masked(leaf) else numbers.get(id(leaf), paths.get(path)))  # copies are known by their paths
         got = frozenset(place for place in slots if place is not None)
-        if len(got) < len(jax.tree.leaves(one.params)):  # a tree of another kind is taken for all that the caller had
+        if len(got) < len(jax.tree.leaves(part.params)):  # a tree of another kind is taken for all that the caller had
             got = outer
-        inside = [node(inner, got) for inner in one.inside]
-        preset = type(one.state) is tuple
-        new = Node(one.call, one.params, slots, got, frozenset(), preset, inside)
-        return new._replace(touched=_touched(new, one.state))
+        inside = [node(inner, got) for inner in part.tx.parts(part.params, part.state)]
+        new = Node(part.tx, part.params, slots, got, frozenset(), inside)
+        return new._replace(touched=_touched(new, part.state))
 
-    return [node(one, frozenset(numbers.values())) for one in seen]
+    return node(Part(tx, params, state), frozenset(numbers.values()))
 
 
 def _touched(node: Node, state: Any) -> frozenset[int]:
     if node.inside:  # what a wrapper does not hand on, or has state for
         handed = frozenset[int]().union(*(inner.got for inner in node.inside))
         return (node.got - handed) | {place for place in owners(state, None, [node]) if place is not None}
-    mask = node.call.arguments.get("mask")
-    if mask is None:
-        return node.got
     places = [place for place in node.slots if place is not None]
-    return frozenset(itertools.compress(places, spread_mask("mask", mask, node.params)))
+    return frozenset(itertools.compress(places, node.tx.touches(node.params)))
 
 
 def owners(state: Any, params: Any, roots: list[Node]) -> list[int | None]:
@@ -144,21 +135,17 @@ def owners(state: Any, params: Any, roots: list[Node]) -> list[int | None]:
     return found
 
 
-def is_frozen(rules: Sequence[Call]) -> bool:
-    """Whether `set_to_zero` is among what touches a parameter, and all that follows keeps zero."""
-    for call in reversed(rules):
-        if call.factory is set_to_zero:
-            return True
-        if not (call.traits.keeps_zero or call.traits.observes):
-            return False
-    return False
+def is_frozen(rules: Sequence[Transformation]) -> bool:
+    """Whether `set_to_zero` is among what touches a parameter, and nothing that follows can add to its update."""
+    zeroing = [i for i, tx in enumerate(rules) if isinstance(tx, set_to_zero)]
+    return bool(zeroing) and all(tx.keeps_zero or tx.observes for tx in rules[zeroing[-1] :])
 
 
-def foreign_name(tx: Any) -> str | None:
-    """What to call a transformation that no factory declared; None for one that is."""
-    if isinstance(tx.update, Update):
+def foreign_name(tx: Transformation) -> str | None:
+    """What to call a pair of functions of another library; None for a transformation of gradtx."""
+    if not isinstance(tx, GradientTransformation):
         return None
-    return getattr(tx.update, "__qualname__", type(tx).__name__).partition(".")[0]
+    return getattr(tx.update_fn, "__qualname__", type(tx.update_fn).__name__).partition(".")[0]
 
 
 def _flat(roots: list[Node]) -> Iterator[Node]:

@@ -61,8 +61,8 @@ def schedules(schedule: Any, steps: PositiveInt, *, ax: Any = None) -> Any:
         elif checks.is_real_scalar(one):
             values = np.full(steps, float(one))
         else:
-            raise TypeError(
-                f"{checks.where()}: schedule is {checks.kind(one)}, expected a schedule, a number, or a dict of them by name."
+            raise checks.WrongType(
+                f"schedule is {checks.kind(one)}, expected a schedule, a number, or a dict of them by name."
             )
         ax.plot(counts, values, label=name, **style_of(i))
     if all(np.min(line.get_ydata()) >= 0 for line in ax.lines):
@@ -137,8 +137,8 @@ def landscape_1d(landscape: Any, *, ax: Any = None) -> Any:
     for i, (name, one) in enumerate(named.items()):
         require(one, "landscape", "landscape_1d", "x", "loss")
         if np.ndim(one.loss) != 1:
-            raise TypeError(
-                f"{checks.where()}: landscape is {checks.kind(one)}, a plane, expected a line; plots.landscape_2d draws it."
+            raise checks.WrongType(
+                f"landscape is {checks.kind(one)}, a plane, expected a line; plots.landscape_2d draws it."
             )
         ax.plot(np.asarray(one.x), np.asarray(one.loss), label=name, **style_of(i))
     return finished(ax, "along the direction", "loss", named)
@@ -174,7 +174,7 @@ def landscape_2d(landscape: Any, *, ax: Any = None, surface: Flag = False, log: 
     loss = np.ma.masked_invalid(loss)
     if log:
         if loss.min() <= 0:
-            raise ValueError(f"{checks.where()}: the loss is as low as {loss.min():.3g}, expected > 0 for log=True.")
+            raise checks.WrongValue(f"the loss is as low as {loss.min():.3g}, expected > 0 for log=True.")
         loss = np.log10(loss)
     label = "log10 of the loss" if log else "loss"
     path = None if landscape.path is None else np.asarray(landscape.path, np.float64)
@@ -264,7 +264,7 @@ def comparison(
     for name, values in runs.items():
         if values.ndim != 2 or not values.size:
             at = f"losses[{name!r}]" if name else "losses"
-            raise ValueError(f"{checks.where()}: {at} has shape {np.shape(named[name])}, expected (steps,) or (seeds, steps).")
+            raise checks.WrongValue(f"{at} has shape {np.shape(named[name])}, expected (steps,) or (seeds, steps).")
     smooth = {name: _running_mean(values, smoothing) for name, values in runs.items()}
     ax = axes_for(ax)
     styles = {name: style_of(i) for i, name in enumerate(named)}
@@ -273,8 +273,8 @@ def comparison(
         mean = values.mean(0)
         places = np.arange(1, len(mean) + 1) if steps is None else np.asarray(steps)
         if places.shape != mean.shape:
-            raise ValueError(
-                f"{checks.where()}: steps has shape {places.shape}, expected {mean.shape}, as the losses of {name!r} have."
+            raise checks.WrongValue(
+                f"steps has shape {places.shape}, expected {mean.shape}, as the losses of {name!r} have."
             )
         ax.plot(places, mean, label=name, **styles[name])
         if len(values) > 1:
@@ -327,9 +327,9 @@ def singular_values(updates: Any, *, ax: Any = None) -> Any:
     for name, matrix in named.items():
         at = f"updates[{name!r}]" if name else "updates"
         if np.ndim(matrix) != 2 or not np.size(matrix):
-            raise ValueError(f"{checks.where()}: {at} has shape {np.shape(matrix)}, expected a matrix.")
+            raise checks.WrongValue(f"{at} has shape {np.shape(matrix)}, expected a matrix.")
         if not bool(jnp.all(jnp.isfinite(jnp.asarray(matrix)))):
-            raise ValueError(f"{checks.where()}: {at} has elements that are not finite, and so no singular values.")
+            raise checks.WrongValue(f"{at} has elements that are not finite, and so no singular values.")
     ax, marked = axes_for(ax), max(min(np.shape(matrix)) for matrix in named.values()) <= 64
     for i, (name, matrix) in enumerate(named.items()):
         values = np.linalg.svd(np.asarray(jnp.asarray(matrix, jnp.float32), np.float64), compute_uv=False)

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.checks import Transformation
-from gradtx.core.leaves import check_leaves, check_no_module, is_inexact
 from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.transformation import as_transformation
+from gradtx.core.trees import check_leaves, check_no_module, is_inexact
 from gradtx.core.values import checked
-from gradtx.core.watch import watching
-from gradtx.diagnostics.ownership import foreign_name, is_frozen, nbytes, nodes, owners
+from gradtx.diagnostics.ownership import foreign_name, is_frozen, nbytes, node_of, owners
 
 _NUMBERS = (3, 4)
 """The columns of the table that hold numbers."""
@@ -176,6 +176,7 @@ def summary(tx: Transformation, params: Any) -> Summary:
       [2] adamw(scale_by_adam, add_decayed_weights, scale_by_learning_rate)
       144 parameters, 0 of them frozen, in 576 bytes; 1,160 bytes of state, 8.056 a parameter
     """
+    tx = as_transformation(tx)
     check_no_module(params)
     if not all(hasattr(x, "dtype") or is_inexact(x) for x in jax.tree.leaves(params)):
         check_leaves("params", params)
@@ -185,9 +186,8 @@ def summary(tx: Transformation, params: Any) -> Summary:
 
     def init(params: Any) -> Any:
         """Makes the state, and reads it while its tracers still tell who made what from which parameter."""
-        with watching() as seen:
-            state = tx.init(params)
-        roots = nodes(seen, params)
+        state = tx.init(params)
+        roots = [node_of(tx, params, state)]
         belongs.extend(owners(state, params, roots))
         for i, (path, leaf) in enumerate(leaves_by_path(params).items()):
             texts = tuple(text for node in roots for text in node.texts(i))
@@ -195,7 +195,7 @@ def summary(tx: Transformation, params: Any) -> Summary:
             dtype = str(jnp.result_type(leaf))
             rows.append(ParameterSummary("/".join(path) or ROOT, np.shape(leaf), dtype, texts, nbytes(leaf), 0, is_frozen(rules)))
         if (name := foreign_name(tx)) is not None:
-            notes.append(f"tx is {name}, which no factory declared: which parameters it touches is not known.")
+            notes.append(f"tx is {name}, which is no transformation of gradtx: which parameters it touches is not known.")
         notes.extend(text for node in roots for text in node.foreign())
         if not notes:
             alone = [row.path for row in rows if not row.transformations]

@@ -171,5 +171,5 @@ def _real_vector(what: str, x: Any, n: int | None = None) -> jax.Array:
     shape = (n,) if n else "(n,)"
     x = jnp.asarray(x)
     if x.ndim != 1 or not x.size or n not in (None, x.size) or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"{checks.where()}: {what} is {checks.kind(x)}, expected a floating array of shape {shape}.")
+        raise checks.WrongValue(f"{what} is {checks.kind(x)}, expected a floating array of shape {shape}.")
     return x.astype(common_dtype(x.dtype, jnp.float32))

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import checks
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Function, Positive
-from gradtx.core.leaves import cast_like, copies, map_leaves, require_params
+from gradtx.core.leaves import cast_like, copies, map_leaves
 from gradtx.core.numerics import default_float, safe_increment, zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.projections import check_projection
 from gradtx.tree.reductions import norm
@@ -41,7 +41,7 @@ def projected(projection: Callable[[Any], Any] | None, tree: Any) -> Any:
     if projection is None:
         return tree
     after = projection(tree)
-    check_projection(checks.where(), tree, after)
+    check_projection(tree, after)
     return cast_like(after, tree)
 
 

@@ -10,10 +10,11 @@ from gradtx.compose.chain import chain
 from gradtx.core import checks
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Flag, NonNegative, PositiveInt, Rate
-from gradtx.core.leaves import cast_like, raise_unlike
+from gradtx.core.leaves import cast_like
 from gradtx.core.numerics import common_dtype, compute_dtype, promote
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.sharding import gathered, placed_like
+from gradtx.core.trees import raise_unlike
 from gradtx.core.values import factory
 from gradtx.linalg.roots import apply_inverse_sqrt
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -117,8 +118,8 @@ def _common_dtype(tree: Any) -> Any:
     """The dtype of all leaves as one vector."""
     dtypes = [_dtype(leaf) for leaf in jax.tree.leaves(tree)]
     if len({jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes}) > 1:
-        raise ValueError(
-            f"{checks.where()}: whole_tree is True and the tree has complex and real leaves, expected leaves of one kind. "
+        raise checks.WrongValue(
+            "whole_tree is True and the tree has complex and real leaves, expected leaves of one kind. "
             "Use whole_tree=False, or gradtx.partition for the two kinds."
         )
     return common_dtype(*dtypes) if dtypes else np.dtype(np.float32)
@@ -126,8 +127,8 @@ def _common_dtype(tree: Any) -> Any:
 
 def _check_size(what: str, size: int, dtype: Any, max_size: int) -> None:
     if size > max_size:
-        raise ValueError(
-            f"{checks.where()}: {what} {size} elements, whose matrix takes {size * size * dtype.itemsize} bytes, expected at most "
+        raise checks.WrongValue(
+            f"{what} {size} elements, whose matrix takes {size * size * dtype.itemsize} bytes, expected at most "
             f"max_size={max_size} elements. Use the diagonal gradtx.adagrad for large leaves (with gradtx.partition), "
             "or raise max_size."
         )
@@ -138,8 +139,8 @@ def _check_matrices(updates: Any, vectors: list[Any], matrices: list[Any]) -> No
         if matrix.shape != (vector.size, vector.size):
             paths = ["/".join(parts) or ROOT for parts in leaves_by_path(updates)]
             what = f"updates leaf `{paths[i]}` has" if len(vectors) == len(paths) else "updates have"
-            raise ValueError(
-                f"{checks.where()}: {what} {vector.size} elements, but the matrix in the state has shape {matrix.shape}, expected "
+            raise checks.WrongValue(
+                f"{what} {vector.size} elements, but the matrix in the state has shape {matrix.shape}, expected "
                 f"{(vector.size, vector.size)}. Was the state made from other parameters, or with another whole_tree?"
             )
 

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
-from gradtx.core.base import GradientTransformation, identity
+from gradtx.compose.plain import identity
+from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import PositiveInt, Rate, Transformation
-from gradtx.core.leaves import check_same_shapes, require_params
 from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.trees import check_same_shapes, require_params
 from gradtx.core.values import factory
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.optimizers.lbfgs import FROM_ONE, curvature_weight, first_scale

@@ -1,6 +1,5 @@
 """Where an optimizer sends each parameter, in words."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,9 +7,8 @@ import numpy as np
 from gradtx.compose.labels import compile_patterns
 from gradtx.compose.matrices import axes_of, matrix_axes, numbers_for, routes
 from gradtx.core import checks
-from gradtx.core.base import Update
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.values import Declared
+from gradtx.core.transformation import as_transformation, everything
 from gradtx.optimizers.muon import muon
 
 
@@ -34,16 +32,16 @@ def explain(tx: Any, params: Any) -> str:
       attn/qkv/kernel  (8, 24)  muon  query, key and value, by the name 'qkv': inputs (0,), outputs (1,), 3 blocks
     """
     checks.check_argument("explain", "tx", tx, checks.TRANSFORMATION)
-    found = _muons(tx)
+    found = [one for one in everything(as_transformation(tx)) if isinstance(one, muon)]
     if len(found) != 1:
         raise ValueError(f"explain: tx has {len(found)} muon in it, expected one: {tx!r}.")
-    numbers = found[0]["muon_weight_dimension_numbers"]
+    numbers = found[0].muon_weight_dimension_numbers
     numbers = matrix_axes() if numbers is None else numbers
     rows = [("parameter", "shape", "to", "why")]
     with checks.calling("explain"):
         entries = numbers_for("muon_weight_dimension_numbers", numbers, params)
-        if isinstance(numbers, Declared) and numbers.call.factory is matrix_axes:
-            rules = compile_patterns("matrix_axes", numbers.call.arguments["rules"] or {})
+        if isinstance(numbers, matrix_axes):
+            rules = compile_patterns("matrix_axes", numbers.rules or {})
             reasons = [route.why for route in routes(rules, params) if route.why != "masked"]
         else:
             reasons = ["given"] * len(entries)
@@ -56,13 +54,3 @@ def explain(tx: Any, params: Any) -> str:
         rows.append(("/".join(parts) or ROOT, str(shape), "adam" if entry is None else "muon", why))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows)
-
-
-def _muons(value: Any) -> list[Mapping[str, Any]]:
-    """The arguments of every `muon` inside a transformation or a container of them."""
-    if checks.is_transformation(value) and isinstance(value.update, Update):
-        call = value.update.call
-        return [call.arguments] if call.factory is muon else _muons(call.arguments)
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return [m for item in value for m in _muons(item)] if isinstance(value, (list, tuple)) else []

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.compose.chain import chain
-from gradtx.core.base import GradientTransformation, identity
+from gradtx.compose.plain import identity
+from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Flag, PositiveInt, Rate, Transformation
-from gradtx.core.leaves import cast_like, map_leaves, raise_other_shape, raise_unlike, require_params, zeros_like
+from gradtx.core.leaves import cast_like, map_leaves, zeros_like
 from gradtx.core.numerics import root_sum_squares, safe_increment, zero_count
+from gradtx.core.trees import raise_other_shape, raise_unlike, require_params
 from gradtx.core.values import factory
 from gradtx.core.varying import scan
 from gradtx.transforms.linesearch import line_dtype

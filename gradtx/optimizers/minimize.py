@@ -10,8 +10,9 @@ from gradtx.core import checks
 from gradtx.core.apply import apply_updates
 from gradtx.core.base import member, wants_of
 from gradtx.core.checks import NonNegative, PositiveInt
-from gradtx.core.leaves import cast_like, check_leaves
+from gradtx.core.leaves import cast_like
 from gradtx.core.numerics import is_tracer, safe_increment, zero_count
+from gradtx.core.trees import check_leaves
 from gradtx.core.varying import while_loop
 from gradtx.transforms.backtracking import ScaleByBacktrackingLinesearchState
 from gradtx.transforms.linesearch import ascent, bind_value_fn, line_dtype

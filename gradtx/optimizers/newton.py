@@ -12,7 +12,7 @@ from gradtx.compose.chain import chain
 from gradtx.core import checks
 from gradtx.core.base import EmptyState, GradientTransformation
 from gradtx.core.checks import Flag, NonNegative, PositiveInt, Rate
-from gradtx.core.leaves import require_params
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.transforms.linesearch import bind_value_fn, line_dtype
@@ -24,8 +24,8 @@ def check_size(params: Any, max_size: int, dtype: Any, instead: str) -> None:
     size = sum(math.prod(np.shape(p)) * (2 if jnp.iscomplexobj(p) else 1) for p in jax.tree.leaves(params))
     if size > max_size:
         memory = size**2 * np.dtype(dtype).itemsize / 2**20
-        raise ValueError(
-            f"{checks.where()}: params have {size:,} elements, so that their matrix takes {memory:,.0f} MiB; expected at most "
+        raise checks.WrongValue(
+            f"params have {size:,} elements, so that their matrix takes {memory:,.0f} MiB; expected at most "
             f"max_size={max_size:,} elements. {instead}, or raise max_size."
         )
 

@@ -10,8 +10,9 @@ from gradtx.compose.chain import chain
 from gradtx.core.apply import apply_updates
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import NonNegative, NonNegativeInt, Positive, Rate
-from gradtx.core.leaves import cast_like, check_same_shapes, require_params, widen, zeros_like
+from gradtx.core.leaves import cast_like, widen, zeros_like
 from gradtx.core.numerics import cond, root_sum_squares, safe_increment
+from gradtx.core.trees import check_same_shapes, require_params
 from gradtx.core.values import factory
 from gradtx.transforms.noise import Key, add_langevin_noise, add_sphere_noise, as_key, sphere_like
 from gradtx.transforms.scaling import scale_by_learning_rate

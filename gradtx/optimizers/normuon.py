@@ -9,8 +9,9 @@ from gradtx.compose.masking import merge, select
 from gradtx.compose.matrices import MuonDimensionNumbers, from_matrices, numbers_for, to_matrices
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, NonNegative
-from gradtx.core.leaves import MaskedNode, raise_unlike
+from gradtx.core.leaves import MaskedNode
 from gradtx.core.numerics import abs_sq, guarded_ratio, promote
+from gradtx.core.trees import raise_unlike
 from gradtx.core.values import factory
 
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, FloatDType, NonNegative, Rate, scheduled_value
-from gradtx.core.leaves import map_leaves, require_params, zeros_like
+from gradtx.core.leaves import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, compute_dtype, guarded_ratio, real_dtype, safe_increment, zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.transforms.scaling import scale_by_learning_rate
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from gradtx.core import checks
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, DecayOrSchedule, Domain, Positive, Rate
-from gradtx.core.leaves import cast_like, map_leaves, require_params, widen
+from gradtx.core.leaves import cast_like, map_leaves, widen
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.optimizers.amsgrad import ScaleByAmsgradState, scale_by_amsgrad
 from gradtx.projections import check_projection
@@ -105,7 +106,7 @@ def projected_amsgrad(
         step, rate_state = rate.update(step, state.rate)
         free = map_leaves(_plus, start, step)
         nearest = projection(free, weights=map_leaves(_weight, moments.nu_max, eps=eps))
-        check_projection(checks.where(), free, nearest)
+        check_projection(free, nearest)
         return cast_like(map_leaves(_minus, nearest, start), updates), ProjectedAmsgradState(moments, rate_state)
 
     return GradientTransformation(init, update)

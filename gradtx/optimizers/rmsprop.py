@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
-from gradtx.core.base import GradientTransformation, identity
+from gradtx.compose.plain import identity
+from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, DecayOrSchedule, Flag, NonNegative, Rate
 from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count

@@ -3,7 +3,8 @@
 from typing import Any
 
 from gradtx.compose.chain import chain
-from gradtx.core.base import GradientTransformation, identity
+from gradtx.compose.plain import identity
+from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import DecayOrSchedule, Flag, FloatDType, Mask, NonNegative, Rate
 from gradtx.core.values import factory
 from gradtx.transforms.decay import add_decayed_weights

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from gradtx.compose.evaluation import gradient_at
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Positive
-from gradtx.core.leaves import copies, map_leaves, require_params, zeros_like
+from gradtx.core.leaves import copies, map_leaves, zeros_like
 from gradtx.core.numerics import default_float, safe_increment, zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.tree.reductions import norm
 

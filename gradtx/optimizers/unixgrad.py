@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from gradtx.compose.evaluation import gradient_at
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Function, Positive
-from gradtx.core.leaves import copies, map_leaves, require_params
+from gradtx.core.leaves import copies, map_leaves
 from gradtx.core.numerics import default_float, promote, safe_increment, zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.optimizers.accelegrad import mirror, projected
 from gradtx.tree.reductions import norm

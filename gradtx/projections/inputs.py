@@ -10,9 +10,9 @@ import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.checks import Domain, Positive
-from gradtx.core.leaves import check_leaves
 from gradtx.core.numerics import is_tracer, promote
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
+from gradtx.core.trees import check_leaves
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +33,7 @@ def named(function: Callable[P, R]) -> Callable[P, R]:
 
 def positive(argument: str, value: Any) -> None:
     """Raises unless `value` is a number > 0, or traced."""
-    checks.check_argument(checks.where(), argument, value, POSITIVE)
+    checks.check_argument("", argument, value, POSITIVE)
 
 
 def parts(tree: Any, *, ordered: bool = True) -> list[jax.Array]:
@@ -42,8 +42,8 @@ def parts(tree: Any, *, ordered: bool = True) -> list[jax.Array]:
     if ordered:
         for path, leaf in leaves_by_path(tree).items():
             if jnp.iscomplexobj(leaf):
-                raise TypeError(
-                    f"{checks.where()}: tree leaf `{_text(path)}` is {checks.kind(leaf)}, expected real numbers. "
+                raise checks.WrongType(
+                    f"tree leaf `{_text(path)}` is {checks.kind(leaf)}, expected real numbers. "
                     "Complex ones have balls and spheres."
                 )
     return [x for x in map(promote, jax.tree.leaves(tree)) if x.size]
@@ -73,16 +73,16 @@ def like(argument: str, value: Any, tree: Any, *, scalars: bool = True) -> Any:
     """`value` as a tree with the leaves of `tree`: one number for all, or a tree whose leaves have the same shapes."""
     leaves, treedef = jax.tree.flatten(tree)
     if leaves:
-        checks.check_argument(checks.where(), argument, value, NUMBERS)
+        checks.check_argument("", argument, value, NUMBERS)
     if scalars and _is_scalar(value):
         return treedef.unflatten([value] * len(leaves))
     if jax.tree.structure(value) != treedef:
-        raise ValueError(f"{checks.where()}: {structure_difference(argument, value, 'the tree', tree)}.")
+        raise checks.WrongValue(f"{structure_difference(argument, value, 'the tree', tree)}.")
     for (path, own), leaf in zip(leaves_by_path(value).items(), leaves, strict=True):
         found, expected = np.shape(own), np.shape(leaf)
         if found != expected and not (scalars and found == ()):
-            raise ValueError(
-                f"{checks.where()}: {argument} leaf `{_text(path)}` has shape {found}, but the tree has {expected} there; "
+            raise checks.WrongValue(
+                f"{argument} leaf `{_text(path)}` has shape {found}, but the tree has {expected} there; "
                 "shapes must be equal, nothing is broadcast."
             )
     return value
@@ -102,7 +102,7 @@ def check_each(argument: str, tree: Any, test: Callable[[np.ndarray], Any], expe
         if numbers is not None and not np.all(good := test(numbers)):
             first = float(np.ravel(numbers)[np.argmin(np.ravel(good))])
             at = f" at `{_text(path)}`" if path else ""
-            raise ValueError(f"{checks.where()}: {argument} is {first:g}{at}, expected {expected}.{cause}")
+            raise checks.WrongValue(f"{argument} is {first:g}{at}, expected {expected}.{cause}")
 
 
 def check_bounds(lower: Any, upper: Any) -> None:
@@ -120,8 +120,8 @@ def check_bounds(lower: Any, upper: Any) -> None:
         good = low <= high
         if not good.all():
             i, at = np.argmin(good), f" at `{_text(path)}`" if path else ""
-            raise ValueError(
-                f"{checks.where()}: lower is {low[i]:g} and upper is {high[i]:g}{at}, expected lower <= upper. Were they swapped?"
+            raise checks.WrongValue(
+                f"lower is {low[i]:g} and upper is {high[i]:g}{at}, expected lower <= upper. Were they swapped?"
             )
 
 
@@ -132,13 +132,12 @@ def check_weights(weights: Any, tree: Any) -> Any:
     return weights
 
 
-def check_projection(name: str, before: Any, after: Any) -> None:
+def check_projection(before: Any, after: Any) -> None:
     """Raises unless a projection gave back a tree of the structure and shapes that it was given.
 
     For transformations that take a projection from their user; it costs nothing at run time.
 
     Args:
-      name: what the error calls the transformation.
       before: the tree that was projected.
       after: what came back.
 
@@ -148,20 +147,20 @@ def check_projection(name: str, before: Any, after: Any) -> None:
     Example:
       >>> import jax.numpy as jnp
       >>> from gradtx.projections import check_projection
-      >>> check_projection("sgd", {"w": jnp.ones(3)}, {"w": jnp.zeros(3)})
-      >>> check_projection("sgd", {"w": jnp.ones(3)}, {"w": jnp.zeros(2)})
+      >>> check_projection({"w": jnp.ones(3)}, {"w": jnp.zeros(3)})
+      >>> check_projection({"w": jnp.ones(3)}, {"w": jnp.zeros(2)})
       Traceback (most recent call last):
-      ValueError: sgd: projection changed the shape of `w` from (3,) to (2,), expected a tree like the one it is given.
+      gradtx.WrongValue: projection changed the shape of `w` from (3,) to (2,), expected a tree like the one it is given.
     """
     expected = "expected a tree like the one it is given"
     if jax.tree.structure(before) != jax.tree.structure(after):
         difference = structure_difference("the tree", before, "its projection", after)
-        raise ValueError(f"{name}: projection changed the structure: {difference}; {expected}.")
+        raise checks.WrongValue(f"projection changed the structure: {difference}; {expected}.")
     afters = jax.tree.leaves(after)
     for (path, own), other in zip(leaves_by_path(before).items(), afters, strict=True):
         if np.shape(own) != np.shape(other):
             change = f"from {np.shape(own)} to {np.shape(other)}"
-            raise ValueError(f"{name}: projection changed the shape of `{_text(path)}` {change}, {expected}.")
+            raise checks.WrongValue(f"projection changed the shape of `{_text(path)}` {change}, {expected}.")
 
 
 def _text(path: tuple[str, ...]) -> str:

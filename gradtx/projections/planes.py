@@ -121,7 +121,7 @@ def projection_affine_set(x: Any, a: ArrayLike, b: ArrayLike) -> Any:
     check_equations(a, b)
     size = sum(leaf.size for leaf in xs)
     if np.shape(a)[1] != size:
-        raise ValueError(f"{checks.where()}: a has {np.shape(a)[1]} columns, but the tree has {size} elements; expected as many.")
+        raise checks.WrongValue(f"a has {np.shape(a)[1]} columns, but the tree has {size} elements; expected as many.")
     if not xs:
         return x
     flat = to_vector(x, jnp.result_type(*xs))
@@ -135,14 +135,14 @@ def check_equations(a: Any, b: Any) -> None:
     """Raises a `ValueError` unless `a` is a matrix and `b` a vector of as many rows."""
     if np.ndim(a) != 2 or np.shape(b) != np.shape(a)[:1]:
         found = f"a has shape {np.shape(a)} and b {np.shape(b)}"
-        raise ValueError(f"{checks.where()}: {found}, expected (equations, elements) and (equations,).")
+        raise checks.WrongValue(f"{found}, expected (equations, elements) and (equations,).")
 
 
 def check_normal(a: Any) -> None:
     """Raises a `ValueError` where all of `a` is known to be zero."""
     numbers = [known(leaf) for leaf in jax.tree.leaves(a) if np.size(leaf)]
     if numbers and all(n is not None and not np.any(n) for n in numbers):
-        raise ValueError(f"{checks.where()}: a is zero, expected a vector with a direction.")
+        raise checks.WrongValue("a is zero, expected a vector with a direction.")
 
 
 def _along(x: Any, a: Any) -> tuple[jax.Array, jax.Array]:
@@ -162,7 +162,7 @@ def _with_elements(tree: Any) -> list[Any]:
 
 
 def _offset(b: Any, length: jax.Array) -> jax.Array:
-    checks.check_argument(checks.where(), "b", b, NUMBER)
+    checks.check_argument("", "b", b, NUMBER)
     return jnp.asarray(b).astype(length.dtype) / length
 
 

@@ -13,7 +13,7 @@ from gradtx.compose.matrices import MuonDimensionNumbers, axes_of, from_matrices
 from gradtx.core import checks
 from gradtx.core.numerics import common_dtype, promote
 from gradtx.core.platforms import on_platform
-from gradtx.core.values import record
+from gradtx.core.value import record
 from gradtx.linalg.msign import Recipe
 from gradtx.linalg.msign_many import msign_many
 from gradtx.linalg.newton_schulz import newton_schulz, newton_schulz_tall
@@ -86,10 +86,10 @@ def distributed_msign(
 def _mesh(axes: tuple[str, ...]) -> Any:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
-        raise ValueError(f"{checks.where()}: distribute is {axes!r}, but there is no mesh. Call it under jax.set_mesh(mesh).")
+        raise checks.WrongValue(f"distribute is {axes!r}, but there is no mesh. Call it under jax.set_mesh(mesh).")
     for axis in axes:
         if axis not in mesh.axis_names:
-            raise ValueError(f"{checks.where()}: distribute has the axis {axis!r}, expected one of the mesh's: {mesh.axis_names}.")
+            raise checks.WrongValue(f"distribute has the axis {axis!r}, expected one of the mesh's: {mesh.axis_names}.")
     return mesh
 
 

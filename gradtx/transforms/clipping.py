@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from gradtx.core import checks
 from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
 from gradtx.core.checks import Bound, Domain, Positive
-from gradtx.core.leaves import map_leaves, require_params
+from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import abs_sq, default_float, promote, real_dtype, root_sum_squares, safe_increment, zero_count
 from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 
 
@@ -188,8 +189,8 @@ def _unit_norms(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
         elif x.ndim <= 5:
             axis = (0,) if x.ndim == 3 else tuple(range(x.ndim - 1))
         else:
-            raise ValueError(
-                f"{checks.where()}: a leaf has shape {x.shape}, expected at most 5 axes; say with `axis` which to reduce."
+            raise checks.WrongValue(
+                f"a leaf has shape {x.shape}, expected at most 5 axes; say with `axis` which to reduce."
             )
     return jnp.sqrt(jnp.sum(abs_sq(x), axis=axis, keepdims=True))
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
-from gradtx.core.leaves import map_leaves, require_params
+from gradtx.core.leaves import map_leaves
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 
 

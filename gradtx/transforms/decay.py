@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.masking import masked
-from gradtx.core.base import EmptyState, GradientTransformation, identity, init_empty_state
+from gradtx.compose.plain import identity
+from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
 from gradtx.core.checks import Mask, Rate, scheduled_value
-from gradtx.core.leaves import map_leaves, require_params
+from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 
 

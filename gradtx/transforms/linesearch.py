@@ -11,9 +11,10 @@ from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.checks import Domain
-from gradtx.core.leaves import is_masked, map_leaves, raise_other_shape, require_params
+from gradtx.core.leaves import is_masked, map_leaves
 from gradtx.core.numerics import common_dtype, compute_dtype, cond, is_tracer, real_dtype
 from gradtx.core.paths import leaves_by_path, structure_difference
+from gradtx.core.trees import raise_other_shape, require_params
 from gradtx.tree.lookup import get_all_with_path
 from gradtx.tree.reductions import vdot
 
@@ -55,19 +56,19 @@ def checked_gradient(params: Any, value: Any, grad: Any, value_fn: Any) -> Any:
     given = {"value": value, "grad": grad, "value_fn": value_fn}
     missing = [f"`{name}`" for name, argument in given.items() if argument is None]
     if missing:
-        raise TypeError(
-            f"{checks.where()}: missing extra argument{'s' * (len(missing) > 1)} {', '.join(missing)}; "
+        raise checks.WrongType(
+            f"missing extra argument{'s' * (len(missing) > 1)} {', '.join(missing)}; "
             "call tx.update(grad, state, params, value=value, grad=grad, value_fn=fn), "
             "with value, grad = jax.value_and_grad(fn)(params)."
         )
     require_params(params)
     if not callable(value_fn):
-        raise TypeError(f"{checks.where()}: value_fn is {checks.kind(value_fn)}, expected a function from parameters to a number.")
+        raise checks.WrongType(f"value_fn is {checks.kind(value_fn)}, expected a function from parameters to a number.")
     if np.shape(value) != ():
-        raise ValueError(f"{checks.where()}: value is {checks.kind(value)}, expected a scalar, value_fn(params).")
+        raise checks.WrongValue(f"value is {checks.kind(value)}, expected a scalar, value_fn(params).")
     grads, treedef = leaves_by_path(grad), jax.tree.structure(params)
     if list(grads) != list(leaves_by_path(params)):
-        raise ValueError(f"{checks.where()}: {structure_difference('grad', grad, 'params', params)}.{_masked_hint(params)}")
+        raise checks.WrongValue(f"{structure_difference('grad', grad, 'params', params)}.{_masked_hint(params)}")
     grad = treedef.unflatten(grads.values())  # Flax NNX passes pure arrays as params, but extra arguments as they are
     if any(np.shape(g) != np.shape(p) for g, p in zip(jax.tree.leaves(grad), jax.tree.leaves(params), strict=True)):
         raise_other_shape(grad, params, "params", scalars=False, own="grad")
@@ -88,18 +89,18 @@ def bind_value_fn(value_fn: Callable[..., Any], extra_args: dict[str, Any], has_
     named, takes_all = _parameters(value_fn)
     for name in extra_args:
         if name not in named and not takes_all and (hint := checks.did_you_mean(name, named - extra_args.keys())):
-            raise TypeError(f"{checks.where()}: value_fn takes no argument `{name}`.{hint}")
+            raise checks.WrongType(f"value_fn takes no argument `{name}`.{hint}")
     arguments = {name: x for name, x in extra_args.items() if takes_all or name in named}
 
     def fn(params: Any) -> jax.Array:
         out = value_fn(params, **arguments)
         if has_aux and not (isinstance(out, tuple) and len(out) == 2):
-            raise TypeError(f"{checks.where()}: value_fn gives {checks.kind(out)}, expected (value, aux), since has_aux is set.")
+            raise checks.WrongType(f"value_fn gives {checks.kind(out)}, expected (value, aux), since has_aux is set.")
         if not has_aux and isinstance(out, tuple):
-            raise TypeError(f"{checks.where()}: value_fn gives a tuple, expected a number; set has_aux=True if it is (value, aux).")
+            raise checks.WrongType("value_fn gives a tuple, expected a number; set has_aux=True if it is (value, aux).")
         value = jnp.asarray(out[0] if has_aux else out)
         if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-            raise TypeError(f"{checks.where()}: value_fn gives {checks.kind(value)}, expected a real scalar.")
+            raise checks.WrongType(f"value_fn gives {checks.kind(value)}, expected a real scalar.")
         return value
 
     return fn

@@ -119,7 +119,7 @@ def reduce_on_plateau(
         updates: Any, state: ReduceLROnPlateauState, params: Any = None, *, value: Any, **extra_args: Any
     ) -> tuple[Any, ReduceLROnPlateauState]:
         if not checks.is_real_scalar(value):
-            raise TypeError(f"{checks.where()}: value is {checks.kind(value)}, expected a real scalar, such as the loss.")
+            raise checks.WrongType(f"value is {checks.kind(value)}, expected a real scalar, such as the loss.")
         count = safe_increment(state.count)
         value = jnp.asarray(value).astype(state.avg_value.dtype)
         mean = (state.count.astype(value.dtype) * state.avg_value + value) / count.astype(value.dtype)

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import EmptyState, GradientTransformation, identity, init_empty_state
+from gradtx.compose.plain import identity
+from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
 from gradtx.core.checks import Flag, NonNegative, Number, Positive, Rate, ScheduleArg, scheduled_value
-from gradtx.core.leaves import map_leaves, require_params
+from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import default_float, root_sum_squares, safe_increment, zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 
 

@@ -66,14 +66,14 @@ def aligned(
     for name, tree in others:
         column = entries_like(treedef, tree)
         if column is None or not all(_go_together(x, y, first_decides) for x, y in zip(entries, column, strict=True)):
-            raise ValueError(f"{checks.where()}: {structure_difference(first_name, first, name, tree)}.")
+            raise checks.WrongValue(f"{structure_difference(first_name, first, name, tree)}.")
         for i, (x, y) in enumerate(zip(entries, column, strict=True)):
             if is_masked_or_none(x) or shapes == "any" or np.shape(y) == known[i]:
                 continue
             if shapes == "equal" or () not in (np.shape(y), known[i]):
                 path = "/".join(list(leaves_by_path(first, is_leaf=is_masked_or_none))[i]) or ROOT
-                raise ValueError(
-                    f"{checks.where()}: {name} leaf `{path}` has shape {np.shape(y)}, but {first_name} has {known[i]} there; "
+                raise checks.WrongValue(
+                    f"{name} leaf `{path}` has shape {np.shape(y)}, but {first_name} has {known[i]} there; "
                     "shapes must be equal, nothing is broadcast."
                 )
             known[i] = known[i] or np.shape(y)

@@ -241,7 +241,7 @@ def _choose(condition: ArrayLike, x: Any, y: Any) -> jax.Array:
         fits = False
     if not fits:
         given = checks.kind(condition)
-        raise ValueError(f"{checks.where()}: condition is {given}, expected a boolean, or booleans for leaves of shape {shape}.")
+        raise checks.WrongValue(f"condition is {given}, expected a boolean, or booleans for leaves of shape {shape}.")
     chosen = jnp.where(condition, x, y)
     if is_key(chosen):
         return chosen

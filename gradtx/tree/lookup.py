@@ -9,9 +9,10 @@ import numpy as np
 from jax.tree_util import DictKey, GetAttrKey
 
 from gradtx.core import checks
-from gradtx.core.leaves import is_inexact, is_masked_or_none
+from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.numerics import is_key, is_tracer
 from gradtx.core.paths import path_str, structure_difference
+from gradtx.core.trees import is_inexact
 
 
 class NamedTupleKey(NamedTuple):

@@ -9,8 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core import checks
-from gradtx.core.leaves import is_inexact
 from gradtx.core.numerics import abs_sq, default_float, promote, root_sum_squares, stacked
+from gradtx.core.trees import is_inexact
 from gradtx.tree.align import aligned
 
 

@@ -103,7 +103,7 @@ def accumulate(
 
         def step() -> tuple[Any, Any]:
             mean = map_leaves(_divide, total, by=used.astype(jnp.float32))
-            changed, inner_state = tx.update(mean, state.inner_state, params, **extra_args)
+            changed, inner_state = tx.advance(mean, state.inner_state, params, extra_args)
             return cast_like(changed, updates), inner_state
 
         changed, inner_state = cond(complete & (used > 0), step, lambda: (zeros_as(updates), state.inner_state))

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from gradtx.compose.evaluation import gradient_at
 from gradtx.core.base import EmptyState, GradientTransformation, check_not_last, init_empty_state
 from gradtx.core.checks import Domain, Flag, PositiveInt, Transformation
-from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, widen
+from gradtx.core.leaves import cast_like, copies, map_leaves, widen
 from gradtx.core.numerics import cond, guarded_ratio, zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.tree.reductions import norm
 from gradtx.wrappers.ascent import beside, inner_of, per_lane
@@ -128,12 +129,12 @@ def sam(
         cache = jax.tree.map(lambda p, c: jnp.where(first, p, c), wide, state.cache)
 
         def down() -> Any:
-            moved, opt_state = outer.update(updates, state.opt_state, cast_like(cache, params), **extra_args)
+            moved, opt_state = outer.advance(updates, state.opt_state, cast_like(cache, params), extra_args)
             adv_state = adversary.init(params) if reset_state else state.adv_state
             return cast_like(map_leaves(_return, widen(moved), cache, wide), updates), opt_state, adv_state
 
         def up() -> Any:
-            moved, adv_state = adversary.update(updates, state.adv_state, params, **extra_args)
+            moved, adv_state = adversary.advance(updates, state.adv_state, params, extra_args)
             return jax.tree.map(lambda u: -u, moved), state.opt_state, adv_state
 
         updates, opt_state, adv_state = cond(last, down, up)
@@ -144,14 +145,14 @@ def sam(
     ) -> tuple[Any, SAMState]:
         gradient, adv_state, point = updates, state.adv_state, widen(require_params(params))
         for i in range(sync_period - 1):
-            moved, adv_state = adversary.update(gradient, adv_state, cast_like(point, params), **extra_args)
+            moved, adv_state = adversary.advance(gradient, adv_state, cast_like(point, params), extra_args)
             point = map_leaves(_against, widen(moved), point)
             gradient = gradient_at(lambda at, i=i: grad_fn(at, i), point, params, updates)
             if batch_axis_name is not None:
                 gradient = jax.lax.pmean(gradient, batch_axis_name)
         if reset_state:
             adv_state = adversary.init(params)
-        moved, opt_state = outer.update(cast_like(gradient, updates), state.opt_state, params, **extra_args)
+        moved, opt_state = outer.advance(cast_like(gradient, updates), state.opt_state, params, extra_args)
         return moved, SAMState(zero_count(), opt_state, adv_state, None)
 
     return GradientTransformation(init, all_steps if opaque_mode else one_step)

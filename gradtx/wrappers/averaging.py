@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from gradtx.core.apply import apply_updates
 from gradtx.core.base import GradientTransformation, check_steps, member
 from gradtx.core.checks import Decay, Flag, NonNegativeInt, PositiveInt, Transformation
-from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, widen
+from gradtx.core.leaves import cast_like, copies, map_leaves, widen
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 
 
@@ -87,7 +88,7 @@ def ema_params(inner: Transformation, decay: Decay, *, debias: Flag = True) -> G
         return EmaParamsState(tx.init(params), zero_count(), copies(params))
 
     def update(updates: Any, state: EmaParamsState, params: Any = None, **extra_args: Any) -> tuple[Any, EmaParamsState]:
-        steps, inner_state = tx.update(widen(updates), state.inner_state, require_params(params), **extra_args)
+        steps, inner_state = tx.advance(widen(updates), state.inner_state, require_params(params), extra_args)
         steps = cast_like(steps, updates)
         count = safe_increment(state.count)
         # With these shares the stored average is the corrected one at every step, so that reading it needs no division.
@@ -144,7 +145,7 @@ def swa(inner: Transformation, start: NonNegativeInt = 0, every: PositiveInt = 1
         return SwaState(tx.init(params), zero_count(), zero_count(), copies(params))
 
     def update(updates: Any, state: SwaState, params: Any = None, **extra_args: Any) -> tuple[Any, SwaState]:
-        steps, inner_state = tx.update(widen(updates), state.inner_state, require_params(params), **extra_args)
+        steps, inner_state = tx.advance(widen(updates), state.inner_state, require_params(params), extra_args)
         steps = cast_like(steps, updates)
         count = safe_increment(state.count)
         due = (count >= start) & ((count - start) % every == 0)

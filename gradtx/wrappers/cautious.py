@@ -70,7 +70,7 @@ def cautious(inner: Transformation, *, flip_sign: Flag = True) -> GradientTransf
 
     def update(updates: Any, state: CautiousState, params: Any = None, **extra_args: Any) -> tuple[Any, CautiousState]:
         grads = widen(updates)
-        steps, inner_state = tx.update(grads, state.inner_state, params, **extra_args)
+        steps, inner_state = tx.advance(grads, state.inner_state, params, extra_args)
         return cast_like(map_leaves(_masked, steps, grads, sign=-1 if flip_sign else 1), updates), CautiousState(inner_state)
 
     return GradientTransformation(init, update)

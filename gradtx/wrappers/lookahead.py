@@ -9,8 +9,9 @@ from gradtx.core import checks
 from gradtx.core.apply import apply_updates
 from gradtx.core.base import GradientTransformation, check_not_last, check_steps, member
 from gradtx.core.checks import Flag, Fraction, PositiveInt, Transformation
-from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, widen
+from gradtx.core.leaves import cast_like, copies, map_leaves, widen
 from gradtx.core.numerics import zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 
 
@@ -112,11 +113,11 @@ def lookahead(
         params = require_params(params)
         fast, slow = params if isinstance(params, LookaheadParams) else (params, state.slow)
         if slow is None and jax.tree.leaves(fast):
-            raise TypeError(
-                f"{checks.where()}: params is {checks.kind(params)}, but the state was made from LookaheadParams; "
+            raise checks.WrongType(
+                f"params is {checks.kind(params)}, but the state was made from LookaheadParams; "
                 "pass the pair to update as well."
             )
-        steps, fast_state = inner.update(widen(updates), state.fast_state, fast, **extra_args)
+        steps, fast_state = inner.advance(widen(updates), state.fast_state, fast, extra_args)
         sync = state.steps_since_sync == sync_period - 1
         before = widen(slow)
         steps, after = map_leaves(_synced, steps, before, fast, alpha=slow_step_size, sync=sync)

@@ -6,8 +6,9 @@ import jax
 
 from gradtx.core.base import GradientTransformation, check_steps
 from gradtx.core.checks import Decay, Rate, Transformation
-from gradtx.core.leaves import cast_like, map_leaves, require_params, widen, zeros_like
+from gradtx.core.leaves import cast_like, map_leaves, widen, zeros_like
 from gradtx.core.numerics import guarded_ratio, promote, safe_increment, zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.tree.reductions import norm
 from gradtx.wrappers.ascent import beside, inner_of, per_lane, radius
@@ -98,7 +99,7 @@ def momentum_sam(inner: Transformation, rho: Rate, beta: Decay = 0.9) -> Gradien
         back = _pull(state.rho, old)
         clean = cast_like(map_leaves(_clean, widen(require_params(params)), old, back=back), params)
         _, momentum = map_leaves(_accumulate, updates, old, beta=beta)
-        moved, inner_state = inner.update(updates, state.inner_state, clean, **extra_args)
+        moved, inner_state = inner.advance(updates, state.inner_state, clean, extra_args)
         out = _pull(r, momentum)
         moved = map_leaves(_shift, moved, old, momentum, back=back, out=out)
         return moved, MomentumSamState(safe_increment(state.count), r, momentum, inner_state)

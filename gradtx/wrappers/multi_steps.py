@@ -105,8 +105,8 @@ class MultiSteps:
         if self._skip is not None:
             skip, skip_state = self._skip(updates, state.gradient_step, params)
             if jnp.shape(skip) != () or jnp.result_type(skip) != jnp.bool_:
-                raise ValueError(
-                    f"{checks.where()}: should_skip_update_fn gives {checks.kind(skip)} first, expected a boolean scalar."
+                raise checks.WrongValue(
+                    f"should_skip_update_fn gives {checks.kind(skip)} first, expected a boolean scalar."
                 )
         _, acc = map_leaves(self._rule, widen(updates), state.acc_grads, n=state.mini_step.astype(jnp.float32))
         acc = jax.tree.map(lambda new, old: jnp.where(skip, old, new), acc, state.acc_grads)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from gradtx.core.base import GradientTransformation, member
 from gradtx.core.checks import NonNegativeInt, Positive, PositiveInt, Transformation
-from gradtx.core.leaves import all_finite, cast_like, is_inexact, select_tree
+from gradtx.core.leaves import all_finite, cast_like, select_tree
 from gradtx.core.numerics import cond, safe_increment, zero_count
+from gradtx.core.trees import is_inexact
 from gradtx.core.values import factory
 from gradtx.tree.reductions import global_norm
 
@@ -63,7 +64,7 @@ def _attempt(
     """A step of `inner` if it is allowed and leads to nothing that is not finite; else zeros and the state as it is."""
 
     def attempt() -> tuple[Any, Any, jax.Array]:
-        changed, after = inner.update(updates, state, params, **extra_args)
+        changed, after = inner.advance(updates, state, params, extra_args)
         changed = cast_like(changed, updates)
         good = all_finite(changed) & ~_became_nonfinite(after, state)
         return select_tree(good, changed, zeros()), select_tree(good, after, state), good
@@ -241,7 +242,7 @@ def apply_if_finite(inner: Transformation, max_consecutive_errors: NonNegativeIn
         row = jnp.where(finite, 0, safe_increment(state.notfinite_count))
 
         def step() -> tuple[Any, Any]:
-            changed, inner_state = tx.update(updates, state.inner_state, params, **extra_args)
+            changed, inner_state = tx.advance(updates, state.inner_state, params, extra_args)
             return cast_like(changed, updates), inner_state
 
         changed, inner_state = cond(

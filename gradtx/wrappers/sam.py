@@ -7,8 +7,8 @@ import jax
 
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Flag, Mask, NonNegative, PositiveInt, Rate, Transformation
-from gradtx.core.leaves import require_params
 from gradtx.core.numerics import cond, safe_increment, zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.linalg.ascent import Exponent
 from gradtx.wrappers.ascent import Climb, inner_of, radius, weight_scale
@@ -156,7 +156,7 @@ def _sam(name: str, inner: Any, rho: Any, climb: Climb, every_k: int) -> Gradien
             return climb.gradient(grad_fn, params, updates, r)
 
         gradient = uphill() if every_k == 1 else cond(state.count % every_k == 0, uphill, lambda: updates)
-        updates, inner_state = inner.update(gradient, state.inner_state, params, **extra_args)
+        updates, inner_state = inner.advance(gradient, state.inner_state, params, extra_args)
         return updates, SamWrapperState(safe_increment(state.count), r, inner_state)
 
     return GradientTransformation(init, update)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import NonNegative, PositiveInt, Rate, Transformation
-from gradtx.core.leaves import cast_like, map_leaves, require_params, widen, zeros_like
+from gradtx.core.leaves import cast_like, map_leaves, widen, zeros_like
 from gradtx.core.numerics import cond, guarded_ratio, safe_increment, zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.linalg.ascent import Exponent
 from gradtx.tree.reductions import norm, vdot
@@ -114,7 +115,7 @@ def looksam(
             return map_leaves(_minus, updates, state.direction, share=-norm(updates) * alpha), state.direction
 
         gradient, direction = anew() if every_k == 1 else cond(state.count % every_k == 0, anew, again)
-        updates, inner_state = inner.update(gradient, state.inner_state, params, **extra_args)
+        updates, inner_state = inner.advance(gradient, state.inner_state, params, extra_args)
         return updates, LooksamState(safe_increment(state.count), r, direction, inner_state)
 
     return GradientTransformation(init, update)
@@ -173,7 +174,7 @@ def gsam(
         params, r = require_params(params), radius(rho, state.count)
         uphill = climb.gradient(grad_fn, params, updates, r)
         gradient = map_leaves(_minus, uphill, across(updates, uphill), share=alpha)
-        updates, inner_state = inner.update(gradient, state.inner_state, params, **extra_args)
+        updates, inner_state = inner.advance(gradient, state.inner_state, params, extra_args)
         return updates, SamWrapperState(safe_increment(state.count), r, inner_state)
 
     return GradientTransformation(init, update)

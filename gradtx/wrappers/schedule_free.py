@@ -10,8 +10,9 @@ from gradtx.compose.chain import chain
 from gradtx.core import checks
 from gradtx.core.base import GradientTransformation, check_not_last, check_steps, member
 from gradtx.core.checks import Decay, Domain, FloatDType, NonNegative, Number, PositiveInt, Rate, Transformation, scheduled_value
-from gradtx.core.leaves import cast_like, copies, map_leaves, require_params, widen
+from gradtx.core.leaves import cast_like, copies, map_leaves, widen
 from gradtx.core.numerics import compute_dtype, default_float, guarded_ratio, is_tracer, promote, safe_increment, zero_count
+from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.optimizers.rmsprop import scale_by_rms
 from gradtx.optimizers.sgd import sgd
@@ -184,7 +185,7 @@ def schedule_free(
         max_lr = jnp.maximum(state.max_lr, rate).astype(state.max_lr.dtype)
         weight = max_lr**weight_lr_power
         weight_sum = state.weight_sum + weight
-        steps, base_state = base.update(widen(updates), state.base_optimizer_state, params, **extra_args)
+        steps, base_state = base.advance(widen(updates), state.base_optimizer_state, params, extra_args)
         z = map_leaves(_add, state.z, steps)
         new_b1 = jnp.asarray(b1, default_float())
         hypers = {"b1": new_b1, "b1_before": state.b1, "share": guarded_ratio(weight, weight_sum)}

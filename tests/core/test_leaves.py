@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gradtx.core import leaves
-from gradtx.core.leaves import MaskedNode, map_leaves
+from gradtx.core.leaves import (MaskedNode, map_leaves)
 
 
 def average(g: Any, m: Any, *, b: Any) -> Any:

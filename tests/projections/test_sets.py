@@ -112,11 +112,11 @@ def test_weights_do_not_change_a_box() -> None:
             r"a leaf `w` has shape \(3,\), but the tree has \(2,\) there",
         ),
         (
-            lambda: projections.check_projection("opt", tree(), {"w": jnp.ones(3)}),
+            lambda: projections.check_projection(tree(), {"w": jnp.ones(3)}),
             "opt: projection changed the structure: .*`b` is only in",
         ),
         (
-            lambda: projections.check_projection("opt", tree(), {"w": jnp.ones(2), "b": jnp.ones(2)}),
+            lambda: projections.check_projection(tree(), {"w": jnp.ones(2), "b": jnp.ones(2)}),
             "opt: projection changed the shape of `w`",
         ),
     ],

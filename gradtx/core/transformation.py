@@ -1,0 +1,409 @@
+"""The transformation: a value with `init` and `step`, and `update`, the one boundary between them and the caller."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
+
+import jax
+import numpy as np
+
+from gradtx.core import checks, leaves, trees
+from gradtx.core.numerics import is_tracer
+from gradtx.core.value import Value, arrays_in
+
+if TYPE_CHECKING:  # so that type checkers accept gradtx where flax.nnx asks for Optax's class
+    from optax import GradientTransformationExtraArgs as _Pair
+else:
+
+    class _Pair:
+        pass
+
+
+Params = Any
+"""A tree of parameters, as Optax names its type: any tree."""
+Updates = Any
+"""A tree of updates."""
+State = Any
+"""An optimizer's state: a tree of arrays."""
+OptState = State
+"""Optax's name for `State`."""
+Extra = Mapping[str, Any]
+"""Extra arguments of `update` by name."""
+
+
+class EmptyState(NamedTuple):
+    """The state of a transformation that keeps none."""
+
+
+class Part(NamedTuple):
+    """A transformation inside another one, with the parameters that it sees and its own state."""
+
+    tx: "Transformation"
+    params: Params
+    state: State
+
+
+class Transformation(_Pair, Value):
+    """A gradient transformation: a value with `init(params) -> state` and `update(updates, state, params) -> (updates, state)`.
+
+    `updates` are the gradients at the head of a chain and the additive change of the parameters at its end. To write your own,
+    annotate its hyperparameters as fields and define `step`, the rule of the paper; define `init` if it keeps a state:
+
+      >>> import typing, jax, jax.numpy as jnp, gradtx
+      >>> class MomentumState(typing.NamedTuple):
+      ...     m: gradtx.Updates
+      >>> class momentum(gradtx.Transformation):
+      ...     decay: gradtx.domains.Decay = 0.9
+      ...     def init(self, params):
+      ...         return MomentumState(gradtx.zeros_like(params))
+      ...     def step(self, updates, state: MomentumState, params=None, **extra_args):
+      ...         @gradtx.each_leaf
+      ...         def rule(g, m):
+      ...             m = self.decay * m + g
+      ...             return m, m
+      ...         updates, m = rule(updates, state.m)
+      ...         return updates, MomentumState(m)
+      >>> tx = gradtx.chain(momentum(0.5), gradtx.scale(-1.0))
+      >>> tx
+      chain(momentum(decay=0.5), scale(step_size=-1.0))
+      >>> params = jnp.zeros(2)
+      >>> updates, state = tx.update(jnp.ones(2), tx.init(params), params)
+      >>> updates, state = tx.update(jnp.ones(2), state, params)
+      >>> updates
+      Array([-1.5, -1.5], dtype=float32)
+
+    The caller's `update` checks trees, state and extra arguments, hands `step` half-precision updates and states as float32, and
+    casts the results back: updates to the gradients' dtypes, the state to the dtypes that it had. So `init` keeps moments in
+    float32 (`zeros_like` does), and a chain, which runs the `step` of its members, rounds once. Keyword-only parameters of `step`
+    are the extra arguments that it takes (`*, value`); those without a default are required. The annotation of `state` is checked.
+
+    Class keywords say what a transformation is (`class look(Transformation, observes=True)`):
+
+    - `observes`: it changes no update.
+    - `keeps_zero`: a parameter whose gradients have been zero from `init` on has zero updates, whatever those of the others.
+    - `final`: its updates must be applied as they are, since its state holds points that follow from them.
+    - `gathers`: it gathers updates over several calls and gives zeros between.
+    - `measures`: it returns a measurement, of any tree, in the place of updates.
+    - `transparent`: it only hands updates on, so that `summary` shows what is inside in its place.
+
+    A property of the same name says so for some of its values only.
+    """
+
+    takes: ClassVar[Mapping[str, bool]] = {}
+    """The extra arguments that `step` declares, and whether it needs them."""
+    state_type: ClassVar[type] = object
+    """What the state must be, by the annotation in `step`."""
+
+    if TYPE_CHECKING:
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
+            ...
+
+    def __init_subclass__(cls, **traits: bool):
+        super().__init_subclass__(**traits)
+        if "step" in vars(cls):
+            cls.takes, cls.state_type = declared(cls.step)
+        if "init" in vars(cls):
+            cls.init = _checked_init(cls.init)  # type: ignore[method-assign]
+
+    @property
+    def observes(self) -> bool:
+        """Whether it changes no update: so its class says, or it only holds such."""
+        return self.transparent and bool(self.inside) and all(tx.observes for tx in self.inside)
+
+    @property
+    def keeps_zero(self) -> bool:
+        """Whether zero gradients alone give zero updates."""
+        return False
+
+    @property
+    def final(self) -> bool:
+        """Whether its updates must be applied as they are."""
+        return False
+
+    @property
+    def gathers(self) -> bool:
+        """Whether it gives zeros between its steps."""
+        return False
+
+    @property
+    def measures(self) -> bool:
+        """Whether it returns a measurement in the place of updates."""
+        return False
+
+    @property
+    def transparent(self) -> bool:
+        """Whether it only hands updates on."""
+        return False
+
+    @property
+    def called(self) -> str:
+        """What errors call it."""
+        return type(self).__name__
+
+    def init(self, params: Params) -> State:
+        """Makes the state from the parameters; without one of its own a transformation keeps none."""
+        del params
+        return EmptyState()
+
+    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+        """The rule: new updates and the new state. Half-precision updates and states arrive as float32."""
+        raise NotImplementedError(f"{type(self).__name__}: step is missing; it is the rule of a transformation.")
+
+    def update(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+        """Transforms updates, as a training loop calls it.
+
+        Outside `jit` it runs as one compiled program, which equal transformations share.
+        """
+        try:
+            _check(self, updates, params, extra_args)
+        except checks.Refusal as refusal:
+            raise refusal.by(self.called)
+        run = _compiled if _is_ready(self, (updates, state, params, extra_args)) else _bounded
+        return run(self, updates, state, params, extra_args)
+
+    def advance(self, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
+        """`step` for the transformations around this one, with checks of what goes in and what comes out."""
+        try:
+            if not isinstance(state, self.state_type):
+                trees.raise_wrong_state(state, self.state_type)
+            for name, required in self.takes.items():
+                if required and name not in extra_args:
+                    call = f"tx.update(updates, state, params, {name}=...)"
+                    raise checks.WrongType(f"missing extra argument `{name}`; call {call}.")
+            result = self.step(updates, state, params, **extra_args)
+            if type(result) is not tuple or len(result) != 2:
+                raise checks.WrongType(f"step returned {checks.kind(result)}, expected a pair (updates, state).")
+            if not self.measures:
+                trees.check_returned(result[0], updates, params)
+        except checks.Refusal as refusal:
+            raise refusal.by(self.called)
+        return result
+
+    @property
+    def inside(self) -> tuple["Transformation", ...]:
+        """The transformations that this one runs."""
+        return ()
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        """Those inside with what they see of the parameters and of the state."""
+        return tuple(Part(tx, params, state) for tx in self.inside)
+
+    def touches(self, params: Params) -> list[bool]:
+        """For each leaf of the parameters whether this transformation, apart from what is inside it, does something with it."""
+        return [not self.inside] * len(jax.tree.leaves(params))
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        return iter((self.init, self.update))
+
+    def __len__(self) -> int:
+        return 2
+
+
+def _checked_init(init: Callable[[Any, Params], State]) -> Callable[[Any, Params], State]:
+    """An `init` after a check of the parameters, which gives a state in arrays of its own."""
+
+    @functools.wraps(init)
+    def checked(self: Transformation, params: Params) -> State:
+        try:
+            trees.check_no_module(params)
+            if not self.inside:
+                trees.check_leaves("params", params)
+            return leaves.own(init(self, params), [*jax.tree.leaves(params), *arrays_in(self)])
+        except checks.Refusal as refusal:
+            raise refusal.by(self.called)
+
+    return checked
+
+
+def _bounded(
+    tx: Transformation, updates: Updates, state: State, params: Params | None, extra_args: Extra
+) -> tuple[Updates, State]:
+    new, after = tx.advance(leaves.widen(updates), leaves.widen(state), params, extra_args)
+    return leaves.in_dtypes_of(new, updates), leaves.in_dtypes_of(after, state)
+
+
+_compiled = jax.jit(_bounded, static_argnums=0)
+_ARRAYS = (jax.Array, np.ndarray, np.generic, float, complex)
+
+
+def _is_ready(tx: Transformation, arguments: Any) -> bool:
+    """Whether a call outside `jit` can run compiled: all it needs are arrays at hand, and nothing that differs at each call."""
+    if any(not isinstance(x, _ARRAYS) or is_tracer(x) for x in jax.tree.leaves(arguments)):
+        return False
+    return not tx.has_arrays
+
+
+def _check(tx: Transformation, updates: Updates, params: Params | None, extra_args: Extra) -> None:
+    if extra_args:
+        _check_spelling(wants(tx), extra_args)
+    if not tx.inside:
+        trees.check_leaves("updates", updates)
+    if params is not None:
+        point = getattr(type(params), "gradient_point", None)  # of parameters in two versions, as LookaheadParams
+        trees.check_same_shapes(updates, params if point is None else point(params))
+
+
+def _check_spelling(known: frozenset[str], extra_args: Extra) -> None:
+    for key in extra_args:
+        if key not in known and (hint := checks.did_you_mean(key, known - extra_args.keys())):
+            raise checks.WrongType(f"unknown extra argument `{key}`.{hint}")
+
+
+def everything(tx: Transformation) -> Iterator[Transformation]:
+    """A transformation and all that are inside it, however deep, from the outside in."""
+    yield tx
+    for inner in tx.inside:
+        yield from everything(inner)
+
+
+def wants(tx: Transformation) -> frozenset[str]:
+    """The extra arguments that a transformation, or one inside it, takes."""
+    return frozenset(name for one in everything(tx) for name in one.takes)
+
+
+def final_in(tx: Transformation) -> Transformation | None:
+    """The outermost transformation inside `tx` whose updates must be applied as they are."""
+    return next((one for one in everything(tx) if one.final), None)
+
+
+def check_not_final(name: str, argument: str, inner: Transformation) -> None:
+    """Raises for a transformation inside one that changes its updates, if they must be applied as they are."""
+    if (found := final_in(inner)) is not None:
+        raise ValueError(
+            f"{name}: {argument} holds {found!r}, whose updates must be applied as they are, but {name} changes them. "
+            f"Put {name} inside it."
+        )
+
+
+def check_steps(name: str, argument: str, inner: Transformation) -> None:
+    """Raises for an accumulation inside a transformation that takes every call for a step."""
+    found = next((one for one in everything(inner) if one.gathers), None)
+    if found is not None:
+        raise ValueError(
+            f"{name}: {argument} holds {found!r}, whose updates are zero between its steps, but {name} takes every call for a "
+            f"step. Put it inside: accumulate({name}({argument}), every_k)."
+        )
+
+
+def declared(step: Callable[..., Any]) -> tuple[dict[str, bool], type]:
+    """The extra arguments that a rule declares by keyword, each with whether it is required, and the type of its state."""
+    parameters = inspect.signature(step).parameters
+    takes = {p.name: p.default is p.empty for p in parameters.values() if p.kind is p.KEYWORD_ONLY}
+    state = parameters["state"].annotation if "state" in parameters else object
+    return takes, state if isinstance(state, type) and state not in (Any, inspect.Parameter.empty) else object
+
+
+class GradientTransformation(Transformation):
+    """A transformation from a pair of functions, as Optax's and a user's own are.
+
+    Args:
+      init: makes the state from the parameters.
+      update: gives `(updates, state)` from `(updates, state, params)`; takes extra arguments by name if it declares them.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.GradientTransformation(lambda params: (), lambda updates, state, params=None: (updates, state))
+      >>> tx.update(jnp.ones(2), tx.init(jnp.ones(2)), value=2.0)
+      (Array([1., 1.], dtype=float32), ())
+    """
+
+    init_fn: Callable[[Params], State]
+    update_fn: Callable[..., tuple[Updates, State]]
+
+    def __init__(self, init: Callable[[Params], State], update: Callable[..., tuple[Updates, State]]):
+        object.__setattr__(self, "init_fn", init)
+        object.__setattr__(self, "update_fn", update)
+        takes, state_type = declared(update)
+        object.__setattr__(self, "takes", takes)
+        object.__setattr__(self, "state_type", state_type)
+
+    @classmethod
+    def made_with(cls, arguments: Mapping[str, Any]) -> Self:
+        """The transformation of these two functions."""
+        return cls(arguments["init_fn"], arguments["update_fn"])
+
+    def shown(self) -> list[str]:
+        """Both functions."""
+        return [repr(self.init_fn), repr(self.update_fn)]
+
+    @property
+    def called(self) -> str:
+        """The function that made the pair, where its name tells."""
+        return getattr(self.update_fn, "__qualname__", type(self.update_fn).__name__).partition(".")[0]
+
+    def init(self, params: Params) -> State:
+        """Calls the first function."""
+        return self.init_fn(params)
+
+    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+        """Calls the second function, with the extra arguments that it takes."""
+        parameters = inspect.signature(self.update_fn).parameters
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            extra_args = {name: value for name, value in extra_args.items() if name in parameters}
+        result = self.update_fn(updates, state, params, **extra_args)
+        if type(result) is not tuple or len(result) != 2:
+            return result
+        return result[0], leaves.in_dtypes_of(result[1], state)
+
+
+def as_transformation(tx: Any) -> Transformation:
+    """`tx` itself if it is a transformation, else the one of its `init` and `update`."""
+    return tx if isinstance(tx, Transformation) else GradientTransformation(tx.init, tx.update)
+
+
+class Preset(Transformation):
+    """A transformation that stands for others: subclasses write them as `chain()`, from their fields.
+
+    Example:
+      >>> import gradtx
+      >>> class clipped_sgd(gradtx.Preset):
+      ...     learning_rate: gradtx.domains.Rate
+      ...     max_norm: gradtx.domains.Positive = 1.0
+      ...     def chain(self):
+      ...         return gradtx.chain(gradtx.clip_by_global_norm(self.max_norm), gradtx.sgd(self.learning_rate))
+      >>> clipped_sgd(0.1)
+      clipped_sgd(learning_rate=0.1)
+    """
+
+    def chain(self) -> Any:
+        """What the preset stands for."""
+        raise NotImplementedError(f"{type(self).__name__}: chain is missing; it makes what the preset stands for.")
+
+    @functools.cached_property
+    def stands_for(self) -> Transformation:
+        """What `chain()` makes, once."""
+        return as_transformation(self.chain())
+
+    def init(self, params: Params) -> State:
+        """The state of what it stands for."""
+        return self.stands_for.init(params)
+
+    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+        """A step of what it stands for."""
+        return self.stands_for.step(updates, state, params, **extra_args)
+
+    @property
+    def inside(self) -> tuple[Transformation, ...]:
+        """What it stands for."""
+        return (self.stands_for,)
+
+
+Inner = Annotated[Any, checks.TRANSFORMATION._replace(canonical=as_transformation)]
+"""A transformation to wrap: gradtx's own, or anyone's pair of `init` and `update`."""
+
+
+class Wrapper(Transformation):
+    """A transformation around one other, `inner`, which sees all parameters; the state has it as `inner_state`."""
+
+    inner: Inner
+
+    @property
+    def inside(self) -> tuple[Transformation, ...]:
+        """The wrapped transformation."""
+        return (self.inner,)
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        """The wrapped transformation, with its state."""
+        return (Part(self.inner, params, state.inner_state),)

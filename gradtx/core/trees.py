@@ -1,0 +1,131 @@
+"""Checks of trees: leaves that are arrays, one structure, equal shapes; and the errors that name the leaf."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core import checks
+from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
+
+
+def is_inexact(leaf: Any) -> bool:
+    """Whether a leaf is a floating or complex array, or a Python number of that kind."""
+    if isinstance(leaf, (float, complex)):
+        return True
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+
+
+_WHOLE_MODEL = (
+    " Was a whole model handed over? Pass its arrays alone: nnx.state(model, nnx.Param) in Flax NNX, "
+    "variables['params'] in Linen, eqx.filter(model, eqx.is_inexact_array) in Equinox."
+)
+
+
+def check_no_module(params: Any) -> None:
+    """Raises a `TypeError` for a module of Flax, whose statistics and random streams are no parameters."""
+    if any(base.__name__ == "Module" and base.__module__.startswith("flax.") for base in type(params).__mro__):
+        raise checks.WrongType(f"params is a {type(params).__name__}, expected a tree of arrays.{_WHOLE_MODEL}")
+
+
+def check_leaves(argument: str, tree: Any) -> None:
+    """Raises a `TypeError` that names the first leaf of `tree` that is no floating or complex array."""
+    if all(map(is_inexact, jax.tree.leaves(tree))):
+        return
+    for parts, leaf in leaves_by_path(tree).items():
+        if not is_inexact(leaf):
+            raise checks.WrongType(
+                f"{argument} leaf `{'/'.join(parts) or ROOT}` is {checks.kind(leaf)}, "
+                f"expected a floating or complex array.{_leaf_hint(leaf)}"
+            )
+
+
+def _leaf_hint(leaf: Any) -> str:
+    dtype = getattr(leaf, "dtype", None)
+    if dtype == jax.dtypes.float0:
+        return " float0 is the gradient of an integer parameter: leave it out of the parameters, or mask it with gradtx.freeze."
+    if dtype is not None or isinstance(leaf, (bool, int)):
+        return " Keep integers and booleans out of the parameters, or wrap the whole optimizer: gradtx.masked(tx, mask)."
+    if callable(leaf) or inspect.isroutine(leaf):
+        return _WHOLE_MODEL
+    return ""
+
+
+def check_same_shapes(updates: Any, params: Any) -> None:
+    """Raises a `ValueError` unless updates and parameters agree in structure and in every shape: nothing broadcasts."""
+    leaves, treedef = jax.tree.flatten(updates)
+    others, other = jax.tree.flatten(params)
+    if treedef != other:
+        raise_unlike(updates, params, "params")
+    for update, param in zip(leaves, others, strict=True):
+        if np.shape(update) != np.shape(param):
+            raise_other_shape(updates, params, "params", scalars=False)
+
+
+def check_returned(returned: Any, updates: Any, params: Any) -> None:
+    """Raises a `ValueError` unless an update returned the tree and shapes of the updates that it got, or of the parameters."""
+    found, treedef = jax.tree.flatten(returned)
+    like = updates if params is None or treedef == jax.tree.structure(updates) else params
+    expected, other = jax.tree.flatten(like)
+    if treedef != other:
+        difference = structure_difference("what update returned", returned, "the updates that it got", updates)
+        raise checks.WrongValue(f"{difference}; expected the same tree.")
+    if any(np.shape(x) != np.shape(y) for x, y in zip(found, expected, strict=True)):
+        for (parts, x), y in zip(leaves_by_path(returned).items(), expected, strict=True):
+            if np.shape(x) != np.shape(y):
+                raise checks.WrongValue(
+                    f"update returned leaf `{'/'.join(parts) or ROOT}` of shape {np.shape(x)}, "
+                    f"expected {np.shape(y)}, the shape of the update that it got."
+                )
+
+
+def require_params(params: Any) -> Any:
+    """`params`, or a `ValueError` that shows the call where they were left out."""
+    if params is None:
+        raise checks.WrongValue("needs the parameters; call tx.update(updates, state, params).")
+    return params
+
+
+def raise_wrong_state(state: Any, expected: type, detail: str = "") -> None:
+    """Raises the `TypeError` for a state of the wrong type."""
+    raise checks.WrongType(
+        f"state is {checks.kind(state)}, expected {detail or expected.__name__}; {_cause(state, expected)} "
+        "The call is tx.update(updates, state, params), with the state of tx.init(params)."
+    )
+
+
+def _cause(state: Any, expected: type) -> str:
+    """Why a state may be of the wrong type. Some checkpoints turn tuples to lists, named tuples to dicts, empty ones to None."""
+    restored = "was it restored from a checkpoint without a target? Restore it into tx.init(params)."
+    fields = getattr(expected, "_fields", None)
+    if (isinstance(state, Mapping) and fields is not None and set(state) == set(fields)) or (state is None and fields == ()):
+        return restored
+    if isinstance(state, list):
+        return f"{restored} Or were state and params swapped?"
+    return "does it belong to another optimizer?" if isinstance(state, tuple) else "were state and params swapped?"
+
+
+def raise_unlike(updates: Any, other: Any, name: str = "the tree in the state") -> None:
+    """Raises the `ValueError` for two trees of unlike structure; names the first path that only one has."""
+    cause = "Were the gradients taken with respect to another argument, or the state made from other parameters?"
+    if isinstance(updates, tuple) and len(updates) == 2 and getattr(updates[0], "shape", None) == ():
+        cause = "Was the pair (loss, grads) of jax.value_and_grad handed over?"
+    raise checks.WrongValue(f"{structure_difference('updates', updates, name, other)}. {cause}")
+
+
+def raise_other_shape(
+    updates: Any, other: Any, name: str = "the tree in the state", scalars: bool = True, own: str = "updates"
+) -> None:
+    """Raises the `ValueError` for the first leaf whose shape differs between two trees of one structure."""
+    others = leaves_by_path(other)
+    for parts, update in leaves_by_path(updates).items():
+        found, expected = np.shape(update), np.shape(others.get(parts, update))
+        if found != expected and not (scalars and expected == ()):
+            raise checks.WrongValue(
+                f"{own} leaf `{'/'.join(parts) or ROOT}` has shape {found}, but {name} has {expected} there; "
+                "shapes must be equal, nothing is broadcast."
+            )
