@@ -92,7 +92,7 @@ CASES: dict[str, Case] = {
     "amsgrad": Case(lambda: gradtx.amsgrad(0.1), with_rate(B1, B2, EPS, NU, MU)),
     "bfgs": Case(
         gradtx.bfgs,
-        (RATE, SIZE, ({"linesearch": gradtx.lbfgs}, "linesearch is the function lbfgs, expected a gradient transformation")),
+        (RATE, SIZE, ({"linesearch": gradtx.lbfgs}, "linesearch is the class lbfgs, expected a gradient transformation")),
         objective,
         WHOLE | SEARCHES,
     ),
@@ -112,7 +112,7 @@ CASES: dict[str, Case] = {
     ),
     "conditionally_mask": Case(
         lambda: gradtx.conditionally_mask(gradtx.adam(0.1), even),
-        (({"inner": gradtx.adam, "should_transform_fn": max}, r"inner is the function adam, expected a gradient transformation"),),
+        (({"inner": gradtx.adam, "should_transform_fn": max}, r"inner is the class adam, expected a gradient transformation"),),
     ),
     "conditionally_transform": Case(
         lambda: gradtx.conditionally_transform(gradtx.adam(0.1), even),
@@ -134,7 +134,7 @@ CASES: dict[str, Case] = {
     "lion": Case(lambda: gradtx.lion(0.1), with_rate(B1, B2, MU, DECAY, MASK)),
     "masked": Case(
         lambda: gradtx.masked(gradtx.adam(0.1), gradtx.by_path({r".*bias": False}, default=True)),
-        (({"inner": gradtx.adam, "mask": True}, r"inner is the function adam, expected a gradient transformation"),),
+        (({"inner": gradtx.adam, "mask": True}, r"inner is the class adam, expected a gradient transformation"),),
     ),
     "monitor": Case(lambda: gradtx.monitor({"norm": gradtx.global_norm})),
     "muon": Case(
@@ -302,7 +302,7 @@ CASES: dict[str, Case] = {
     ),
     "sign_sgd": Case(lambda: gradtx.sign_sgd(0.1), with_rate()),
     "signum": Case(lambda: gradtx.signum(0.1), with_rate(({"beta": 1.0}, r"beta is 1.0 \(float\), expected a number in \[0, 1\)"))),
-    "stateless": Case(lambda: gradtx.stateless(same), (({"f": gradtx.adam}, r"f is the function adam, expected a function"),)),
+    "stateless": Case(lambda: gradtx.stateless(same), (({"f": gradtx.adam}, r"f is the class adam, expected a function"),)),
     "stateless_with_tree_map": Case(
         lambda: gradtx.stateless_with_tree_map(same), (({"f": 3}, r"f is 3 \(int\), expected a function"),)
     ),
@@ -324,7 +324,7 @@ CASES: dict[str, Case] = {
         lambda: gradtx.unixgrad(2.0, gradtx.projections.box(-1.5, 1.5)),
         (
             ({"diameter": -2.0}, r"diameter is -2.0 \(float\), expected a finite number > 0"),
-            ({"diameter": 1.0, "projection": gradtx.clip}, r"projection is the function clip, expected a function, or None"),
+            ({"diameter": 1.0, "projection": gradtx.clip}, r"projection is the class clip, expected a function, or None"),
         ),
         GRAD_FN,
     ),

@@ -176,12 +176,10 @@ def test_values_compare_hash_print_pickle(case: Case) -> None:
     first, second = case.make(), case.make()
     assert first == second
     assert hash(first) == hash(second)
-    assert first.init == second.init
-    assert first.update == second.update
     assert first != gradtx.scale(123.0)
-    for copy in (pickle.loads(pickle.dumps(first)), gradtx.GradientTransformation(*pickle.loads(pickle.dumps(tuple(first))))):
-        assert copy == first
-        assert repr(copy) == repr(first)
+    copy = pickle.loads(pickle.dumps(first))
+    assert copy == first
+    assert repr(copy) == repr(first)
     functions = "even" in repr(first) or "same" in repr(first)
     if not functions:
         names = vars(gradtx) | {"true": True, "false": False}
@@ -193,7 +191,7 @@ def test_config_round_trip(case: Case) -> None:
     tx = case.make()
     plain_function = any(word in repr(tx) for word in ("even", "same", "monitor", "snapshot"))
     if plain_function:
-        with pytest.raises(TypeError, match=r"which no dict can hold\. Functions must be made by a factory"):
+        with pytest.raises(TypeError, match=r"which no dict can hold\. Functions must be values"):
             gradtx.to_config(tx)
         return
     config = json.loads(json.dumps(gradtx.to_config(tx), allow_nan=False))

@@ -13,7 +13,7 @@ def around(*bad: Bad, name: str = "inner", **needed: Any) -> tuple[Bad, ...]:
     """Bad arguments of a wrapper, each beside valid ones; the first is a transformation that was not made."""
     uncalled = (
         {name: gradtx.adam, **needed},
-        rf"{name} is the function adam, expected a gradient transformation.* call it, adam\(",
+        rf"{name} is the class adam, expected a gradient transformation.* call it, adam\(",
     )
     return (uncalled, *(({name: gradtx.sgd(0.1), **needed, **arguments}, text) for arguments, text in bad))
 
@@ -177,7 +177,7 @@ WRAPPERS: dict[str, Case] = {
         lambda: gradtx.snapshot("norm", gradtx.global_norm),
         (
             ({"measure_name": 3, "measure": max}, r"measure_name is 3 \(int\), expected text"),
-            ({"measure_name": "norm", "measure": gradtx.adam}, "measure is the function adam, expected a function"),
+            ({"measure_name": "norm", "measure": gradtx.adam}, "measure is the class adam, expected a function"),
         ),
     ),
     "swa": Case(

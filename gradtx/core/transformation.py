@@ -84,7 +84,7 @@ class Transformation(_Pair, Value):
     - `keeps_zero`: a parameter whose gradients have been zero from `init` on has zero updates, whatever those of the others.
     - `final`: its updates must be applied as they are, since its state holds points that follow from them.
     - `gathers`: it gathers updates over several calls and gives zeros between.
-    - `measures`: it returns a measurement, of any tree, in the place of updates.
+    - `measuring`: it returns a measurement, of any tree, in the place of updates.
     - `transparent`: it only hands updates on, so that `summary` shows what is inside in its place.
 
     A property of the same name says so for some of its values only.
@@ -128,7 +128,7 @@ class Transformation(_Pair, Value):
         return False
 
     @property
-    def measures(self) -> bool:
+    def measuring(self) -> bool:
         """Whether it returns a measurement in the place of updates."""
         return False
 
@@ -154,14 +154,20 @@ class Transformation(_Pair, Value):
     def update(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
         """Transforms updates, as a training loop calls it.
 
-        Outside `jit` it runs as one compiled program, which equal transformations share.
+        Outside `jit` it runs as one compiled program, which equal transformations share; operation by operation where a
+        hyperparameter is an array or a plain function, or an extra argument is no array.
         """
         try:
             _check(self, updates, params, extra_args)
         except checks.Refusal as refusal:
             raise refusal.by(self.called)
-        run = _compiled if _is_ready(self, (updates, state, params, extra_args)) else _bounded
-        return run(self, updates, state, params, extra_args)
+        arguments = (updates, state, params, extra_args)
+        if self.is_data and not any(not isinstance(x, _ARRAYS) or is_tracer(x) for x in jax.tree.leaves(arguments)):
+            try:
+                return _compiled(self, *arguments)
+            except checks.Refusal:
+                pass  # raised again below, where the text shows values instead of tracers
+        return _bounded(self, *arguments)
 
     def advance(self, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
         """`step` for the transformations around this one, with checks of what goes in and what comes out."""
@@ -175,7 +181,7 @@ class Transformation(_Pair, Value):
             result = self.step(updates, state, params, **extra_args)
             if type(result) is not tuple or len(result) != 2:
                 raise checks.WrongType(f"step returned {checks.kind(result)}, expected a pair (updates, state).")
-            if not self.measures:
+            if not self.measuring:
                 trees.check_returned(result[0], updates, params)
         except checks.Refusal as refusal:
             raise refusal.by(self.called)
@@ -226,13 +232,6 @@ def _bounded(
 
 _compiled = jax.jit(_bounded, static_argnums=0)
 _ARRAYS = (jax.Array, np.ndarray, np.generic, float, complex)
-
-
-def _is_ready(tx: Transformation, arguments: Any) -> bool:
-    """Whether a call outside `jit` can run compiled: all it needs are arrays at hand, and nothing that differs at each call."""
-    if any(not isinstance(x, _ARRAYS) or is_tracer(x) for x in jax.tree.leaves(arguments)):
-        return False
-    return not tx.has_arrays
 
 
 def _check(tx: Transformation, updates: Updates, params: Params | None, extra_args: Extra) -> None:

@@ -145,10 +145,10 @@ class Value(metaclass=ValueType):
     def __reduce__(self) -> typing.Any:
         return _remade, (type(self), self.arguments)
 
-    @property
-    def has_arrays(self) -> bool:
-        """Whether an argument, however nested, has no hash: an array or a tracer."""
-        return self._key is None
+    @functools.cached_property
+    def is_data(self) -> bool:
+        """Whether no argument, however nested, is an array, a tracer or a plain function."""
+        return self._key is not None and all(map(_is_data, self.arguments.values()))
 
 
 def _remade(cls: type[Value], arguments: dict[str, typing.Any]) -> Value:
@@ -230,6 +230,16 @@ def _copied(value: typing.Any) -> typing.Any:
     return type(value)(map(_copied, value)) if type(value) in (list, tuple, set) else value
 
 
+def _is_data(value: typing.Any) -> bool:
+    if isinstance(value, Value):
+        return value.is_data
+    if isinstance(value, Mapping):
+        return all(map(_is_data, value.values()))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(_is_data, value))
+    return not callable(value) or isinstance(value, type) or is_dtype(value)
+
+
 def same(value: typing.Any, default: typing.Any) -> bool:
     """Whether an argument has its default value."""
     if value is default:
@@ -267,7 +277,7 @@ def arrays_in(value: typing.Any) -> typing.Iterator[jax.Array]:
     if isinstance(value, jax.Array):
         yield value
     elif isinstance(value, Value):
-        if value.has_arrays:
+        if value._key is None:
             yield from arrays_in(value.arguments)
     elif isinstance(value, (Mapping, list, tuple)):
         for item in value.values() if isinstance(value, Mapping) else value:

@@ -144,7 +144,7 @@ def ema(decay: Decay, debias: Flag = True, accumulator_dtype: FloatDType | None 
     return GradientTransformation(init, update)
 
 
-@factory(composite=True, measures=True)
+@factory(composite=True, measuring=True)
 def measure_with_ema(
     measure: Function, decay: Decay, debias: Flag = True, accumulator_dtype: FloatDType | None = None
 ) -> GradientTransformation:

@@ -118,7 +118,7 @@ def test_named_chain_takes_its_states_by_name() -> None:
         ),
         (
             lambda: gradtx.named_chain(("opt", gradtx.adam)),
-            "named_chain: argument 0 ('opt') is the function adam, expected a gradient transformation (a pair of init and update). "
+            "named_chain: argument 0 ('opt') is the class adam, expected a gradient transformation (a pair of init and update). "
             "This is the factory itself: call it, adam(...).",
         ),
         (

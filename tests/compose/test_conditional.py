@@ -83,7 +83,7 @@ def test_errors(wrap: Any) -> None:
     cases = [
         (
             lambda: wrap(gradtx.adam, odd),
-            "inner is the function adam, expected a gradient transformation (a pair of init and update). "
+            "inner is the class adam, expected a gradient transformation (a pair of init and update). "
             "This is the factory itself: call it, adam(...).",
         ),
         (lambda: wrap(gradtx.sgd(0.1), 3), "should_transform_fn is 3 (int), expected a function."),

@@ -131,7 +131,7 @@ def test_averages_of_other_parameters() -> None:
             r"grad_fn is 3 \(int\), expected a function from the parameters to their gradient, as jax.grad\(loss\) makes one",
         ),
         (PARAMS, TypeError, "grad_fn is a dict with keys 'w', 'b', 'none', expected a function"),
-        (gradtx.adam, TypeError, "grad_fn is the function adam, expected a function from the parameters"),
+        (gradtx.adam, TypeError, "grad_fn is the class adam, expected a function from the parameters"),
         (lambda p: (1.0, p), ValueError, "jax.value_and_grad gives a pair, of which the gradient is the second"),
         (
             lambda p: {"w": p["w"]},

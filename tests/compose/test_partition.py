@@ -190,7 +190,7 @@ SGD = gradtx.sgd(0.1)
         (
             lambda: gradtx.partition({"a": SGD, "b": gradtx.adam}, BIAS),
             TypeError,
-            "partition: transforms['b'] is the function adam, expected a gradient transformation (a pair of init and update). "
+            "partition: transforms['b'] is the class adam, expected a gradient transformation (a pair of init and update). "
             "This is the factory itself: call it, adam(...).",
         ),
         (

@@ -108,7 +108,7 @@ def test_pairs_with_extra_arguments_stay() -> None:
     [
         (3, "tx is 3 (int), expected a gradient transformation (a pair of init and update). "
             "Were arguments swapped? A learning rate alone becomes a transformation with scale_by_learning_rate(rate)."),
-        (gradtx.adam, "tx is the function adam, expected a gradient transformation (a pair of init and update). "
+        (gradtx.adam, "tx is the class adam, expected a gradient transformation (a pair of init and update). "
                       "This is the factory itself: call it, adam(...)."),
         ((no_extras, no_extras), "tx is a tuple of 2, expected a gradient transformation (a pair of init and update). "
                                  "Unpack a list of transformations with a star: chain(*transformations)."),

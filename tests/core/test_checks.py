@@ -183,7 +183,7 @@ def test_annotations_without_a_domain(annotation: Any) -> None:
     [
         (
             lambda: gradtx.chain(gradtx.sgd(0.1), gradtx.adam),
-            f"chain: argument 1 is the function adam, expected {TRANSFORMATION}.{CALL_ADAM}",
+            f"chain: argument 1 is the class adam, expected {TRANSFORMATION}.{CALL_ADAM}",
         ),
         (
             lambda: gradtx.chain(gradtx.constant_schedule(0.1)),

@@ -271,5 +271,5 @@ def test_it_is_a_value() -> None:
 
 
 def test_a_factory_that_was_not_called() -> None:
-    with pytest.raises(TypeError, match=r"summary: tx is the function adam, expected a gradient transformation.* call it, adam\("):
+    with pytest.raises(TypeError, match=r"summary: tx is the class adam, expected a gradient transformation.* call it, adam\("):
         summary(gradtx.adam, PARAMS)

@@ -107,7 +107,7 @@ def test_the_message_is_for_numbers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"tx": gradtx.lbfgs}, TypeError, "minimize: tx is the function lbfgs, expected a gradient transformation"),
+        ({"tx": gradtx.lbfgs}, TypeError, "minimize: tx is the class lbfgs, expected a gradient transformation"),
         ({"max_steps": 0}, ValueError, "minimize: max_steps is 0 (int), expected a whole number >= 1."),
         ({"tol": -1.0}, ValueError, "minimize: tol is -1.0 (float), expected a finite number >= 0."),
         ({"patience": 0}, ValueError, "minimize: patience is 0 (int), expected a whole number >= 1."),

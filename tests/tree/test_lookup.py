@@ -357,7 +357,7 @@ def test_map_params_errors():
     tx = gradtx.adam(1e-3)
     state = tx.init(PARAMS)
     with pytest.raises(
-        TypeError, match=r"initable is the function adam, expected a transformation or its init. .*call it, adam\(\.\.\.\)"
+        TypeError, match=r"initable is the class adam, expected a transformation or its init. .*call it, adam\(\.\.\.\)"
     ):
         map_params(gradtx.adam, abs, state)
     with pytest.raises(TypeError, match=r"tree.map_params: initable is 3 \(int\)"):

@@ -197,7 +197,7 @@ SAM = gradtx.sam_wrapper(gradtx.sgd(0.1))
         (
             lambda: gradtx.MultiSteps(gradtx.sgd, 2),
             TypeError,
-            "^MultiSteps: opt is the function sgd, expected a gradient transformation",
+            "^MultiSteps: opt is the class sgd, expected a gradient transformation",
         ),
         (
             lambda: gradtx.MultiSteps(gradtx.sgd(0.1), 0),
