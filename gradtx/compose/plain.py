@@ -10,7 +10,7 @@ from gradtx.core.checks import Function
 from gradtx.core.transformation import EmptyState, GradientTransformation, Params, Transformation, Updates, as_transformation
 
 
-class identity(Transformation, observes=True, keeps_zero=True, transparent=True):
+class identity(Transformation, observes=True, keeps_zero=True, transparent=True, any_leaves=True):
     """Leaves updates as they are: `u`.
 
     State: `EmptyState()`, 0 bytes.
@@ -29,7 +29,7 @@ class identity(Transformation, observes=True, keeps_zero=True, transparent=True)
         return updates, state
 
 
-class set_to_zero(Transformation, keeps_zero=True):
+class set_to_zero(Transformation, keeps_zero=True, any_leaves=True):
     """Sets updates to zero: the parameters stay where they are.
 
     State: `EmptyState()`, 0 bytes.
@@ -48,7 +48,7 @@ class set_to_zero(Transformation, keeps_zero=True):
         return jax.tree.map(jnp.zeros_like, updates), state
 
 
-class stateless(Transformation):
+class stateless(Transformation, any_leaves=True):
     """A transformation from a function of whole trees: `f(updates, params)`.
 
     Args:
@@ -72,7 +72,7 @@ class stateless(Transformation):
         return self.f(updates, params), state
 
 
-class stateless_with_tree_map(Transformation):
+class stateless_with_tree_map(Transformation, any_leaves=True):
     """A transformation from a function of single leaves: `f(update, param)`.
 
     Args:

@@ -267,9 +267,11 @@ def one_of(*choices: str) -> Domain:
     return Domain(text, lambda value: isinstance(value, str) and value in choices, lambda value: did_you_mean(str(value), choices))
 
 
-def scheduled_value(argument: str, schedule: Callable[[Any], Any], count: Any) -> Any:
-    """What a schedule gives at a step: a scalar, or an error that says what it gave."""
-    value = schedule(count)
+def scheduled_value(argument: str, number: Any, count: Any) -> Any:
+    """A number, or what a schedule gives at a step: a scalar, or an error that says what it gave."""
+    if not callable(number):
+        return number
+    value = number(count)
     if not _is_number(value):
         raise WrongType(f"the schedule {argument} gave {kind(value)}, expected a scalar.")
     return value

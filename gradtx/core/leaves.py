@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.numerics import compute_dtype, is_tracer, promote, real_dtype
-from gradtx.core.trees import check_leaves, is_inexact, raise_other_shape, raise_unlike
+from gradtx.core.trees import is_inexact, raise_other_shape, raise_unlike
 
 
 class MaskedNode(NamedTuple):
@@ -36,8 +36,8 @@ _STATIC = (bool, np.bool_, int, float, complex, str, tuple, type(None))
 def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
     """Lifts a rule for single arrays to trees of one structure: a decorator, for a closure over the scalars of a step.
 
-    Half-precision leaves enter the rule as float32. Results stay in the dtypes that the rule computed; the boundary of `update`
-    casts them back. Leaves of one shape and dtype share one trace, so that a thousand leaves cost little more to trace than a few.
+    Half-precision leaves enter the rule as float32. The k-th result has the precision of the k-th leaf as it entered, whatever the
+    precision of the scalars. Leaves of one shape and dtype share one trace: a thousand cost little more to trace than a few.
 
     Args:
       rule: function of one leaf of each tree that gives one array, or a tuple of arrays.
@@ -59,7 +59,9 @@ def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def promoted(*row: Any) -> Any:
-        return rule(*map(promote, row))
+        wide = list(map(promote, row))
+        out = rule(*wide)
+        return tuple([*map(_as_before, out, wide), *out[len(wide) :]]) if isinstance(out, tuple) else _as_before(out, wide[0])
 
     @functools.wraps(rule)
     def lifted(*given: Any) -> Any:
@@ -82,7 +84,6 @@ def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
 def _rows(given: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], Any]:
     """The leaves of trees of one structure, side by side."""
     first, treedef = jax.tree.flatten(given[0])
-    check_leaves("updates", given[0])
     columns = [first]
     for tree in given[1:]:
         column, other = jax.tree.flatten(tree)
@@ -243,7 +244,7 @@ def cast_like(tree: Any, like: Any) -> Any:
 
 
 def in_dtypes_of(tree: Any, like: Any) -> Any:
-    """Leaves in the dtypes of those of `like`, strongly typed, where both are real floating numbers; all others as they are.
+    """Leaves in the dtypes of those of `like`, strongly typed, where both are real, or both complex; all others as they are.
 
     A tree of another structure is left as it is.
     """
@@ -259,8 +260,8 @@ def _as_before(x: Any, before: Any) -> Any:
     if x is before or old is None or (dtype == old and not getattr(x, "weak_type", False)):
         return x
     dtype = jnp.result_type(x)
-    floats = jnp.issubdtype(dtype, jnp.floating) and jnp.issubdtype(old, jnp.floating)
-    return jnp.asarray(x).astype(old) if floats or dtype == old else x
+    alike = dtype == old or any(jnp.issubdtype(dtype, k) and jnp.issubdtype(old, k) for k in (jnp.floating, jnp.complexfloating))
+    return jnp.asarray(x).astype(old) if alike else x
 
 
 def _is_narrow(x: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradtx.core import checks, leaves, trees
 from gradtx.core.numerics import is_tracer
-from gradtx.core.value import Value, arrays_in
+from gradtx.core.value import Value, ValueType, arrays_in
 
 if TYPE_CHECKING:  # so that type checkers accept gradtx where flax.nnx asks for Optax's class
     from optax import GradientTransformationExtraArgs as _Pair
@@ -44,7 +44,55 @@ class Part(NamedTuple):
     state: State
 
 
-class Transformation(_Pair, Value):
+def _checked(init: Callable[[Any, Params], State]) -> Callable[[Any, Params], State]:
+    """An `init` after a check of the parameters, which gives a state in arrays of its own."""
+
+    @functools.wraps(init)
+    def checked(self: Any, params: Params) -> State:
+        try:
+            trees.check_no_module(params)
+            if not self.any_leaves:
+                trees.check_leaves("params", params)
+            return leaves.own(init(self, params), [*jax.tree.leaves(params), *arrays_in(self)])
+        except checks.Refusal as refusal:
+            raise refusal.by(self.called)
+
+    return checked
+
+
+class TransformationType(ValueType):
+    """The class of classes of transformations.
+
+    It puts checks around `init`, and lets a class that nobody called say so where it is used as a transformation.
+    """
+
+    if not TYPE_CHECKING:
+
+        def __new__(mcs, name, bases, namespace, **traits):
+            """Makes a class."""
+            if "init" in namespace:
+                namespace = {**namespace, "start": namespace["init"], "init": _checked(namespace["init"])}
+            return super().__new__(mcs, name, bases, namespace, **traits)
+
+        @property
+        def init(cls):
+            """Refuses."""
+            return _not_called(cls.__name__)
+
+        @property
+        def update(cls):
+            """Refuses."""
+            return _not_called(cls.__name__)
+
+
+def _not_called(name: str) -> Callable[..., Any]:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{name} is a class of transformations: call it first, {name}(...).")
+
+    return refuse
+
+
+class Transformation(_Pair, Value, metaclass=TransformationType):
     """A gradient transformation: a value with `init(params) -> state` and `update(updates, state, params) -> (updates, state)`.
 
     `updates` are the gradients at the head of a chain and the additive change of the parameters at its end. To write your own,
@@ -85,6 +133,7 @@ class Transformation(_Pair, Value):
     - `final`: its updates must be applied as they are, since its state holds points that follow from them.
     - `gathers`: it gathers updates over several calls and gives zeros between.
     - `measuring`: it returns a measurement, of any tree, in the place of updates.
+    - `any_leaves`: it takes leaves of any kind, integers too, as those do that only hand leaves on to others.
     - `transparent`: it only hands updates on, so that `summary` shows what is inside in its place.
 
     A property of the same name says so for some of its values only.
@@ -100,12 +149,15 @@ class Transformation(_Pair, Value):
         def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
             ...
 
+        def start(self, params: Params) -> State:
+            """`init` as the class has it, without the checks around it."""
+
     def __init_subclass__(cls, **traits: bool):
         super().__init_subclass__(**traits)
-        if "step" in vars(cls):
-            cls.takes, cls.state_type = declared(cls.step)
-        if "init" in vars(cls):
-            cls.init = _checked_init(cls.init)  # type: ignore[method-assign]
+        own = vars(cls)
+        if "step" in own:
+            takes, state_type = declared(own["step"])
+            cls.takes, cls.state_type = own.get("takes", takes), own.get("state_type", state_type)
 
     @property
     def observes(self) -> bool:
@@ -138,6 +190,11 @@ class Transformation(_Pair, Value):
         return False
 
     @property
+    def any_leaves(self) -> bool:
+        """Whether it takes leaves of any kind: integers too, as those that only hand leaves on do."""
+        return bool(self.inside)
+
+    @property
     def called(self) -> str:
         """What errors call it."""
         return type(self).__name__
@@ -158,7 +215,7 @@ class Transformation(_Pair, Value):
         hyperparameter is an array or a plain function, or an extra argument is no array.
         """
         try:
-            _check(self, updates, params, extra_args)
+            _check(self, updates, state, params, extra_args)
         except checks.Refusal as refusal:
             raise refusal.by(self.called)
         arguments = (updates, state, params, extra_args)
@@ -178,6 +235,8 @@ class Transformation(_Pair, Value):
                 if required and name not in extra_args:
                     call = f"tx.update(updates, state, params, {name}=...)"
                     raise checks.WrongType(f"missing extra argument `{name}`; call {call}.")
+            if not self.any_leaves:
+                trees.check_leaves("updates", updates)
             result = self.step(updates, state, params, **extra_args)
             if type(result) is not tuple or len(result) != 2:
                 raise checks.WrongType(f"step returned {checks.kind(result)}, expected a pair (updates, state).")
@@ -207,22 +266,6 @@ class Transformation(_Pair, Value):
         return 2
 
 
-def _checked_init(init: Callable[[Any, Params], State]) -> Callable[[Any, Params], State]:
-    """An `init` after a check of the parameters, which gives a state in arrays of its own."""
-
-    @functools.wraps(init)
-    def checked(self: Transformation, params: Params) -> State:
-        try:
-            trees.check_no_module(params)
-            if not self.inside:
-                trees.check_leaves("params", params)
-            return leaves.own(init(self, params), [*jax.tree.leaves(params), *arrays_in(self)])
-        except checks.Refusal as refusal:
-            raise refusal.by(self.called)
-
-    return checked
-
-
 def _bounded(
     tx: Transformation, updates: Updates, state: State, params: Params | None, extra_args: Extra
 ) -> tuple[Updates, State]:
@@ -234,11 +277,11 @@ _compiled = jax.jit(_bounded, static_argnums=0)
 _ARRAYS = (jax.Array, np.ndarray, np.generic, float, complex)
 
 
-def _check(tx: Transformation, updates: Updates, params: Params | None, extra_args: Extra) -> None:
+def _check(tx: Transformation, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> None:
+    if not isinstance(state, tx.state_type):
+        trees.raise_wrong_state(state, tx.state_type)
     if extra_args:
         _check_spelling(wants(tx), extra_args)
-    if not tx.inside:
-        trees.check_leaves("updates", updates)
     if params is not None:
         point = getattr(type(params), "gradient_point", None)  # of parameters in two versions, as LookaheadParams
         trees.check_same_shapes(updates, params if point is None else point(params))
@@ -328,6 +371,11 @@ class GradientTransformation(Transformation):
         return [repr(self.init_fn), repr(self.update_fn)]
 
     @property
+    def any_leaves(self) -> bool:
+        """Whether it takes leaves of any kind: integers too, as those that only hand leaves on do."""
+        return bool(self.inside)
+
+    @property
     def called(self) -> str:
         """The function that made the pair, where its name tells."""
         return getattr(self.update_fn, "__qualname__", type(self.update_fn).__name__).partition(".")[0]
@@ -377,16 +425,35 @@ class Preset(Transformation):
 
     def init(self, params: Params) -> State:
         """The state of what it stands for."""
-        return self.stands_for.init(params)
+        return self.stands_for.start(params)
 
     def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
         """A step of what it stands for."""
         return self.stands_for.step(updates, state, params, **extra_args)
 
     @property
+    def state_type(self) -> type:  # type: ignore[override]
+        """That of what it stands for."""
+        return self.stands_for.state_type
+
+    @property
+    def takes(self) -> Mapping[str, bool]:  # type: ignore[override]
+        """That of what it stands for."""
+        return self.stands_for.takes
+
+    @property
     def inside(self) -> tuple[Transformation, ...]:
         """What it stands for."""
         return (self.stands_for,)
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        """A chain, or another one that only hands updates on; of a single transformation what is inside it."""
+        made = self.stands_for
+        return (Part(made, params, state),) if made.transparent else made.parts(params, state)
+
+    def touches(self, params: Params) -> list[bool]:
+        """What it stands for decides."""
+        return self.stands_for.touches(params)
 
 
 Inner = Annotated[Any, checks.TRANSFORMATION._replace(canonical=as_transformation)]

@@ -44,15 +44,19 @@ class ValueType(type):
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        signature = inspect.signature(cls.__init__)
-        return signature.replace(parameters=list(signature.parameters.values())[1:], return_annotation=signature.empty)
+        return plain(inspect.signature(cls.__init__), 1)
+
+
+def plain(signature: inspect.Signature, start: int = 0) -> inspect.Signature:
+    """The signature from a parameter on, without annotations."""
+    parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()][start:]
+    return signature.replace(parameters=parameters, return_annotation=signature.empty)
 
 
 def check_call(name: str, signature: inspect.Signature, args: tuple[typing.Any, ...], kwargs: dict[str, typing.Any]) -> None:
     """Raises a `TypeError` that shows the right call, with a hint for a misspelt keyword, unless the arguments fit the signature."""
-    plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
-    call = f"the call is {name}{signature.replace(parameters=plain, return_annotation=signature.empty)}."
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in plain)
+    call = f"the call is {name}{plain(signature)}."
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for keyword in kwargs:
         if keyword not in signature.parameters and not takes_any:
             hint = checks.did_you_mean(TORCH_NAMES.get(keyword) or keyword, signature.parameters)

@@ -8,9 +8,11 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
+import jax
+
 from gradtx.core import checks
 from gradtx.core.transformation import GradientTransformation, Part, Preset, Transformation, as_transformation
-from gradtx.core.value import Value, check_call, hints_of
+from gradtx.core.value import Value, check_call, hints_of, plain
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,14 +22,10 @@ class FunctionMade(Preset):
     """A transformation whose class was made from a function."""
 
     _made: typing.ClassVar[Any] = None
-    _composite: typing.ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        made = self.stands_for
-        if isinstance(made, GradientTransformation):
-            object.__setattr__(self, "takes", made.takes)
-            object.__setattr__(self, "state_type", made.state_type)
+        self.stands_for  # noqa: B018
 
     def chain(self) -> Any:
         """What the function makes."""
@@ -45,7 +43,7 @@ class FunctionMade(Preset):
 
     def init(self, params: Any) -> Any:
         made = self.stands_for
-        return made.init_fn(params) if isinstance(made, GradientTransformation) else made.init(params)
+        return made.init_fn(params) if isinstance(made, GradientTransformation) else made.start(params)
 
     @property
     def inside(self) -> tuple[Transformation, ...]:
@@ -55,7 +53,7 @@ class FunctionMade(Preset):
 
     def parts(self, params: Any, state: Any) -> tuple[Part, ...]:
         if not self._pair:
-            return (Part(self.stands_for, params, state),)
+            return super().parts(params, state)
         return tuple(Part(tx, params, tx.init(params)) for tx in self.inside)
 
 
@@ -63,8 +61,10 @@ class FunctionMade(Preset):
         from gradtx.compose.labels import spread_mask
 
         mask = self.arguments.get("mask")
-        if mask is None or self.inside:
+        if not self._pair:
             return super().touches(params)
+        if mask is None or self.inside:
+            return [not self.inside] * len(jax.tree.leaves(params))
         return spread_mask("mask", mask, params)
 
 
@@ -111,6 +111,8 @@ def factory(function: Any = None, /, *, composite: bool = False, name: str | Non
                 default=dataclasses.MISSING if p.default is p.empty else p.default, kw_only=p.kind is p.KEYWORD_ONLY
             )
         names["_made"] = staticmethod(function)
+        if composite:
+            names["any_leaves"] = True
         for trait, value in traits.items():
             trait = "final" if trait == "last" else trait
             names[trait] = property(lambda self, value=value: value(self.arguments)) if callable(value) else value
@@ -135,7 +137,5 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         with checks.calling(name):
             return function(*args, **kwargs)
 
-    call.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[p.replace(annotation=p.empty) for p in signature.parameters.values()], return_annotation=signature.empty
-    )
+    call.__signature__ = plain(signature)  # type: ignore[attr-defined]
     return call

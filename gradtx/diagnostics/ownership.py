@@ -42,6 +42,8 @@ class Node(NamedTuple):
 
     def texts(self, place: int) -> list[str]:
         """What touches a parameter, in order: names, each with what it is made of."""
+        if isinstance(self.tx, GradientTransformation):
+            return []
         inner = [text for node in self.inside for text in node.texts(place)]
         if self.tx.transparent:
             return inner

@@ -23,38 +23,12 @@ class ScaleByAdamState(NamedTuple):
     nu: Any
 
 
-def _adam(
-    g: jax.Array, m: jax.Array, v: jax.Array, *, b1: Any, b2: Any, eps: Any, eps_root: Any, c1: Any, c2: Any
-) -> tuple[jax.Array, ...]:
-    m = b1 * m + (1 - b1) * g
-    v = b2 * v + (1 - b2) * abs_sq(g)
-    return guarded_ratio(m / c1, jnp.sqrt(v / c2 + eps_root) + eps, eps), m, v
-
-
-def _nadam(
-    g: jax.Array, m: jax.Array, v: jax.Array, *, b1: Any, b2: Any, eps: Any, eps_root: Any, c1: Any, c1_next: Any, c2: Any
-) -> tuple[jax.Array, ...]:
-    m = b1 * m + (1 - b1) * g
-    v = b2 * v + (1 - b2) * abs_sq(g)
-    m_hat = b1 * m / c1_next + (1 - b1) * g / c1
-    return guarded_ratio(m_hat, jnp.sqrt(v / c2 + eps_root) + eps, eps), m, v
-
-
-@factory(keeps_zero=True)
-def scale_by_adam(
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    mu_dtype: FloatDType | None = None,
-    *,
-    nu_dtype: SecondMomentDType | None = None,
-    nesterov: Flag = False,
-) -> GradientTransformation:
+class scale_by_adam(Transformation, keeps_zero=True):
     """Adam's direction: `m_hat / (sqrt(v_hat + eps_root) + eps)`.
 
     With `m = b1*m + (1-b1)*g`, `v = b2*v + (1-b2)*|g|^2`, `m_hat = m/(1-b1^t)`, `v_hat = v/(1-b2^t)`, `t = 1, 2, ...`;
-    with `nesterov`, `m_hat = b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`.
+    with `nesterov`, `m_hat = b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`. One unit of a learning rate after it moves each
+    parameter by about 1 a step.
 
     Args:
       b1: decay of the first moment, in [0, 1).
@@ -68,9 +42,6 @@ def scale_by_adam(
       nesterov: whether to look one step of momentum ahead (Nadam).
 
     State: `ScaleByAdamState(count int32, mu, nu)`; 8 bytes a parameter by default.
-
-    Returns:
-      The transformation. One unit of a learning rate after it moves each parameter by about 1 a step.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -88,20 +59,34 @@ def scale_by_adam(
     parameters its second moment is complex.
     """
 
-    def init(params: Any) -> ScaleByAdamState:
-        return ScaleByAdamState(zero_count(), zeros_like(params, mu_dtype), real_full_like(params, 0, nu_dtype))
+    b1: Decay = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
+    mu_dtype: FloatDType | None = None
+    _: KW_ONLY
+    nu_dtype: SecondMomentDType | None = None
+    nesterov: Flag = False
 
-    def update(updates: Any, state: ScaleByAdamState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByAdamState]:
-        count = safe_increment(state.count)
-        hypers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-        hypers |= {"c1": one_minus_power(b1, count), "c2": one_minus_power(b2, count)}
-        rule = _adam
-        if nesterov:
-            rule, hypers["c1_next"] = _nadam, one_minus_power(b1, safe_increment(count))
-        updates, mu, nu = map_leaves(rule, updates, state.mu, state.nu, **hypers)
+    def init(self, params: Params) -> ScaleByAdamState:
+        return ScaleByAdamState(zero_count(), zeros_like(params, self.mu_dtype), real_full_like(params, 0, self.nu_dtype))
+
+    def step(
+        self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByAdamState]:
+        b1, b2, eps, count = self.b1, self.b2, self.eps, safe_increment(state.count)
+        c1, c2 = one_minus_power(b1, count), one_minus_power(b2, count)
+        c1_next = one_minus_power(b1, safe_increment(count)) if self.nesterov else c1
+
+        @each_leaf
+        def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
+            m = b1 * m + (1 - b1) * g
+            v = b2 * v + (1 - b2) * abs_sq(g)
+            m_hat = b1 * m / c1_next + (1 - b1) * g / c1 if self.nesterov else m / c1
+            return guarded_ratio(m_hat, jnp.sqrt(v / c2 + self.eps_root) + eps, eps), m, v
+
+        updates, mu, nu = rule(updates, state.mu, state.nu)
         return updates, ScaleByAdamState(count, mu, nu)
-
-    return GradientTransformation(init, update)
 
 
 @factory()

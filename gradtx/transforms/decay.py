@@ -1,33 +1,26 @@
 """Weight decay."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.masking import masked
-from gradtx.compose.plain import identity
-from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
+from gradtx.compose.labels import spread_mask
+from gradtx.compose.masking import merge, select
 from gradtx.core.checks import Mask, Rate, scheduled_value
-from gradtx.core.leaves import map_leaves
+from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 
 
-class WeightDecayScheduleState(NamedTuple):
-    """Steps taken, for the decay schedule."""
+class WeightDecayState(NamedTuple):
+    """Steps taken, for a schedule of the decay."""
 
-    count: jax.Array
-
-
-def _add_decay(u: jax.Array, p: jax.Array, *, weight_decay: Any) -> jax.Array:
-    return u + weight_decay * p
+    count: jax.Array | None = None
 
 
-@factory()
-def add_decayed_weights(weight_decay: Rate = 0.0, mask: Mask | None = None) -> GradientTransformation:
+class add_decayed_weights(Transformation):
     """Adds a multiple of the parameters to the updates: `u + weight_decay * p`.
 
     Before an optimizer this is an L2 penalty `weight_decay/2 * |p|^2`; after it, and before the learning rate, it is
@@ -38,10 +31,7 @@ def add_decayed_weights(weight_decay: Rate = 0.0, mask: Mask | None = None) -> G
       mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the parameters to one, such as
         `by_path({...: False}, default=True)`. None is all.
 
-    State: `EmptyState()`; 4 bytes with a schedule; `MaskedState` with a mask.
-
-    Returns:
-      The transformation; its update needs `params`.
+    State: `WeightDecayState(count)`, with a schedule alone: 4 bytes.
 
     Raises:
       ValueError: `weight_decay` is negative, or `params` was not passed to `update`.
@@ -55,15 +45,49 @@ def add_decayed_weights(weight_decay: Rate = 0.0, mask: Mask | None = None) -> G
 
     Source: Loshchilov and Hutter 2017, arXiv:1711.05101.
     """
-    return _decaying(weight_decay, mask, _add_decay)
+
+    weight_decay: Rate = 0.0
+    mask: Mask | None = None
+
+    def init(self, params: Params) -> WeightDecayState:
+        self.touches(params)  # a mask of another tree fails here, not at the first step
+        return WeightDecayState(zero_count() if callable(self.weight_decay) else None)
+
+    def step(
+        self, updates: Updates, state: WeightDecayState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, WeightDecayState]:
+        params = require_params(params)
+        if state.count is not None:
+            amount = scheduled_value("weight_decay", self.weight_decay, state.count)
+            return self.decayed(updates, params, amount), WeightDecayState(safe_increment(state.count))
+        if _is_zero(self.weight_decay):
+            return updates, state
+        return self.decayed(updates, params, self.weight_decay), state
+
+    def decayed(self, updates: Updates, params: Params, amount: Any) -> Updates:
+        """The updates of the parameters that decay, with the multiple of them added."""
+
+        @each_leaf
+        def rule(u: jax.Array, p: jax.Array) -> jax.Array:
+            return u + self.pull(u, amount * p)
+
+        if self.mask is None:
+            return rule(updates, params)
+        keep = spread_mask("mask", self.mask, params)
+        return merge(updates, keep, jax.tree.leaves(rule(select(updates, keep), select(params, keep))))
+
+    def pull(self, u: jax.Array, decay: jax.Array) -> jax.Array:
+        """What is added to an update."""
+        return decay
+
+    def touches(self, params: Params) -> list[bool]:
+        """The parameters that decay."""
+        if _is_zero(self.weight_decay):
+            return [False] * len(jax.tree.leaves(params))
+        return super().touches(params) if self.mask is None else spread_mask("mask", self.mask, params)
 
 
-def _add_cautious_decay(u: jax.Array, p: jax.Array, *, weight_decay: Any) -> jax.Array:
-    return u + jnp.where((u * p.conj()).real >= 0, weight_decay * p, 0)
-
-
-@factory()
-def add_cautious_decayed_weights(weight_decay: Rate = 0.0, mask: Mask | None = None) -> GradientTransformation:
+class add_cautious_decayed_weights(add_decayed_weights):
     """Decay only where it agrees with the update: `u + weight_decay * p * (u*p >= 0)`.
 
     Goes where `add_decayed_weights` goes: after an optimizer's direction, before the learning rate that turns its sign.
@@ -72,9 +96,6 @@ def add_cautious_decayed_weights(weight_decay: Rate = 0.0, mask: Mask | None = N
       weight_decay, mask: as in `add_decayed_weights`.
 
     State: as `add_decayed_weights`.
-
-    Returns:
-      The transformation; its update needs `params`.
 
     Raises:
       ValueError, TypeError: as `add_decayed_weights`.
@@ -88,40 +109,12 @@ def add_cautious_decayed_weights(weight_decay: Rate = 0.0, mask: Mask | None = N
 
     Source: Chen et al. 2025, "Cautious Weight Decay", arXiv:2510.12402.
     """
-    return _decaying(weight_decay, mask, _add_cautious_decay)
+
+    def pull(self, u: jax.Array, decay: jax.Array) -> jax.Array:
+        """The decay where it has the update's sign."""
+        return jnp.where((u * decay.conj()).real >= 0, decay, 0)
 
 
 def _is_zero(weight_decay: Any) -> bool:
     """Whether a decay is known to be 0 when the optimizer is made."""
     return isinstance(weight_decay, (int, float)) and weight_decay == 0
-
-
-def _init_nothing(params: Any) -> Any:
-    """The state of `identity`, which a decay of 0 is: so `summary` knows that it touches no parameter."""
-    return identity().init(params)
-
-
-def _decaying(weight_decay: Any, mask: Any, rule: Callable[..., jax.Array]) -> GradientTransformation:
-    def decayed(updates: Any, params: Any, amount: Any) -> Any:
-        require_params(params)
-        if _is_zero(amount):
-            return updates
-        return map_leaves(rule, updates, params, weight_decay=amount)
-
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
-        return decayed(updates, params, weight_decay), state
-
-    def init(params: Any) -> WeightDecayScheduleState:
-        return WeightDecayScheduleState(zero_count())
-
-    def scheduled(
-        updates: Any, state: WeightDecayScheduleState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, WeightDecayScheduleState]:
-        updates = decayed(updates, params, scheduled_value("weight_decay", weight_decay, state.count))
-        return updates, WeightDecayScheduleState(safe_increment(state.count))
-
-    if callable(weight_decay):
-        tx = GradientTransformation(init, scheduled)
-    else:
-        tx = GradientTransformation(_init_nothing if _is_zero(weight_decay) else init_empty_state, update)
-    return tx if mask is None else masked(tx, mask)

@@ -1,52 +1,35 @@
 """Averages of updates over steps: heavy ball, Nesterov, exponential moving average."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, DecayOrSchedule, Flag, FloatDType, Function, scheduled_value
-from gradtx.core.leaves import map_leaves, zeros_like
+from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import Params, Transformation, Updates
 
 
 class TraceState(NamedTuple):
-    """The accumulated updates."""
+    """The accumulated updates, and, for a schedule, the steps taken."""
 
-    trace: Any
-
-
-class ScheduledTraceState(NamedTuple):
-    """Steps taken, and the accumulated updates."""
-
-    count: jax.Array
-    trace: Any
+    trace: Updates
+    count: jax.Array | None = None
 
 
 class EmaState(NamedTuple):
     """Steps taken, and the average before bias correction."""
 
     count: jax.Array
-    ema: Any
+    ema: Updates
 
 
-def _heavy_ball(g: jax.Array, m: jax.Array, *, decay: Any) -> tuple[jax.Array, jax.Array]:
-    m = g + decay * m
-    return m, m
-
-
-def _nesterov(g: jax.Array, m: jax.Array, *, decay: Any) -> tuple[jax.Array, jax.Array]:
-    m = g + decay * m
-    return g + decay * m, m
-
-
-@factory(keeps_zero=True)
-def trace(decay: DecayOrSchedule, nesterov: Flag = False, accumulator_dtype: FloatDType | None = None) -> GradientTransformation:
+class trace(Transformation, keeps_zero=True):
     """Momentum: `m = g + decay * m`; gives `m`, or `g + decay * m` with `nesterov`.
 
-    After it, `scale_by_learning_rate(eta)` gives the heavy ball `x -= eta * m`. The form `v = rho*v - alpha*g, x += v` has the
+    At constant gradients it grows to `1 / (1 - decay)` times the gradient. After it, `scale_by_learning_rate(eta)` gives the heavy ball `x -= eta * m`. The form `v = rho*v - alpha*g, x += v` has the
     rate inside: `chain(scale_by_learning_rate(alpha), trace(rho))`; the two agree at a constant rate only. The damped form
     `v = beta*v + (1-beta)*g` is `ema(beta, debias=False)`.
 
@@ -55,10 +38,7 @@ def trace(decay: DecayOrSchedule, nesterov: Flag = False, accumulator_dtype: Flo
       nesterov: whether to look one step ahead.
       accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider parameters.
 
-    State: `TraceState(trace)`, 4 bytes a parameter; with a schedule `ScheduledTraceState(count int32, trace)`.
-
-    Returns:
-      The transformation. At constant gradients its output grows to `1 / (1 - decay)` times the gradient.
+    State: `TraceState(trace, count)`, 4 bytes a parameter; steps taken (int32) with a schedule alone.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -76,33 +56,29 @@ def trace(decay: DecayOrSchedule, nesterov: Flag = False, accumulator_dtype: Flo
 
     **Differs:** Optax has no schedules here, and keeps the trace of half-precision parameters in half precision.
     """
-    rule = _nesterov if nesterov else _heavy_ball
 
-    def init(params: Any) -> TraceState | ScheduledTraceState:
-        m = zeros_like(params, accumulator_dtype)
-        return ScheduledTraceState(zero_count(), m) if callable(decay) else TraceState(m)
+    decay: DecayOrSchedule
+    nesterov: Flag = False
+    accumulator_dtype: FloatDType | None = None
 
-    def update(updates: Any, state: TraceState, params: Any = None, **extra_args: Any) -> tuple[Any, TraceState]:
-        updates, m = map_leaves(rule, updates, state.trace, decay=decay)
-        return updates, TraceState(m)
+    def init(self, params: Params) -> TraceState:
+        return TraceState(zeros_like(params, self.accumulator_dtype), zero_count() if callable(self.decay) else None)
 
-    def scheduled(
-        updates: Any, state: ScheduledTraceState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, ScheduledTraceState]:
-        assert callable(decay)
-        updates, m = map_leaves(rule, updates, state.trace, decay=scheduled_value("decay", decay, state.count))
-        return updates, ScheduledTraceState(safe_increment(state.count), m)
+    def step(
+        self, updates: Updates, state: TraceState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, TraceState]:
+        decay = scheduled_value("decay", self.decay, state.count)
 
-    return GradientTransformation(init, scheduled if callable(decay) else update)
+        @each_leaf
+        def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
+            m = g + decay * m
+            return g + decay * m if self.nesterov else m, m
 
-
-def _ema(g: jax.Array, m: jax.Array, *, decay: Any, correction: Any) -> tuple[jax.Array, jax.Array]:
-    m = decay * m + (1 - decay) * g
-    return m / correction, m
+        updates, m = rule(updates, state.trace)
+        return updates, TraceState(m, None if state.count is None else safe_increment(state.count))
 
 
-@factory(keeps_zero=True)
-def ema(decay: Decay, debias: Flag = True, accumulator_dtype: FloatDType | None = None) -> GradientTransformation:
+class ema(Transformation, keeps_zero=True):
     """Exponential moving average: `m = decay * m + (1 - decay) * g`; gives `m / (1 - decay^t)`, or `m` without `debias`.
 
     It averages over about `1 / (1 - decay)` steps. Without `debias` it is the notes' third form of momentum.
@@ -113,9 +89,6 @@ def ema(decay: Decay, debias: Flag = True, accumulator_dtype: FloatDType | None 
       accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider parameters.
 
     State: `EmaState(count int32, ema)`; 4 bytes a parameter.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -132,32 +105,36 @@ def ema(decay: Decay, debias: Flag = True, accumulator_dtype: FloatDType | None 
     **Differs:** Optax keeps the average of half-precision parameters in half precision.
     """
 
-    def init(params: Any) -> EmaState:
-        return EmaState(zero_count(), zeros_like(params, accumulator_dtype))
+    decay: Decay
+    debias: Flag = True
+    accumulator_dtype: FloatDType | None = None
 
-    def update(updates: Any, state: EmaState, params: Any = None, **extra_args: Any) -> tuple[Any, EmaState]:
+    def init(self, params: Params) -> EmaState:
+        return EmaState(zero_count(), zeros_like(params, self.accumulator_dtype))
+
+    def step(
+        self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmaState]:
         count = safe_increment(state.count)
-        correction = one_minus_power(decay, count) if debias else 1.0
-        updates, m = map_leaves(_ema, updates, state.ema, decay=decay, correction=correction)
+        correction = one_minus_power(self.decay, count) if self.debias else 1.0
+
+        @each_leaf
+        def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
+            m = self.decay * m + (1 - self.decay) * g
+            return m / correction, m
+
+        updates, m = rule(updates, state.ema)
         return updates, EmaState(count, m)
 
-    return GradientTransformation(init, update)
 
-
-@factory(composite=True, measuring=True)
-def measure_with_ema(
-    measure: Function, decay: Decay, debias: Flag = True, accumulator_dtype: FloatDType | None = None
-) -> GradientTransformation:
-    """An average of a measurement, for `monitor`: `m = decay * m + (1 - decay) * f(u)`, as `ema` gives it.
+class measure_with_ema(Transformation, measuring=True, any_leaves=True):
+    """An average of a measurement, for `monitor`, not for a chain: `m = decay * m + (1 - decay) * f(u)`, as `ema` gives it.
 
     Args:
       measure: function of the updates' tree; gives an array or a tree. Booleans and integers count as numbers.
       decay, debias, accumulator_dtype: as in `ema`.
 
     State: `EmaState(count int32, ema)`; 4 bytes for each number that is measured.
-
-    Returns:
-      A transformation whose output is the average, in the place of the updates: for `monitor`, not for a chain.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -172,19 +149,30 @@ def measure_with_ema(
       >>> round(float(gradtx.metrics(state)["clipped"]), 4)  # 0.25 of the 0.75 that two steps have gathered
       0.3333
     """
-    average: Any = ema(decay, debias, accumulator_dtype)
 
-    def measured(updates: Any) -> Any:
+    measure: Function
+    decay: Decay
+    debias: Flag = True
+    accumulator_dtype: FloatDType | None = None
+
+    @functools.cached_property
+    def average(self) -> ema:
+        """The average of the measurements."""
+        return ema(self.decay, self.debias, self.accumulator_dtype)
+
+    def measured(self, updates: Updates) -> Any:
+        """The measurement as a tree of floating arrays."""
+
         def number(x: Any) -> jax.Array:
             x = jnp.asarray(x)
             return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(default_float())
 
-        return jax.tree.map(number, measure(updates))
+        return jax.tree.map(number, self.measure(updates))
 
-    def init(params: Any) -> EmaState:
-        return average.init(measured(params))
+    def init(self, params: Params) -> EmaState:
+        return self.average.init(self.measured(params))
 
-    def update(updates: Any, state: EmaState, params: Any = None, **extra_args: Any) -> tuple[Any, EmaState]:
-        return average.update(measured(updates), state)
-
-    return GradientTransformation(init, update)
+    def step(
+        self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Any, EmaState]:
+        return self.average.step(self.measured(updates), state)
