@@ -1,16 +1,16 @@
 """Adam and its presets: `scale_by_adam`, `adam`, `adamw`, `nadam`, `nadamw`."""
 
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, Flag, FloatDType, Mask, NonNegative, Rate, SecondMomentDType
-from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
+from gradtx.core.leaves import real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -89,18 +89,7 @@ class scale_by_adam(Transformation, keeps_zero=True):
         return updates, ScaleByAdamState(count, mu, nu)
 
 
-@factory()
-def adam(
-    learning_rate: Rate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    mu_dtype: FloatDType | None = None,
-    *,
-    nu_dtype: SecondMomentDType | None = None,
-    nesterov: Flag = False,
-) -> GradientTransformation:
+class adam(Preset):
     """Adam: `-learning_rate * m_hat / (sqrt(v_hat + eps_root) + eps)`; see `scale_by_adam`.
 
     Args:
@@ -108,9 +97,6 @@ def adam(
       b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov: as in `scale_by_adam`.
 
     State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -127,25 +113,25 @@ def adam(
 
     Source: Kingma and Ba 2014, arXiv:1412.6980.
     """
-    return chain(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype, nesterov=nesterov), scale_by_learning_rate(learning_rate)
-    )
+
+    learning_rate: Rate
+    b1: Decay = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
+    mu_dtype: FloatDType | None = None
+    _: KW_ONLY
+    nu_dtype: SecondMomentDType | None = None
+    nesterov: Flag = False
+
+    def chain(self) -> Any:
+        return chain(
+            scale_by_adam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, nu_dtype=self.nu_dtype, nesterov=self.nesterov),
+            scale_by_learning_rate(self.learning_rate),
+        )
 
 
-@factory()
-def adamw(
-    learning_rate: Rate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    mu_dtype: FloatDType | None = None,
-    weight_decay: Rate = 1e-4,
-    mask: Mask | None = None,
-    *,
-    nu_dtype: SecondMomentDType | None = None,
-    nesterov: Flag = False,
-) -> GradientTransformation:
+class adamw(Preset):
     """Adam with decoupled weight decay: `-learning_rate * (adam(g) + weight_decay * p)`.
 
     Args:
@@ -173,25 +159,28 @@ def adamw(
 
     Source: Loshchilov and Hutter 2017, arXiv:1711.05101, algorithm 2.
     """
-    return chain(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype, nesterov=nesterov),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
+
+    learning_rate: Rate
+    b1: Decay = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
+    mu_dtype: FloatDType | None = None
+    weight_decay: Rate = 1e-4
+    mask: Mask | None = None
+    _: KW_ONLY
+    nu_dtype: SecondMomentDType | None = None
+    nesterov: Flag = False
+
+    def chain(self) -> Any:
+        return chain(
+            scale_by_adam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, nu_dtype=self.nu_dtype, nesterov=self.nesterov),
+            add_decayed_weights(self.weight_decay, self.mask),
+            scale_by_learning_rate(self.learning_rate),
+        )
 
 
-@factory()
-def nadam(
-    learning_rate: Rate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    mu_dtype: FloatDType | None = None,
-    *,
-    nu_dtype: SecondMomentDType | None = None,
-    nesterov: Flag = True,
-) -> GradientTransformation:
+class nadam(Preset):
     """Adam with Nesterov momentum: `adam(..., nesterov=True)`.
 
     Args:
@@ -199,9 +188,6 @@ def nadam(
       b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov: as in `scale_by_adam`.
 
     State: as `adam`; 8 bytes a parameter.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -213,23 +199,31 @@ def nadam(
 
     Source: Dozat 2016, "Incorporating Nesterov Momentum into Adam", without the paper's momentum schedule.
     """
-    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype, nesterov=nesterov)
+
+    learning_rate: Rate
+    b1: Decay = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
+    mu_dtype: FloatDType | None = None
+    _: KW_ONLY
+    nu_dtype: SecondMomentDType | None = None
+    nesterov: Flag = True
+
+    def chain(self) -> Any:
+        return adam(
+            self.learning_rate,
+            self.b1,
+            self.b2,
+            self.eps,
+            self.eps_root,
+            self.mu_dtype,
+            nu_dtype=self.nu_dtype,
+            nesterov=self.nesterov,
+        )
 
 
-@factory()
-def nadamw(
-    learning_rate: Rate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    mu_dtype: FloatDType | None = None,
-    weight_decay: Rate = 1e-4,
-    mask: Mask | None = None,
-    *,
-    nu_dtype: SecondMomentDType | None = None,
-    nesterov: Flag = True,
-) -> GradientTransformation:
+class nadamw(Preset):
     """Nadam with decoupled weight decay: `adamw(..., nesterov=True)`.
 
     Args:
@@ -251,4 +245,29 @@ def nadamw(
 
     Source: Dozat 2016; Loshchilov and Hutter 2017, arXiv:1711.05101.
     """
-    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nu_dtype=nu_dtype, nesterov=nesterov)
+
+    learning_rate: Rate
+    b1: Decay = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
+    mu_dtype: FloatDType | None = None
+    weight_decay: Rate = 1e-4
+    mask: Mask | None = None
+    _: KW_ONLY
+    nu_dtype: SecondMomentDType | None = None
+    nesterov: Flag = True
+
+    def chain(self) -> Any:
+        return adamw(
+            self.learning_rate,
+            self.b1,
+            self.b2,
+            self.eps,
+            self.eps_root,
+            self.mu_dtype,
+            self.weight_decay,
+            self.mask,
+            nu_dtype=self.nu_dtype,
+            nesterov=self.nesterov,
+        )
