@@ -25,15 +25,24 @@ from gradtx.compose.labels import by_path
 from gradtx.compose.masking import MaskedState, freeze, masked
 from gradtx.compose.matrices import MuonDimensionNumbers, matrix_axes
 from gradtx.compose.partition import PartitionState, multi_transform, partition, selective_transform
-from gradtx.compose.plain import GradientTransformationExtraArgs, identity, set_to_zero, stateless, stateless_with_tree_map, to_optax, with_extra_args_support
+from gradtx.compose.plain import (
+    GradientTransformationExtraArgs,
+    identity,
+    set_to_zero,
+    stateless,
+    stateless_with_tree_map,
+    to_optax,
+    with_extra_args_support,
+)
 from gradtx.core import checks as _checks
 from gradtx.core.apply import apply_updates, incremental_update, periodic_update
-from gradtx.core.base import EmptyState, GradientTransformation, OptState, Params, Updates, init_empty_state
+from gradtx.core.base import EmptyState, OptState, Params, Updates, init_empty_state
 from gradtx.core.checks import ScalarOrSchedule, Schedule
 from gradtx.core.config import from_config, to_config
 from gradtx.core.leaves import MaskedNode
 from gradtx.core.numerics import safe_increment
 from gradtx.core.paths import path_str
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.values import factory
 from gradtx.diagnostics.lr_range import lr_range_test
 from gradtx.diagnostics.metrics import MonitorState, SnapshotState, metrics, monitor, snapshot
@@ -114,9 +123,9 @@ from gradtx.transforms.clipping import (
     unitwise_norm,
 )
 from gradtx.transforms.constraints import ZeroNansState, keep_params_nonnegative, zero_nans
-from gradtx.transforms.decay import WeightDecayScheduleState, add_cautious_decayed_weights, add_decayed_weights
+from gradtx.transforms.decay import WeightDecayState, add_cautious_decayed_weights, add_decayed_weights
 from gradtx.transforms.linesearch import value_and_grad_from_state
-from gradtx.transforms.momentum import EmaState, ScheduledTraceState, TraceState, ema, measure_with_ema, trace
+from gradtx.transforms.momentum import EmaState, TraceState, ema, measure_with_ema, trace
 from gradtx.transforms.noise import (
     AddLangevinNoiseState,
     AddNoiseState,
@@ -129,7 +138,6 @@ from gradtx.transforms.normalization import NormalizeByUpdateNormState, centrali
 from gradtx.transforms.plateau import ReduceLROnPlateauState, reduce_on_plateau
 from gradtx.transforms.scaling import (
     ScaleByLearningRateState,
-    ScaleByScheduledLearningRateState,
     ScaleByScheduleState,
     scale,
     scale_by_learning_rate,
@@ -244,11 +252,9 @@ __all__ = [
     "ScaleByRmsState",
     "ScaleByRssState",
     "ScaleByScheduleState",
-    "ScaleByScheduledLearningRateState",
     "ScaleByZoomLinesearchState",
     "Schedule",
     "ScheduleFreeState",
-    "ScheduledTraceState",
     "SkipNonfiniteState",
     "SkipSpikesState",
     "SnapshotState",
@@ -258,7 +264,7 @@ __all__ = [
     "TraceState",
     "UnixgradState",
     "Updates",
-    "WeightDecayScheduleState",
+    "WeightDecayState",
     "ZeroNansState",
     "ZoomLinesearchInfo",
     "accelegrad",

@@ -1,8 +1,9 @@
 """Which parameters are matrices, and which of their axes are rows and columns."""
 
+import functools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +13,7 @@ from gradtx.compose.labels import check_used, compile_patterns, may_hide_paths, 
 from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.value import record
-from gradtx.core.values import factory
+from gradtx.core.value import Value, record
 
 
 @record
@@ -49,8 +49,7 @@ _FUSED = re.compile(r".*qkv.*|c_attn|in_proj|query_key_value", re.IGNORECASE)
 _CONVOLUTION = re.compile(r".*conv.*", re.IGNORECASE)
 
 
-@factory()
-def matrix_axes(rules: Mapping[str, Any] | None = None) -> Callable[[Any], Any]:
+class matrix_axes(Value):
     """A rule that tells matrices inside a network from all other parameters, by path and shape; what `muon` routes by.
 
     Own rules decide first. Then, in this order: numbers and vectors, biases and scales by name, embeddings and output heads by name
@@ -79,27 +78,36 @@ def matrix_axes(rules: Mapping[str, Any] | None = None) -> Callable[[Any], Any]:
 
     Source: which parameters Muon is for: Jordan 2024, https://kellerjordan.github.io/posts/muon/.
     """
-    rules = rules or {}
-    if not isinstance(rules, Mapping):
-        raise TypeError(
-            f"matrix_axes: rules is {checks.kind(rules)}, expected a dict from regular expressions to dimension numbers."
-        )
-    for pattern, rule in rules.items():
-        if rule not in ("muon", "adam") and not isinstance(rule, MuonDimensionNumbers):
-            raise TypeError(
-                f"matrix_axes: the rule of {pattern!r} is {checks.kind(rule)}, "
-                "expected MuonDimensionNumbers(...), 'muon' or 'adam'."
-            )
-    compiled = compile_patterns("matrix_axes", rules)
 
-    def numbers(params: Any) -> Any:
+    rules: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rules is not None and not isinstance(self.rules, Mapping):
+            raise TypeError(
+                f"matrix_axes: rules is {checks.kind(self.rules)}, expected a dict from regular expressions to dimension numbers."
+            )
+        for pattern, rule in (self.rules or {}).items():
+            if rule not in ("muon", "adam") and not isinstance(rule, MuonDimensionNumbers):
+                raise TypeError(
+                    f"matrix_axes: the rule of {pattern!r} is {checks.kind(rule)}, "
+                    "expected MuonDimensionNumbers(...), 'muon' or 'adam'."
+                )
+
+        self.compiled  # noqa: B018  # a wrong pattern fails here, not at the first step
+
+    @functools.cached_property
+    def compiled(self) -> list[tuple[re.Pattern[str], Any]]:
+        """The patterns and their rules."""
+        return compile_patterns("matrix_axes", self.rules or {})
+
+    def __call__(self, params: Any) -> Any:
+        """The tree of dimension numbers for a tree of parameters."""
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_masked_or_none)
-        found = routes(compiled, params)
+        found = routes(self.compiled, params)
         return treedef.unflatten(
             [leaf if is_masked_or_none(leaf) else route.numbers for leaf, route in zip(leaves, found, strict=True)]
         )
-
-    return numbers
 
 
 AMBIGUOUS = "ambiguous"
@@ -132,9 +140,7 @@ def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Sequence[tuple
         if pattern.fullmatch(path):
             if rule == "muon" and len(shape) != 2:
                 cure = _cure(parts) if len(shape) > 2 else " A vector or a number is no matrix: its rule can only be 'adam'."
-                raise checks.WrongValue(
-                    f"the rule of {pattern.pattern!r} is 'muon', but `{path}` has shape {shape}.{cure}"
-                )
+                raise checks.WrongValue(f"the rule of {pattern.pattern!r} is 'muon', but `{path}` has shape {shape}.{cure}")
             return Route(None if rule == "adam" else plain if rule == "muon" else rule, f"rule {pattern.pattern!r}")
     if len(shape) < 2:
         return Route(None, "a number" if not shape else "a vector")
@@ -210,9 +216,7 @@ def numbers_for(what: str, numbers: Any, params: Any) -> list[MuonDimensionNumbe
             entries.append(None)
             continue
         if not isinstance(entry, MuonDimensionNumbers):
-            raise checks.WrongType(
-                f"{what} gives {checks.kind(entry)} for `{path}`, expected MuonDimensionNumbers or None."
-            )
+            raise checks.WrongType(f"{what} gives {checks.kind(entry)} for `{path}`, expected MuonDimensionNumbers or None.")
         _check_numbers(what, path, entry, np.shape(leaf))
         entries.append(entry)
     return entries

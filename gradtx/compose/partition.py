@@ -76,7 +76,10 @@ class partition(Transformation, transparent=True):
         """Each group's state, for its own leaves alone."""
         labels = self.labels_of(params)
         return PartitionState(
-            {name: MaskedState(tx.init(select(params, [label == name for label in labels]))) for name, tx in self.transforms.items()}
+            {
+                name: MaskedState(tx.init(select(params, [label == name for label in labels])))
+                for name, tx in self.transforms.items()
+            }
         )
 
     def step(

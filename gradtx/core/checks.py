@@ -309,7 +309,6 @@ SecondMomentDType = Annotated[
 """The dtype of running means of squares."""
 ScheduleArg = Annotated[Schedule, Domain("a schedule (a function of the step count)", is_schedule, _hint)]
 TRANSFORMATION = Domain("a gradient transformation (a pair of init and update)", is_transformation, _transformation_hint)
-Transformation = Annotated[Any, TRANSFORMATION]
 Mask = Annotated[
     Any,
     Domain(

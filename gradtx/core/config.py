@@ -43,7 +43,9 @@ def to_config(value: Any) -> dict[str, Any]:
       True
     """
     if not isinstance(value, Value):
-        raise TypeError(f"to_config: value is {checks.kind(value)}, expected a value: a transformation, a schedule, a rule by path.")
+        raise TypeError(
+            f"to_config: value is {checks.kind(value)}, expected a value: a transformation, a schedule, a rule by path."
+        )
     config = _encode_value(value)
     _check_levels("to_config", config)
     return config

@@ -146,8 +146,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
 
     if TYPE_CHECKING:
 
-        def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
-            ...
+        def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
 
         def start(self, params: Params) -> State:
             """`init` as the class has it, without the checks around it."""
@@ -266,9 +265,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         return 2
 
 
-def _bounded(
-    tx: Transformation, updates: Updates, state: State, params: Params | None, extra_args: Extra
-) -> tuple[Updates, State]:
+def _bounded(tx: Transformation, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
     new, after = tx.advance(leaves.widen(updates), leaves.widen(state), params, extra_args)
     return leaves.in_dtypes_of(new, updates), leaves.in_dtypes_of(after, state)
 

@@ -56,7 +56,6 @@ class FunctionMade(Preset):
             return super().parts(params, state)
         return tuple(Part(tx, params, tx.init(params)) for tx in self.inside)
 
-
     def touches(self, params: Any) -> list[bool]:
         from gradtx.compose.labels import spread_mask
 
@@ -103,7 +102,11 @@ def factory(function: Any = None, /, *, composite: bool = False, name: str | Non
 
     def declare(function: Any) -> Any:
         base = FunctionMade if "Transformation" in str(inspect.signature(function).return_annotation) else FunctionValue
-        names: dict[str, Any] = {"__doc__": function.__doc__, "__module__": function.__module__, "__qualname__": function.__qualname__}
+        names: dict[str, Any] = {
+            "__doc__": function.__doc__,
+            "__module__": function.__module__,
+            "__qualname__": function.__qualname__,
+        }
         names["__annotations__"] = {}
         for p in inspect.signature(function).parameters.values():
             names["__annotations__"][p.name] = p.annotation

@@ -112,7 +112,5 @@ def _size(name: str, batch: tuple[Any, ...]) -> int:
     lengths = {"/".join(path): np.shape(leaf)[0] for path, leaf in leaves_by_path(batch).items() if np.ndim(leaf)}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         found = ", ".join(f"{length} in `{path}`" for path, length in lengths.items()) or "no array with an axis"
-        raise checks.WrongValue(
-            f"{name} has {found}, expected arrays whose leading axes are equally long, the batch's size."
-        )
+        raise checks.WrongValue(f"{name} has {found}, expected arrays whose leading axes are equally long, the batch's size.")
     return next(iter(lengths.values()))

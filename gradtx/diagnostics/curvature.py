@@ -180,8 +180,7 @@ def top_eigenvalues(
     taken = min(60 + 10 * k if steps is None else steps, n)
     if k > taken:
         raise checks.WrongValue(
-            f"k is {k}, expected at most {taken}, "
-            f"{'the number of parameters' if taken == n else 'the number of steps'}."
+            f"k is {k}, expected at most {taken}, {'the number of parameters' if taken == n else 'the number of steps'}."
         )
     start, restart = jax.random.split(key_or_default(key))
     dtype = jnp.result_type(*jax.tree.leaves(params))

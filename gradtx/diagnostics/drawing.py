@@ -14,13 +14,9 @@ def axes_for(ax: Any, projection: str | None = None) -> Any:
     """The axes given, or those of a new figure."""
     if ax is not None:
         if not hasattr(ax, "plot"):
-            raise checks.WrongType(
-                f"ax is {checks.kind(ax)}, expected axes of matplotlib, such as plt.figure().add_subplot()."
-            )
+            raise checks.WrongType(f"ax is {checks.kind(ax)}, expected axes of matplotlib, such as plt.figure().add_subplot().")
         if projection is None and getattr(ax, "name", None) == "3d":
-            raise checks.WrongType(
-                "ax has three dimensions, expected flat axes; a landscape with surface=True takes these."
-            )
+            raise checks.WrongType("ax has three dimensions, expected flat axes; a landscape with surface=True takes these.")
         if projection == "3d" and getattr(ax, "name", None) != "3d":
             raise checks.WrongType(
                 f"ax is {checks.kind(ax)}, expected one made with projection='3d' for a surface, "

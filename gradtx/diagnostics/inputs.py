@@ -76,9 +76,7 @@ def scalar_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
         value = loss_fn(*args)
         if not checks.is_real_scalar(value) or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             hint = " Was a pair (loss, aux) returned? Return the loss alone." if isinstance(value, tuple) else ""
-            raise checks.WrongType(
-                f"loss_fn gave {checks.kind(value)}, expected a real floating scalar, the mean loss.{hint}"
-            )
+            raise checks.WrongType(f"loss_fn gave {checks.kind(value)}, expected a real floating scalar, the mean loss.{hint}")
         return jnp.asarray(value)
 
     return loss

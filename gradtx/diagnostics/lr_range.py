@@ -11,9 +11,9 @@ import numpy as np
 
 from gradtx.core import checks, trees
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import GradientTransformation, member, wants_of
 from gradtx.core.checks import Decay, Domain, Function, Positive, PositiveInt
 from gradtx.core.numerics import common_dtype, one_minus_power
+from gradtx.core.transformation import GradientTransformation, as_transformation, wants
 from gradtx.core.values import checked
 from gradtx.diagnostics.batches import gather
 from gradtx.diagnostics.inputs import Samples, scalar_loss
@@ -153,7 +153,7 @@ def _fixed(loss_fn: Any, tx_factory: Any, steps: int, params: Any, batches: Any,
 
 def _train(loss_fn: Any, tx: GradientTransformation, steps: int, params: Any, batches: Any) -> jax.Array:
     """The losses of a run, NaN after the first that is not finite."""
-    loss_fn, wanted = scalar_loss(loss_fn), wants_of(tx)
+    loss_fn, wanted = scalar_loss(loss_fn), wants(tx)
 
     counts = [leaf.shape[0] for leaf in jax.tree.leaves(batches)]
 
@@ -179,7 +179,7 @@ def _made(tx_factory: Callable[[Any], Any], rate: Any) -> GradientTransformation
     with checks.calling("lr_range_test"):
         tx = tx_factory(rate)
     checks.check_argument("lr_range_test", "tx_factory(learning_rate)", tx, checks.TRANSFORMATION)
-    return member(tx)
+    return as_transformation(tx)
 
 
 @jax.jit

@@ -1,6 +1,7 @@
 """Numbers to log: `metrics` collects them from any state, `monitor` and `snapshot` measure more."""
 
 import collections
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -8,10 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks, trees
-from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state, member
 from gradtx.core.checks import Function
 from gradtx.core.paths import path_str
-from gradtx.core.values import factory
+from gradtx.core.transformation import EmptyState, Params, Transformation, Updates, as_transformation
 
 
 def metrics(state: Any) -> dict[str, jax.Array]:
@@ -93,8 +93,7 @@ class MonitorState(NamedTuple):
         return {name: value for name, value in self.measurements.items() if hasattr(value, "dtype") and jnp.ndim(value) == 0}
 
 
-@factory(composite=True, observes=True)
-def monitor(measures: Mapping[str, Any]) -> GradientTransformation:
+class monitor(Transformation, any_leaves=True, observes=True):
     """Leaves updates as they are and records measurements of them in its state: `state.measurements[name] = f(u)`.
 
     Args:
@@ -102,9 +101,6 @@ def monitor(measures: Mapping[str, Any]) -> GradientTransformation:
 
     State: `MonitorState(measurements, measure_states)`, with its final structure from `init` on (zeros until the first
       update), so that it runs under `lax.scan`. `gradtx.metrics` reports the scalars among them.
-
-    Returns:
-      The transformation.
 
     Raises:
       TypeError: `measures` is no mapping from names to functions or transformations.
@@ -128,30 +124,47 @@ def monitor(measures: Mapping[str, Any]) -> GradientTransformation:
 
     **Differs:** Optax's state has no measurements before the first update.
     """
-    if not isinstance(measures, Mapping):
-        raise TypeError(f"monitor: measures is {checks.kind(measures)}, expected a dict from names to functions.")
-    members = {name: _measuring(name, measure) for name, measure in measures.items()}
 
-    def run(updates: Any, states: Any, params: Any, extra_args: Any) -> MonitorState:
+    measures: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.measures, Mapping):
+            raise TypeError(f"monitor: measures is {checks.kind(self.measures)}, expected a dict from names to functions.")
+        self.members  # noqa: B018  # a wrong measure fails here, not at the first step
+
+    @functools.cached_property
+    def members(self) -> dict[str, Transformation]:
+        """What measures, by name."""
+        return {name: _measuring(name, measure) for name, measure in self.measures.items()}
+
+    @property
+    def takes(self) -> dict[str, bool]:  # type: ignore[override]
+        """The extra arguments of those that measure."""
+        return {name: needed for tx in self.members.values() for name, needed in tx.takes.items()}
+
+    def run(self, updates: Any, states: Any, params: Any, extra_args: Any) -> MonitorState:
+        """The measurements of some updates, and the states after them."""
         results = {
-            name: tx.update(updates, inner, params, **extra_args) for (name, tx), inner in zip(members.items(), states, strict=True)
+            name: tx.advance(updates, inner, params, extra_args)
+            for (name, tx), inner in zip(self.members.items(), states, strict=True)
         }
         values = {name: jax.tree.map(jnp.asarray, value) for name, (value, _) in results.items()}
         return MonitorState(values, tuple(inner for _, inner in results.values()))
 
-    def init(params: Any) -> MonitorState:
-        states = tuple(tx.init(params) for tx in members.values())
-        measured = jax.eval_shape(lambda: run(params, states, params, {}).measurements)
+    def init(self, params: Params) -> MonitorState:
+        states = tuple(tx.init(params) for tx in self.members.values())
+        measured = jax.eval_shape(lambda: self.run(params, states, params, {}).measurements)
         return MonitorState(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), measured), states)
 
-    def update(updates: Any, state: MonitorState, params: Any = None, **extra_args: Any) -> tuple[Any, MonitorState]:
-        if set(state.measurements) != set(members):
-            trees.raise_wrong_state(state, MonitorState, f"a MonitorState with measurements {', '.join(map(repr, members))}")
-        new = run(updates, state.measure_states, params, extra_args)
+    def step(
+        self, updates: Updates, state: MonitorState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, MonitorState]:
+        if set(state.measurements) != set(self.members):
+            trees.raise_wrong_state(state, MonitorState, f"a MonitorState with measurements {', '.join(map(repr, self.members))}")
+        new = self.run(updates, state.measure_states, params, extra_args)
         stored = jax.tree.map(lambda value, old: value.astype(old.dtype), new.measurements, state.measurements)
         return updates, MonitorState(stored, new.measure_states)
-
-    return GradientTransformation(init, update)
 
 
 class SnapshotState(NamedTuple):
@@ -164,8 +177,7 @@ class SnapshotState(NamedTuple):
         return {name: value for name, value in self.measurement.items() if hasattr(value, "dtype") and jnp.ndim(value) == 0}
 
 
-@factory(composite=True, observes=True)
-def snapshot(measure_name: str, measure: Function) -> GradientTransformation:
+class snapshot(Transformation, any_leaves=True, observes=True):
     """Leaves updates as they are and records one measurement of them in its state: `state.measurement[measure_name] = f(u)`.
 
     Where it stands in a chain decides what it sees: before clipping the gradients as they came, at the end the step that is made.
@@ -176,9 +188,6 @@ def snapshot(measure_name: str, measure: Function) -> GradientTransformation:
       measure: function of the updates' tree that gives an array or a tree.
 
     State: `SnapshotState(measurement)`, a dict with one entry: zeros until the first update. `gradtx.metrics` reports a scalar.
-
-    Returns:
-      The transformation.
 
     Raises:
       TypeError: `measure_name` is no text, or `measure` is no function.
@@ -193,31 +202,41 @@ def snapshot(measure_name: str, measure: Function) -> GradientTransformation:
 
     **Differs:** Optax's state holds the measurement of the parameters before the first update.
     """
-    if not isinstance(measure_name, str):
-        raise TypeError(f"snapshot: measure_name is {checks.kind(measure_name)}, expected text.")
 
-    def init(params: Any) -> SnapshotState:
-        measured = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, measure(params)))
-        return SnapshotState({measure_name: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), measured)})
+    measure_name: str
+    measure: Function
 
-    def update(updates: Any, state: SnapshotState, params: Any = None, **extra_args: Any) -> tuple[Any, SnapshotState]:
-        if set(state.measurement) != {measure_name}:
-            trees.raise_wrong_state(state, SnapshotState, f"a SnapshotState with the measurement {measure_name!r}")
-        old = state.measurement[measure_name]
-        stored = jax.tree.map(lambda value, before: jnp.asarray(value).astype(before.dtype), measure(updates), old)
-        return updates, SnapshotState({measure_name: stored})
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.measure_name, str):
+            raise TypeError(f"snapshot: measure_name is {checks.kind(self.measure_name)}, expected text.")
 
-    return GradientTransformation(init, update)
+    def init(self, params: Params) -> SnapshotState:
+        measured = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, self.measure(params)))
+        return SnapshotState({self.measure_name: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), measured)})
+
+    def step(
+        self, updates: Updates, state: SnapshotState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, SnapshotState]:
+        if set(state.measurement) != {self.measure_name}:
+            trees.raise_wrong_state(state, SnapshotState, f"a SnapshotState with the measurement {self.measure_name!r}")
+        old = state.measurement[self.measure_name]
+        stored = jax.tree.map(lambda value, before: jnp.asarray(value).astype(before.dtype), self.measure(updates), old)
+        return updates, SnapshotState({self.measure_name: stored})
 
 
-def _measuring(name: str, measure: Any) -> GradientTransformation:
+class _Measurement(Transformation, any_leaves=True, measuring=True):
+    """A function of the updates as a transformation that measures."""
+
+    function: Callable[[Updates], Any]
+
+    def step(self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+        return self.function(updates), state
+
+
+def _measuring(name: str, measure: Any) -> Transformation:
     if checks.is_transformation(measure):
-        return member(measure)
+        return as_transformation(measure)
     if not callable(measure) or checks.is_factory(measure):
         raise TypeError(f"monitor: measures[{name!r}] is {checks.kind(measure)}, expected a function or a transformation.")
-    function: Callable[..., Any] = measure
-
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
-        return function(updates), state
-
-    return GradientTransformation(init_empty_state, update)
+    return _Measurement(measure)

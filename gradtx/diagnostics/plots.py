@@ -61,9 +61,7 @@ def schedules(schedule: Any, steps: PositiveInt, *, ax: Any = None) -> Any:
         elif checks.is_real_scalar(one):
             values = np.full(steps, float(one))
         else:
-            raise checks.WrongType(
-                f"schedule is {checks.kind(one)}, expected a schedule, a number, or a dict of them by name."
-            )
+            raise checks.WrongType(f"schedule is {checks.kind(one)}, expected a schedule, a number, or a dict of them by name.")
         ax.plot(counts, values, label=name, **style_of(i))
     if all(np.min(line.get_ydata()) >= 0 for line in ax.lines):
         ax.set_ylim(bottom=0)
@@ -137,9 +135,7 @@ def landscape_1d(landscape: Any, *, ax: Any = None) -> Any:
     for i, (name, one) in enumerate(named.items()):
         require(one, "landscape", "landscape_1d", "x", "loss")
         if np.ndim(one.loss) != 1:
-            raise checks.WrongType(
-                f"landscape is {checks.kind(one)}, a plane, expected a line; plots.landscape_2d draws it."
-            )
+            raise checks.WrongType(f"landscape is {checks.kind(one)}, a plane, expected a line; plots.landscape_2d draws it.")
         ax.plot(np.asarray(one.x), np.asarray(one.loss), label=name, **style_of(i))
     return finished(ax, "along the direction", "loss", named)
 
@@ -273,9 +269,7 @@ def comparison(
         mean = values.mean(0)
         places = np.arange(1, len(mean) + 1) if steps is None else np.asarray(steps)
         if places.shape != mean.shape:
-            raise checks.WrongValue(
-                f"steps has shape {places.shape}, expected {mean.shape}, as the losses of {name!r} have."
-            )
+            raise checks.WrongValue(f"steps has shape {places.shape}, expected {mean.shape}, as the losses of {name!r} have.")
         ax.plot(places, mean, label=name, **styles[name])
         if len(values) > 1:
             deviation = values.std(0, ddof=1)

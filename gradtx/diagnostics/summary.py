@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.checks import Transformation
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.transformation import as_transformation
+from gradtx.core.transformation import Inner, as_transformation
 from gradtx.core.trees import check_leaves, check_no_module, is_inexact
 from gradtx.core.values import checked
 from gradtx.diagnostics.ownership import foreign_name, is_frozen, nbytes, node_of, owners
@@ -144,7 +143,7 @@ class Summary(NamedTuple):
 
 
 @checked
-def summary(tx: Transformation, params: Any) -> Summary:
+def summary(tx: Inner, params: Any) -> Summary:
     """A table of what an optimizer does with every parameter: what touches it, what state it has, whether it is frozen.
 
     `tx.init` is traced, not run: nothing is allocated, and `params` may be shapes alone.

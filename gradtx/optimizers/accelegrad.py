@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Function, Positive
 from gradtx.core.leaves import cast_like, copies, map_leaves
 from gradtx.core.numerics import default_float, safe_increment, zero_count
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 from gradtx.projections import check_projection
 from gradtx.tree.reductions import norm
 
@@ -73,8 +72,7 @@ def _descend(
     return y + tau_new * (z_new - y) - p, y, average + share * (y - average)
 
 
-@factory(last=True)
-def accelegrad(diameter: Positive, gradient_bound: Positive = 1.0, projection: Function | None = None) -> GradientTransformation:
+class accelegrad(Transformation, final=True):
     """AcceleGrad: two sequences, coupled with growing weights, under one adaptive step size.
 
     At step `k = 0, 1, ...`, with `g` the gradient at the parameters `x`: `alpha = max(1, (k+1)/4)`, `tau = 1/alpha`,
@@ -113,24 +111,28 @@ def accelegrad(diameter: Positive, gradient_bound: Positive = 1.0, projection: F
     Source: Levy, Yurtsever and Cevher 2018, arXiv:1809.02864, algorithm 1.
     """
 
-    def eta_of(sum_of_squares: jax.Array) -> jax.Array:
-        return jnp.asarray(2 * diameter / jnp.sqrt(gradient_bound**2 + sum_of_squares), default_float())
+    diameter: Positive
+    gradient_bound: Positive = 1.0
+    projection: Function | None = None
 
-    def init(params: Any) -> AccelegradState:
+    def eta_of(self, sum_of_squares: jax.Array) -> jax.Array:
+        return jnp.asarray(2 * self.diameter / jnp.sqrt(self.gradient_bound**2 + sum_of_squares), default_float())
+
+    def init(self, params: Params) -> AccelegradState:
         weight_sum, sum_of_squares = jnp.zeros((), default_float()), jnp.zeros((), default_float())
         sequences = copies(params), copies(params), copies(params)
-        return AccelegradState(zero_count(), *sequences, weight_sum, sum_of_squares, eta_of(sum_of_squares))
+        return AccelegradState(zero_count(), *sequences, weight_sum, sum_of_squares, self.eta_of(sum_of_squares))
 
-    def update(updates: Any, state: AccelegradState, params: Any = None, **extra_args: Any) -> tuple[Any, AccelegradState]:
+    def step(
+        self, updates: Updates, state: AccelegradState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, AccelegradState]:
         count = safe_increment(state.count)
         alpha = _weight(state.count)
         weight_sum = state.weight_sum + alpha
         sum_of_squares = state.sum_of_squares + alpha**2 * norm(updates, squared=True).astype(alpha.dtype)
-        eta = eta_of(sum_of_squares)
+        eta = self.eta_of(sum_of_squares)
         _, z = map_leaves(mirror, updates, state.z, step=alpha * eta)
-        z = projected(projection, z)
+        z = projected(self.projection, z)
         hypers = {"eta": eta, "tau": 1 / alpha, "tau_new": 1 / _weight(count), "share": alpha / weight_sum}
         updates, y, average = map_leaves(_descend, updates, state.y, state.average, state.z, z, require_params(params), **hypers)
         return updates, AccelegradState(count, z, y, average, weight_sum, sum_of_squares, eta)
-
-    return GradientTransformation(init, update)

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import NonNegative, Rate
 from gradtx.core.leaves import map_leaves, real_full_like
 from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, root_sum_squares
-from gradtx.core.values import factory
+from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -25,8 +24,7 @@ def _rss(g: jax.Array, s: jax.Array, *, eps: Any) -> tuple[jax.Array, jax.Array]
     return jnp.where(s == 0, 0, guarded_ratio(g, jnp.sqrt(s + eps), eps)), s
 
 
-@factory(keeps_zero=True)
-def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7) -> GradientTransformation:
+class scale_by_rss(Transformation, keeps_zero=True):
     """Divides by the root of the sum of squares: `g / sqrt(s + eps)`, `s = s + |g|^2`; 0 while `s` is 0.
 
     Args:
@@ -50,18 +48,20 @@ def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative 
     Source: Duchi et al. 2011, "Adaptive Subgradient Methods", the diagonal form.
     """
 
-    def init(params: Any) -> ScaleByRssState:
-        return ScaleByRssState(real_full_like(params, initial_accumulator_value))
+    initial_accumulator_value: NonNegative = 0.1
+    eps: NonNegative = 1e-7
 
-    def update(updates: Any, state: ScaleByRssState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByRssState]:
-        updates, sums = map_leaves(_rss, updates, state.sum_of_squares, eps=eps)
+    def init(self, params: Params) -> ScaleByRssState:
+        return ScaleByRssState(real_full_like(params, self.initial_accumulator_value))
+
+    def step(
+        self, updates: Updates, state: ScaleByRssState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByRssState]:
+        updates, sums = map_leaves(_rss, updates, state.sum_of_squares, eps=self.eps)
         return updates, ScaleByRssState(sums)
 
-    return GradientTransformation(init, update)
 
-
-@factory()
-def adagrad(learning_rate: Rate, initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7) -> GradientTransformation:
+class adagrad(Preset):
     """AdaGrad, diagonal: `-learning_rate * g / sqrt(s + eps)`, `s = s + |g|^2`; see `scale_by_rss`.
 
     Args:
@@ -69,9 +69,6 @@ def adagrad(learning_rate: Rate, initial_accumulator_value: NonNegative = 0.1, e
       initial_accumulator_value, eps: as in `scale_by_rss`.
 
     State: `(ScaleByRssState, ScaleByLearningRateState)`; 4 bytes a parameter.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -83,7 +80,13 @@ def adagrad(learning_rate: Rate, initial_accumulator_value: NonNegative = 0.1, e
 
     Source: Duchi et al. 2011, "Adaptive Subgradient Methods".
     """
-    return chain(scale_by_rss(initial_accumulator_value, eps), scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+    initial_accumulator_value: NonNegative = 0.1
+    eps: NonNegative = 1e-7
+
+    def chain(self) -> Any:
+        return chain(scale_by_rss(self.initial_accumulator_value, self.eps), scale_by_learning_rate(self.learning_rate))
 
 
 class ScaleByAdagradNormState(NamedTuple):
@@ -100,8 +103,7 @@ def _over(g: jax.Array, *, norm: Any) -> jax.Array:
     return jnp.where(norm == 0, 0, g / jnp.where(norm == 0, 1, norm))
 
 
-@factory(keeps_zero=True)
-def scale_by_adagrad_norm(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7) -> GradientTransformation:
+class scale_by_adagrad_norm(Transformation, keeps_zero=True):
     """Divides all by one number: `g / sqrt(b^2 + eps)`, `b^2 = b^2 + |g|^2`, with the norm of the whole tree; 0 while `b` is 0.
 
     The full-matrix form with `H = b * I`: rotating the parameters rotates the updates.
@@ -128,23 +130,21 @@ def scale_by_adagrad_norm(initial_accumulator_value: NonNegative = 0.1, eps: Non
     Source: Ward, Wu and Bottou 2019, "AdaGrad Stepsizes", arXiv:1806.01811, algorithm 1.
     """
 
-    def init(params: Any) -> ScaleByAdagradNormState:
-        return ScaleByAdagradNormState(jnp.sqrt(jnp.asarray(initial_accumulator_value, default_float())))
+    initial_accumulator_value: NonNegative = 0.1
+    eps: NonNegative = 1e-7
 
-    def update(
-        updates: Any, state: ScaleByAdagradNormState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, ScaleByAdagradNormState]:
+    def init(self, params: Params) -> ScaleByAdagradNormState:
+        return ScaleByAdagradNormState(jnp.sqrt(jnp.asarray(self.initial_accumulator_value, default_float())))
+
+    def step(
+        self, updates: Updates, state: ScaleByAdagradNormState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByAdagradNormState]:
         b = jnp.hypot(state.b, root_sum_squares(jax.tree.leaves(updates)).astype(state.b.dtype))
-        norm = jnp.where(b == 0, 0, jnp.hypot(b, jnp.sqrt(jnp.asarray(eps, b.dtype))))
+        norm = jnp.where(b == 0, 0, jnp.hypot(b, jnp.sqrt(jnp.asarray(self.eps, b.dtype))))
         return map_leaves(_over, updates, norm=norm), ScaleByAdagradNormState(b)
 
-    return GradientTransformation(init, update)
 
-
-@factory()
-def adagrad_norm(
-    learning_rate: Rate, initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7
-) -> GradientTransformation:
+class adagrad_norm(Preset):
     """AdaGrad-Norm: `-learning_rate * g / sqrt(b^2 + eps)`, `b^2 = b^2 + |g|^2`; see `scale_by_adagrad_norm`.
 
     Args:
@@ -152,9 +152,6 @@ def adagrad_norm(
       initial_accumulator_value, eps: as in `scale_by_adagrad_norm`.
 
     State: `(ScaleByAdagradNormState, ScaleByLearningRateState)`; 4 bytes in all for `b`.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -166,4 +163,10 @@ def adagrad_norm(
 
     Source: Ward, Wu and Bottou 2019, "AdaGrad Stepsizes", arXiv:1806.01811.
     """
-    return chain(scale_by_adagrad_norm(initial_accumulator_value, eps), scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+    initial_accumulator_value: NonNegative = 0.1
+    eps: NonNegative = 1e-7
+
+    def chain(self) -> Any:
+        return chain(scale_by_adagrad_norm(self.initial_accumulator_value, self.eps), scale_by_learning_rate(self.learning_rate))

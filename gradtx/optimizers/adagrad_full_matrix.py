@@ -1,5 +1,6 @@
 """AdaGrad with the full matrix of second moments."""
 
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
@@ -8,14 +9,13 @@ import numpy as np
 
 from gradtx.compose.chain import chain
 from gradtx.core import checks
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Flag, NonNegative, PositiveInt, Rate
 from gradtx.core.leaves import cast_like
 from gradtx.core.numerics import common_dtype, compute_dtype, promote
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.sharding import gathered, placed_like
+from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.core.trees import raise_unlike
-from gradtx.core.values import factory
 from gradtx.linalg.roots import apply_inverse_sqrt
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -33,14 +33,7 @@ def _full_matrix(g: jax.Array, s: jax.Array, eps: Any) -> tuple[jax.Array, jax.A
     return placed_like(apply_inverse_sqrt(s, flat, jnp.asarray(eps, s.real.dtype)).reshape(g.shape), g), s
 
 
-@factory()
-def scale_by_full_matrix_adagrad(
-    initial_accumulator_value: NonNegative = 0.1,
-    eps: NonNegative = 1e-7,
-    *,
-    whole_tree: Flag = False,
-    max_size: PositiveInt = 1024,
-) -> GradientTransformation:
+class scale_by_full_matrix_adagrad(Transformation):
     """Divides by the root of the sum of outer products: `Q (sqrt(lambda) + eps)^-1 Q^T g`, `S = S + g g^T = Q lambda Q^T`.
 
     Each leaf is one vector `g` with its own `S`, or all leaves together are. Where `S` and `g` are zero, the output is
@@ -73,28 +66,34 @@ def scale_by_full_matrix_adagrad(
     Source: Duchi et al. 2011, "Adaptive Subgradient Methods", the full-matrix form.
     """
 
-    def identity_of(size: int, dtype: Any) -> jax.Array:
-        return jnp.asarray(initial_accumulator_value, dtype) * jnp.eye(size, dtype=dtype)
+    initial_accumulator_value: NonNegative = 0.1
+    eps: NonNegative = 1e-7
+    _: KW_ONLY
+    whole_tree: Flag = False
+    max_size: PositiveInt = 1024
 
-    def init(params: Any) -> ScaleByFullMatrixAdagradState:
+    def identity_of(self, size: int, dtype: Any) -> jax.Array:
+        return jnp.asarray(self.initial_accumulator_value, dtype) * jnp.eye(size, dtype=dtype)
+
+    def init(self, params: Params) -> ScaleByFullMatrixAdagradState:
         leaves = jax.tree.leaves(params)
-        if whole_tree:
+        if self.whole_tree:
             size = sum(map(np.size, leaves))
-            _check_size("params have", size, _common_dtype(params), max_size)
-            return ScaleByFullMatrixAdagradState(identity_of(size, _common_dtype(params)))
+            _check_size("params have", size, _common_dtype(params), self.max_size)
+            return ScaleByFullMatrixAdagradState(self.identity_of(size, _common_dtype(params)))
         for parts, leaf in leaves_by_path(params).items():
-            _check_size(f"params leaf `{'/'.join(parts) or ROOT}` has", np.size(leaf), _dtype(leaf), max_size)
-        return ScaleByFullMatrixAdagradState(jax.tree.map(lambda p: identity_of(np.size(p), _dtype(p)), params))
+            _check_size(f"params leaf `{'/'.join(parts) or ROOT}` has", np.size(leaf), _dtype(leaf), self.max_size)
+        return ScaleByFullMatrixAdagradState(jax.tree.map(lambda p: self.identity_of(np.size(p), _dtype(p)), params))
 
-    def update(
-        updates: Any, state: ScaleByFullMatrixAdagradState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, ScaleByFullMatrixAdagradState]:
+    def step(
+        self, updates: Updates, state: ScaleByFullMatrixAdagradState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByFullMatrixAdagradState]:
         leaves, treedef = jax.tree.flatten(updates)
         wide = [promote(leaf) for leaf in leaves]
-        if whole_tree:
+        if self.whole_tree:
             vector = jnp.concatenate([jnp.zeros(0, _common_dtype(updates)), *(gathered(leaf).ravel() for leaf in wide)])
             _check_matrices(updates, [vector], [state.sum_of_outer_products])
-            vector, sums = _full_matrix(vector, state.sum_of_outer_products, eps)
+            vector, sums = _full_matrix(vector, state.sum_of_outer_products, self.eps)
             ends = np.cumsum([leaf.size for leaf in wide], dtype=int)[:-1]
             parts = zip(jnp.split(vector, ends), wide, strict=False)
             new = [placed_like(part.reshape(leaf.shape), leaf) for part, leaf in parts]
@@ -103,11 +102,9 @@ def scale_by_full_matrix_adagrad(
             if other != treedef:
                 raise_unlike(updates, state.sum_of_outer_products)
             _check_matrices(updates, wide, matrices)
-            pairs = [_full_matrix(leaf, matrix, eps) for leaf, matrix in zip(wide, matrices, strict=True)]
+            pairs = [_full_matrix(leaf, matrix, self.eps) for leaf, matrix in zip(wide, matrices, strict=True)]
             new, sums = [out for out, _ in pairs], treedef.unflatten([matrix for _, matrix in pairs])
         return cast_like(treedef.unflatten(new), updates), ScaleByFullMatrixAdagradState(sums)
-
-    return GradientTransformation(init, update)
 
 
 def _dtype(leaf: Any) -> Any:
@@ -145,15 +142,7 @@ def _check_matrices(updates: Any, vectors: list[Any], matrices: list[Any]) -> No
             )
 
 
-@factory()
-def adagrad_full_matrix(
-    learning_rate: Rate,
-    initial_accumulator_value: NonNegative = 0.1,
-    eps: NonNegative = 1e-7,
-    *,
-    whole_tree: Flag = False,
-    max_size: PositiveInt = 1024,
-) -> GradientTransformation:
+class adagrad_full_matrix(Preset):
     """AdaGrad with the full matrix: `-learning_rate * (S^(1/2) + eps)^-1 g`, `S = S + g g^T`; see `scale_by_full_matrix_adagrad`.
 
     Args:
@@ -161,9 +150,6 @@ def adagrad_full_matrix(
       initial_accumulator_value, eps, whole_tree, max_size: as in `scale_by_full_matrix_adagrad`.
 
     State: `(ScaleByFullMatrixAdagradState, ScaleByLearningRateState)`; `4n` bytes a parameter for a leaf of `n` elements.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain; a leaf with more than `max_size` elements.
@@ -175,5 +161,16 @@ def adagrad_full_matrix(
 
     Source: Duchi et al. 2011, "Adaptive Subgradient Methods".
     """
-    kernel = scale_by_full_matrix_adagrad(initial_accumulator_value, eps, whole_tree=whole_tree, max_size=max_size)
-    return chain(kernel, scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+    initial_accumulator_value: NonNegative = 0.1
+    eps: NonNegative = 1e-7
+    _: KW_ONLY
+    whole_tree: Flag = False
+    max_size: PositiveInt = 1024
+
+    def chain(self) -> Any:
+        kernel = scale_by_full_matrix_adagrad(
+            self.initial_accumulator_value, self.eps, whole_tree=self.whole_tree, max_size=self.max_size
+        )
+        return chain(kernel, scale_by_learning_rate(self.learning_rate))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.core.checks import Decay, Flag, FloatDType, Mask, NonNegative, Rate, SecondMomentDType
-from gradtx.core.leaves import real_full_like, zeros_like
+from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.transforms.decay import add_decayed_weights

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, Mask, NonNegative, Rate
 from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
 from gradtx.core.numerics import guarded_ratio, one_minus_power, safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -22,8 +21,7 @@ def _adamax(g: jax.Array, m: jax.Array, v: jax.Array, *, b1: Any, b2: Any, eps: 
     return guarded_ratio(m / c1, v, eps), m, v
 
 
-@factory(keeps_zero=True)
-def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8) -> GradientTransformation:
+class scale_by_adamax(Transformation, keeps_zero=True):
     """AdaMax's direction: `m / (1 - b1^t) / v`, with `m = b1*m + (1-b1)*g` and `v = max(b2*v, |g| + eps)`.
 
     Args:
@@ -48,20 +46,23 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8)
     Source: Kingma and Ba 2014, arXiv:1412.6980, algorithm 2; eps as in PyTorch.
     """
 
-    def init(params: Any) -> ScaleByAdamState:
+    b1: Decay = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+
+    def init(self, params: Params) -> ScaleByAdamState:
         return ScaleByAdamState(zero_count(), zeros_like(params), real_full_like(params, 0))
 
-    def update(updates: Any, state: ScaleByAdamState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByAdamState]:
+    def step(
+        self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByAdamState]:
         count = safe_increment(state.count)
-        hypers = {"b1": b1, "b2": b2, "eps": eps, "c1": one_minus_power(b1, count)}
+        hypers = {"b1": self.b1, "b2": self.b2, "eps": self.eps, "c1": one_minus_power(self.b1, count)}
         updates, mu, nu = map_leaves(_adamax, updates, state.mu, state.nu, **hypers)
         return updates, ScaleByAdamState(count, mu, nu)
 
-    return GradientTransformation(init, update)
 
-
-@factory()
-def adamax(learning_rate: Rate, b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8) -> GradientTransformation:
+class adamax(Preset):
     """AdaMax: `-learning_rate * m / (1 - b1^t) / v`; see `scale_by_adamax`.
 
     Args:
@@ -69,9 +70,6 @@ def adamax(learning_rate: Rate, b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNega
       b1, b2, eps: as in `scale_by_adamax`.
 
     State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -83,18 +81,17 @@ def adamax(learning_rate: Rate, b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNega
 
     Source: Kingma and Ba 2014, arXiv:1412.6980, algorithm 2.
     """
-    return chain(scale_by_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+    b1: Decay = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+
+    def chain(self) -> Any:
+        return chain(scale_by_adamax(self.b1, self.b2, self.eps), scale_by_learning_rate(self.learning_rate))
 
 
-@factory()
-def adamaxw(
-    learning_rate: Rate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    weight_decay: Rate = 1e-4,
-    mask: Mask | None = None,
-) -> GradientTransformation:
+class adamaxw(Preset):
     """AdaMax with decoupled weight decay: `-learning_rate * (adamax(g) + weight_decay * p)`.
 
     Args:
@@ -118,4 +115,17 @@ def adamaxw(
 
     Source: Kingma and Ba 2014, arXiv:1412.6980, algorithm 2; Loshchilov and Hutter 2017, arXiv:1711.05101.
     """
-    return chain(scale_by_adamax(b1, b2, eps), add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+    b1: Decay = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    weight_decay: Rate = 1e-4
+    mask: Mask | None = None
+
+    def chain(self) -> Any:
+        return chain(
+            scale_by_adamax(self.b1, self.b2, self.eps),
+            add_decayed_weights(self.weight_decay, self.mask),
+            scale_by_learning_rate(self.learning_rate),
+        )

@@ -1,16 +1,16 @@
 """AMSGrad: Adam with a second moment that never falls."""
 
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, Flag, FloatDType, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -32,18 +32,7 @@ def _amsgrad(
     return guarded_ratio(m / c1, jnp.sqrt(v_max + eps_root) + eps, eps), m, v, v_max
 
 
-@factory(keeps_zero=True)
-def scale_by_amsgrad(
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    mu_dtype: FloatDType | None = None,
-    bias_correction_mu: Flag = True,
-    bias_correction_nu: Flag = True,
-    *,
-    nu_dtype: SecondMomentDType | None = None,
-) -> GradientTransformation:
+class scale_by_amsgrad(Transformation, keeps_zero=True):
     """AMSGrad's direction: `m_hat / (sqrt(v_max + eps_root) + eps)`, with `v_max = max(v_max, v_hat)`.
 
     `m` and `v` as in `scale_by_adam`; `m_hat = m/(1-b1^t)` or `m`, `v_hat = v/(1-b2^t)` or `v`, as the flags say.
@@ -78,35 +67,32 @@ def scale_by_amsgrad(
     **Differs:** Optax has no `nu_dtype`. PyTorch takes the maximum before the bias correction, Optax and this after it.
     """
 
-    def init(params: Any) -> ScaleByAmsgradState:
-        nu = real_full_like(params, 0, nu_dtype)
-        return ScaleByAmsgradState(zero_count(), zeros_like(params, mu_dtype), nu, real_full_like(params, 0, nu_dtype))
+    b1: Decay = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
+    mu_dtype: FloatDType | None = None
+    bias_correction_mu: Flag = True
+    bias_correction_nu: Flag = True
+    _: KW_ONLY
+    nu_dtype: SecondMomentDType | None = None
 
-    def update(updates: Any, state: ScaleByAmsgradState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByAmsgradState]:
+    def init(self, params: Params) -> ScaleByAmsgradState:
+        nu = real_full_like(params, 0, self.nu_dtype)
+        return ScaleByAmsgradState(zero_count(), zeros_like(params, self.mu_dtype), nu, real_full_like(params, 0, self.nu_dtype))
+
+    def step(
+        self, updates: Updates, state: ScaleByAmsgradState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByAmsgradState]:
         count = safe_increment(state.count)
-        hypers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-        hypers["c1"] = one_minus_power(b1, count) if bias_correction_mu else 1.0
-        hypers["c2"] = one_minus_power(b2, count) if bias_correction_nu else 1.0
+        hypers = {"b1": self.b1, "b2": self.b2, "eps": self.eps, "eps_root": self.eps_root}
+        hypers["c1"] = one_minus_power(self.b1, count) if self.bias_correction_mu else 1.0
+        hypers["c2"] = one_minus_power(self.b2, count) if self.bias_correction_nu else 1.0
         updates, mu, nu, nu_max = map_leaves(_amsgrad, updates, state.mu, state.nu, state.nu_max, **hypers)
         return updates, ScaleByAmsgradState(count, mu, nu, nu_max)
 
-    return GradientTransformation(init, update)
 
-
-@factory()
-def amsgrad(
-    learning_rate: Rate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    mu_dtype: FloatDType | None = None,
-    bias_correction_mu: Flag = True,
-    bias_correction_nu: Flag = True,
-    *,
-    nu_dtype: SecondMomentDType | None = None,
-    bias_correction: Flag = True,
-) -> GradientTransformation:
+class amsgrad(Preset):
     """AMSGrad: `-learning_rate * m_hat / (sqrt(v_max + eps_root) + eps)`; see `scale_by_amsgrad`.
 
     Args:
@@ -115,9 +101,6 @@ def amsgrad(
       bias_correction: False corrects neither moment, whatever the two flags say: the method of the paper.
 
     State: `(ScaleByAmsgradState, ScaleByLearningRateState)`; 12 bytes a parameter.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -131,6 +114,20 @@ def amsgrad(
 
     **Differs:** Optax has no `nu_dtype` and no `bias_correction`, the two flags in one.
     """
-    correct = (bias_correction and bias_correction_mu, bias_correction and bias_correction_nu)
-    kernel = scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, *correct, nu_dtype=nu_dtype)
-    return chain(kernel, scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+    b1: Decay = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
+    mu_dtype: FloatDType | None = None
+    bias_correction_mu: Flag = True
+    bias_correction_nu: Flag = True
+    _: KW_ONLY
+    nu_dtype: SecondMomentDType | None = None
+    bias_correction: Flag = True
+
+    def chain(self) -> Any:
+        correct = (self.bias_correction and self.bias_correction_mu, self.bias_correction and self.bias_correction_nu)
+        kernel = scale_by_amsgrad(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, *correct, nu_dtype=self.nu_dtype)
+        return chain(kernel, scale_by_learning_rate(self.learning_rate))

@@ -1,5 +1,6 @@
 """BFGS, the quasi-Newton method with a dense matrix: `scale_by_bfgs`, `bfgs`."""
 
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
@@ -7,11 +8,10 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
-from gradtx.core.base import GradientTransformation
-from gradtx.core.checks import PositiveInt, Rate, Transformation
+from gradtx.core.checks import PositiveInt, Rate
 from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.transformation import Inner, Params, Preset, Transformation, Updates
 from gradtx.core.trees import check_same_shapes, require_params
-from gradtx.core.values import factory
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.optimizers.lbfgs import FROM_ONE, curvature_weight, first_scale
 from gradtx.optimizers.newton import check_size
@@ -29,8 +29,7 @@ class ScaleByBFGSState(NamedTuple):
     inverse_hessian: jax.Array
 
 
-@factory()
-def scale_by_bfgs(*, max_size: PositiveInt = 1024) -> GradientTransformation:
+class scale_by_bfgs(Transformation):
     """Multiplies gradients by a dense estimate `P` of the inverse Hessian: `P @ g`.
 
     With `s = x_{t+1} - x_t`, `y = g_{t+1} - g_t`, `rho = 1/<s, y>`: `P <- (I - rho*s*y') P (I - rho*y*s') + rho*s*s'`.
@@ -64,13 +63,18 @@ def scale_by_bfgs(*, max_size: PositiveInt = 1024) -> GradientTransformation:
     Source: Nocedal and Wright 2006, "Numerical Optimization", equations 6.17 and 6.20.
     """
 
-    def init(params: Any) -> ScaleByBFGSState:
+    _: KW_ONLY
+    max_size: PositiveInt = 1024
+
+    def init(self, params: Params) -> ScaleByBFGSState:
         dtype = line_dtype(params)
-        check_size(params, max_size, dtype, "Use gradtx.lbfgs for many parameters")
+        check_size(params, self.max_size, dtype, "Use gradtx.lbfgs for many parameters")
         x = to_vector(params, dtype)
         return ScaleByBFGSState(zero_count(), zero_count(), jnp.zeros_like(x), jnp.zeros_like(x), jnp.eye(x.size, dtype=dtype))
 
-    def update(updates: Any, state: ScaleByBFGSState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByBFGSState]:
+    def step(
+        self, updates: Updates, state: ScaleByBFGSState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByBFGSState]:
         check_same_shapes(updates, require_params(params))
         dtype = state.inverse_hessian.dtype
         x, g = to_vector(params, dtype), to_vector(updates, dtype)
@@ -92,8 +96,6 @@ def scale_by_bfgs(*, max_size: PositiveInt = 1024) -> GradientTransformation:
         after = jnp.where(pairs > 0, after, first_scale(g, dtype) * eye)
         return from_vector(after @ g, updates), ScaleByBFGSState(safe_increment(state.count), pairs, x, g, after)
 
-    return GradientTransformation(init, update)
-
 
 def _with_pair(p: jax.Array, s: jax.Array, y: jax.Array, rho: jax.Array) -> jax.Array:
     """`(I - rho*s*y') P (I - rho*y*s') + rho*s*s'`, multiplied out for a symmetric `P`."""
@@ -101,13 +103,7 @@ def _with_pair(p: jax.Array, s: jax.Array, y: jax.Array, rho: jax.Array) -> jax.
     return p - rho * (jnp.outer(s, py) + jnp.outer(py, s)) + rho * (1 + rho * (y @ py)) * jnp.outer(s, s)
 
 
-@factory()
-def bfgs(
-    learning_rate: Rate | None = None,
-    linesearch: Transformation | None = FROM_ONE,
-    *,
-    max_size: PositiveInt = 1024,
-) -> GradientTransformation:
+class bfgs(Preset):
     """BFGS with a line search: `-s * P @ g`, for the full batch; see `scale_by_bfgs`.
 
     Args:
@@ -133,5 +129,12 @@ def bfgs(
 
     Source: Nocedal and Wright 2006, "Numerical Optimization", algorithm 6.1.
     """
-    rate = scale(-1.0) if learning_rate is None else scale_by_learning_rate(learning_rate)
-    return chain(scale_by_bfgs(max_size=max_size), rate, identity() if linesearch is None else linesearch)
+
+    learning_rate: Rate | None = None
+    linesearch: Inner | None = FROM_ONE
+    _: KW_ONLY
+    max_size: PositiveInt = 1024
+
+    def chain(self) -> Any:
+        rate = scale(-1.0) if self.learning_rate is None else scale_by_learning_rate(self.learning_rate)
+        return chain(scale_by_bfgs(max_size=self.max_size), rate, identity() if self.linesearch is None else self.linesearch)

@@ -8,12 +8,11 @@ import numpy as np
 
 from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
-from gradtx.core.base import GradientTransformation
-from gradtx.core.checks import Flag, PositiveInt, Rate, Transformation
+from gradtx.core.checks import Flag, PositiveInt, Rate
 from gradtx.core.leaves import cast_like, map_leaves, zeros_like
 from gradtx.core.numerics import root_sum_squares, safe_increment, zero_count
+from gradtx.core.transformation import Inner, Params, Preset, Transformation, Updates
 from gradtx.core.trees import raise_other_shape, raise_unlike, require_params
-from gradtx.core.values import factory
 from gradtx.core.varying import scan
 from gradtx.transforms.linesearch import line_dtype
 from gradtx.transforms.scaling import multiply, scale, scale_by_learning_rate
@@ -76,8 +75,7 @@ def first_scale(updates: Any, dtype: Any) -> jax.Array:
     return 1 / jnp.maximum(length, 1)
 
 
-@factory(keeps_zero=True)
-def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: Flag = True) -> GradientTransformation:
+class scale_by_lbfgs(Transformation, keeps_zero=True):
     """Multiplies gradients by an estimate `P` of the inverse Hessian, from the last steps: `P @ g`.
 
     With `s = x_{t+1} - x_t`, `y = g_{t+1} - g_t` and `rho = 1/<s, y>`, oldest pair first:
@@ -117,28 +115,33 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: Flag = Tru
     **Differs:** Optax keeps pairs of negative and of tiny curvature, scales by 1 where the newest pair has none, and forgets none.
     """
 
-    def init(params: Any) -> ScaleByLBFGSState:
-        zeros = zeros_like(params)
-        memory = batch_shape(zeros, (memory_size,))
-        return ScaleByLBFGSState(zero_count(), zeros, zeros, memory, memory, jnp.zeros(memory_size, line_dtype(params)))
+    memory_size: PositiveInt = 10
+    scale_init_precond: Flag = True
 
-    def update(updates: Any, state: ScaleByLBFGSState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByLBFGSState]:
+    def init(self, params: Params) -> ScaleByLBFGSState:
+        zeros = zeros_like(params)
+        memory = batch_shape(zeros, (self.memory_size,))
+        return ScaleByLBFGSState(zero_count(), zeros, zeros, memory, memory, jnp.zeros(self.memory_size, line_dtype(params)))
+
+    def step(
+        self, updates: Updates, state: ScaleByLBFGSState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByLBFGSState]:
         require_params(params)
         dtype = state.weights_memory.dtype
         params, wide = stored_like(params, state.params), stored_like(updates, state.updates)
         later = state.count > 0
         s, y = (_where(later, map_leaves(_minus, new, old)) for new, old in ((params, state.params), (wide, state.updates)))
-        newest = (state.count - 1) % memory_size
+        newest = (state.count - 1) % self.memory_size
         weights = state.weights_memory.at[newest].set(jnp.where(later, curvature_weight(s, y, dtype), 0))
         weights = jnp.where(norm(s) > 0, weights, 0)
         memory_s = _remember(state.diff_params_memory, s, newest)
         memory_y = _remember(state.diff_updates_memory, y, newest)
-        order = (state.count + jnp.arange(memory_size)) % memory_size
+        order = (state.count + jnp.arange(self.memory_size)) % self.memory_size
 
         gamma = jnp.ones((), dtype)
-        if scale_init_precond:
+        if self.scale_init_precond:
             known = weights[order] > 0
-            last = order[memory_size - 1 - jnp.argmax(known[::-1])]
+            last = order[self.memory_size - 1 - jnp.argmax(known[::-1])]
             y_last = _recall(memory_y, last)
             some = jnp.any(known)
             square = jnp.where(some, weights[last] * inner(y_last, y_last, dtype), 1)
@@ -146,8 +149,6 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: Flag = Tru
         direction = _two_loops(wide, memory_s, memory_y, weights, order, gamma)
         new_state = ScaleByLBFGSState(safe_increment(state.count), params, wide, memory_s, memory_y, weights)
         return cast_like(direction, updates), new_state
-
-    return GradientTransformation(init, update)
 
 
 @jax.jit  # since eager loops are compiled anew at every call
@@ -181,13 +182,7 @@ def _recall(memory: Any, index: jax.Array) -> Any:
     return jax.tree.map(lambda m: m[index], memory)
 
 
-@factory()
-def lbfgs(
-    learning_rate: Rate | None = None,
-    memory_size: PositiveInt = 10,
-    scale_init_precond: Flag = True,
-    linesearch: Transformation | None = FROM_ONE,
-) -> GradientTransformation:
+class lbfgs(Preset):
     """L-BFGS with a line search: `-s * P @ g`, for the full batch; see `scale_by_lbfgs`.
 
     Args:
@@ -214,5 +209,16 @@ def lbfgs(
 
     Source: Liu and Nocedal 1989, "On the limited memory BFGS method for large scale optimization".
     """
-    rate = scale(-1.0) if learning_rate is None else scale_by_learning_rate(learning_rate)
-    return chain(scale_by_lbfgs(memory_size, scale_init_precond), rate, identity() if linesearch is None else linesearch)
+
+    learning_rate: Rate | None = None
+    memory_size: PositiveInt = 10
+    scale_init_precond: Flag = True
+    linesearch: Inner | None = FROM_ONE
+
+    def chain(self) -> Any:
+        rate = scale(-1.0) if self.learning_rate is None else scale_by_learning_rate(self.learning_rate)
+        return chain(
+            scale_by_lbfgs(self.memory_size, self.scale_init_precond),
+            rate,
+            identity() if self.linesearch is None else self.linesearch,
+        )

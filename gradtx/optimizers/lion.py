@@ -1,16 +1,16 @@
 """Lion: the sign of an interpolated momentum."""
 
+from dataclasses import KW_ONLY
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, FloatDType, Mask, Positive, Rate, one_of
 from gradtx.core.leaves import map_leaves, zeros_like
 from gradtx.core.numerics import safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -34,15 +34,7 @@ def _lion(g: jax.Array, m: jax.Array, *, b1: Any, b2: Any, mode: str, smooth_bet
     return jnp.sign(c), m
 
 
-@factory(keeps_zero=True)
-def scale_by_lion(
-    b1: Decay = 0.9,
-    b2: Decay = 0.99,
-    mu_dtype: FloatDType | None = None,
-    *,
-    mode: Mode = "hard",
-    smooth_beta: Positive = 1.0,
-) -> GradientTransformation:
+class scale_by_lion(Transformation, keeps_zero=True):
     """Lion's direction: `sign(c)`, with `c = b1*m + (1-b1)*g`, then `m = b2*m + (1-b2)*g`.
 
     Args:
@@ -69,26 +61,25 @@ def scale_by_lion(
     Source: Chen et al. 2023, arXiv:2302.06675, algorithm 2.
     """
 
-    def init(params: Any) -> ScaleByLionState:
-        return ScaleByLionState(zero_count(), zeros_like(params, mu_dtype))
+    b1: Decay = 0.9
+    b2: Decay = 0.99
+    mu_dtype: FloatDType | None = None
+    _: KW_ONLY
+    mode: Mode = "hard"
+    smooth_beta: Positive = 1.0
 
-    def update(updates: Any, state: ScaleByLionState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByLionState]:
-        hypers = {"b1": b1, "b2": b2, "mode": mode, "smooth_beta": smooth_beta}
+    def init(self, params: Params) -> ScaleByLionState:
+        return ScaleByLionState(zero_count(), zeros_like(params, self.mu_dtype))
+
+    def step(
+        self, updates: Updates, state: ScaleByLionState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByLionState]:
+        hypers = {"b1": self.b1, "b2": self.b2, "mode": self.mode, "smooth_beta": self.smooth_beta}
         updates, mu = map_leaves(_lion, updates, state.mu, **hypers)
         return updates, ScaleByLionState(safe_increment(state.count), mu)
 
-    return GradientTransformation(init, update)
 
-
-@factory()
-def lion(
-    learning_rate: Rate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.99,
-    mu_dtype: FloatDType | None = None,
-    weight_decay: Rate = 1e-3,
-    mask: Mask | None = None,
-) -> GradientTransformation:
+class lion(Preset):
     """Lion: `-learning_rate * (sign(b1*m + (1-b1)*g) + weight_decay * p)`; see `scale_by_lion`.
 
     Args:
@@ -112,4 +103,17 @@ def lion(
 
     Source: Chen et al. 2023, arXiv:2302.06675, algorithm 2.
     """
-    return chain(scale_by_lion(b1, b2, mu_dtype), add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+    b1: Decay = 0.9
+    b2: Decay = 0.99
+    mu_dtype: FloatDType | None = None
+    weight_decay: Rate = 1e-3
+    mask: Mask | None = None
+
+    def chain(self) -> Any:
+        return chain(
+            scale_by_lion(self.b1, self.b2, self.mu_dtype),
+            add_decayed_weights(self.weight_decay, self.mask),
+            scale_by_learning_rate(self.learning_rate),
+        )

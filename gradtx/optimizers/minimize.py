@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from gradtx.core import checks
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import member, wants_of
 from gradtx.core.checks import NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like
 from gradtx.core.numerics import is_tracer, safe_increment, zero_count
+from gradtx.core.transformation import Inner, as_transformation, wants
 from gradtx.core.trees import check_leaves
 from gradtx.core.varying import while_loop
 from gradtx.transforms.backtracking import ScaleByBacktrackingLinesearchState
@@ -114,14 +114,14 @@ def minimize(
       (Array([1., 2.], dtype=float32), True, True)
     """
     for argument, value, hint in (
-        ("tx", tx, checks.Transformation),
+        ("tx", tx, Inner),
         ("max_steps", max_steps, PositiveInt),
         ("tol", tol, NonNegative),
         ("patience", patience, PositiveInt),
     ):
         if (domain := checks.domain_of(hint)) is not None:
             checks.check_argument("minimize", argument, value, domain)
-    tx = member(tx)
+    tx = as_transformation(tx)
     with checks.calling("minimize"):
         check_leaves("x0", x0)
         x0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), x0)
@@ -134,7 +134,7 @@ def minimize(
             value, grad = value_and_grad(params)
         return value.astype(dtype), ascent(grad)
 
-    wanted = wants_of(tx)
+    wanted = wants(tx)
 
     def step(run: _Run) -> _Run:
         extra = {"value": run.value, "grad": run.grad, "value_fn": plain}

@@ -1,7 +1,9 @@
 """Muon: momentum, then the matrix sign of every matrix; with the parameters that are no matrices left to AdamW."""
 
+import functools
 import math
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -10,12 +12,11 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.compose.matrices import MuonDimensionNumbers, fan, from_matrices, matrix_axes, numbers_for, to_matrices
 from gradtx.compose.partition import partition
-from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
 from gradtx.core.checks import Decay, Flag, FloatDType, Mask, NonNegative, PositiveInt, Rate, one_of
 from gradtx.core.leaves import cast_like, map_leaves, widen, zeros_like
 from gradtx.core.numerics import one_minus_power, safe_increment, zero_count
 from gradtx.core.sharding import gathered, placed_like
-from gradtx.core.values import factory
+from gradtx.core.transformation import EmptyState, Params, Preset, Transformation, Updates
 from gradtx.linalg.coefficients import newton_schulz_table
 from gradtx.linalg.msign import METHODS, make_recipe, unit_vector
 from gradtx.linalg.msign_many import msign_many
@@ -57,22 +58,7 @@ def _momentum(g: jax.Array, m: jax.Array, *, beta: Any, nesterov: bool) -> tuple
     return (g + beta * m if nesterov else m), m
 
 
-@factory(keeps_zero=True)
-def scale_by_msign(
-    beta: Decay = 0.95,
-    nesterov: Flag = True,
-    *,
-    scale: UpdateScale | None = None,
-    steps: PositiveInt | None = None,
-    coefficients: Any = "polar_express",
-    normalization: Normalization = "schatten8",
-    method: Method = "auto",
-    compute_dtype: FloatDType | None = None,
-    precision: Any = None,
-    mu_dtype: FloatDType | None = None,
-    weight_dimension_numbers: Any = None,
-    distribute: Any = None,
-) -> GradientTransformation:
+class scale_by_msign(Transformation, keeps_zero=True):
     """Momentum, then the matrix sign: `M = beta*M + G`, gives `msign(M)`, or `msign(G + beta*M)` with `nesterov`.
 
     The direction of steepest descent in the spectral norm: all singular values of an update are near 1, whatever the gradient's
@@ -108,18 +94,48 @@ def scale_by_msign(
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; scale 'rms': Liu et al. 2025, arXiv:2502.16982;
     'spectral': Pethick et al. 2025, arXiv:2502.07529.
     """
-    table = newton_schulz_table("scale_by_msign", coefficients, steps)
-    direction = _Direction(weight_dimension_numbers, table, normalization, method, compute_dtype, precision, distribute)
 
-    def init(params: Any) -> ScaleByMsignState:
-        numbers_for("weight_dimension_numbers", weight_dimension_numbers, params)
-        return ScaleByMsignState(zeros_like(params, mu_dtype))
+    beta: Decay = 0.95
+    nesterov: Flag = True
+    _: KW_ONLY
+    scale: UpdateScale | None = None
+    steps: PositiveInt | None = None
+    coefficients: Any = "polar_express"
+    normalization: Normalization = "schatten8"
+    method: Method = "auto"
+    compute_dtype: FloatDType | None = None
+    precision: Any = None
+    mu_dtype: FloatDType | None = None
+    weight_dimension_numbers: Any = None
+    distribute: Any = None
 
-    def update(updates: Any, state: ScaleByMsignState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByMsignState]:
-        momenta, mu = map_leaves(_momentum, widen(updates), state.mu, beta=beta, nesterov=nesterov)
-        return cast_like(direction(momenta, None if scale is None else SCALES[scale]), updates), ScaleByMsignState(mu)
+    @functools.cached_property
+    def table(self) -> Any:
+        return newton_schulz_table("scale_by_msign", self.coefficients, self.steps)
 
-    return GradientTransformation(init, update)
+    @functools.cached_property
+    def direction(self) -> Any:
+        return _Direction(
+            self.weight_dimension_numbers,
+            self.table,
+            self.normalization,
+            self.method,
+            self.compute_dtype,
+            self.precision,
+            self.distribute,
+        )
+
+    def init(self, params: Params) -> ScaleByMsignState:
+        numbers_for("weight_dimension_numbers", self.weight_dimension_numbers, params)
+        return ScaleByMsignState(zeros_like(params, self.mu_dtype))
+
+    def step(
+        self, updates: Updates, state: ScaleByMsignState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByMsignState]:
+        momenta, mu = map_leaves(_momentum, widen(updates), state.mu, beta=self.beta, nesterov=self.nesterov)
+        return cast_like(self.direction(momenta, None if self.scale is None else SCALES[self.scale]), updates), ScaleByMsignState(
+            mu
+        )
 
 
 class _Direction:
@@ -173,23 +189,7 @@ def _dual_norm(m: jax.Array, o: jax.Array) -> jax.Array:
     return jnp.sum(m.conj() * o) * o
 
 
-@factory(keeps_zero=True)
-def scale_by_muon(
-    ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
-    ns_steps: PositiveInt = 5,
-    beta: Decay = 0.95,
-    eps: NonNegative = 1e-8,
-    mu_dtype: FloatDType | None = None,
-    *,
-    nesterov: Flag = True,
-    adaptive: Flag = False,
-    preconditioning: Preconditioning = "frobenius",
-    weight_dimension_numbers: Any = None,
-    method: Method = "auto",
-    compute_dtype: FloatDType | None = None,
-    precision: Any = None,
-    distribute: Any = None,
-) -> GradientTransformation:
+class scale_by_muon(Transformation, keeps_zero=True):
     """Muon's direction with Optax's arguments: `m = beta*m + (1-beta)*g`, bias-corrected, then Newton-Schulz.
 
     Args:
@@ -228,32 +228,59 @@ def scale_by_muon(
     by a power of two before `eps` matters. Vectors, single rows and columns, and matrices with orthogonal rows are exact.
     Coefficients are no part of the state. Optax's moments of half-precision parameters are in half precision.
     """
-    table = _muon_table("scale_by_muon", ns_coeffs, ns_steps)
-    normalization = PRECONDITIONINGS[preconditioning]
-    direction = _Direction(
-        weight_dimension_numbers,
-        table,
-        normalization,
-        method,
-        compute_dtype,
-        precision,
-        distribute,
-        eps,
-    )
 
-    def init(params: Any) -> MuonState:
-        numbers_for("weight_dimension_numbers", weight_dimension_numbers, params)
-        return MuonState(zero_count(), zeros_like(params, mu_dtype))
+    ns_coeffs: Any = (3.4445, -4.7750, 2.0315)
+    ns_steps: PositiveInt = 5
+    beta: Decay = 0.95
+    eps: NonNegative = 1e-8
+    mu_dtype: FloatDType | None = None
+    _: KW_ONLY
+    nesterov: Flag = True
+    adaptive: Flag = False
+    preconditioning: Preconditioning = "frobenius"
+    weight_dimension_numbers: Any = None
+    method: Method = "auto"
+    compute_dtype: FloatDType | None = None
+    precision: Any = None
+    distribute: Any = None
 
-    def update(updates: Any, state: MuonState, params: Any = None, **extra_args: Any) -> tuple[Any, MuonState]:
+    @functools.cached_property
+    def table(self) -> Any:
+        return _muon_table("scale_by_muon", self.ns_coeffs, self.ns_steps)
+
+    @functools.cached_property
+    def normalization(self) -> Any:
+        return PRECONDITIONINGS[self.preconditioning]
+
+    @functools.cached_property
+    def direction(self) -> Any:
+        return _Direction(
+            self.weight_dimension_numbers,
+            self.table,
+            self.normalization,
+            self.method,
+            self.compute_dtype,
+            self.precision,
+            self.distribute,
+            self.eps,
+        )
+
+    def init(self, params: Params) -> MuonState:
+        numbers_for("weight_dimension_numbers", self.weight_dimension_numbers, params)
+        return MuonState(zero_count(), zeros_like(params, self.mu_dtype))
+
+    def step(
+        self, updates: Updates, state: MuonState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, MuonState]:
         count = safe_increment(state.count)
-        corrections = {"correction": one_minus_power(beta, count), "next_correction": one_minus_power(beta, safe_increment(count))}
-        momenta, mu = map_leaves(_muon_momentum, widen(updates), state.mu, beta=beta, nesterov=nesterov, **corrections)
-        signs = direction(momenta)
-        signs = map_leaves(_dual_norm, momenta, signs) if adaptive else signs
+        corrections = {
+            "correction": one_minus_power(self.beta, count),
+            "next_correction": one_minus_power(self.beta, safe_increment(count)),
+        }
+        momenta, mu = map_leaves(_muon_momentum, widen(updates), state.mu, beta=self.beta, nesterov=self.nesterov, **corrections)
+        signs = self.direction(momenta)
+        signs = map_leaves(_dual_norm, momenta, signs) if self.adaptive else signs
         return cast_like(signs, updates), MuonState(count, mu)
-
-    return GradientTransformation(init, update)
 
 
 def _muon_table(name: str, ns_coeffs: Any, ns_steps: int) -> Any:
@@ -263,8 +290,7 @@ def _muon_table(name: str, ns_coeffs: Any, ns_steps: int) -> Any:
     return newton_schulz_table(name, ns_coeffs, ns_steps if one_row or getattr(ns_coeffs, "ndim", 2) == 1 else None, "ns_coeffs")
 
 
-@factory(keeps_zero=True)
-def scale_by_shape(weight_dimension_numbers: Any = None, consistent_rms: NonNegative | None = None) -> GradientTransformation:
+class scale_by_shape(Transformation, keeps_zero=True):
     """Multiplies each matrix by a factor of its shape: `sqrt(max(1, out/in)) * u`, or `consistent_rms * sqrt(max(in, out)) * u`.
 
     Args:
@@ -288,49 +314,29 @@ def scale_by_shape(weight_dimension_numbers: Any = None, consistent_rms: NonNega
     Source: Jordan 2024, https://github.com/KellerJordan/Muon; Liu et al. 2025, arXiv:2502.16982.
     """
 
-    def factor(inputs: int, outputs: int) -> Any:
-        return SCALES["jordan"](inputs, outputs) if consistent_rms is None else consistent_rms * math.sqrt(max(inputs, outputs))
+    weight_dimension_numbers: Any = None
+    consistent_rms: NonNegative | None = None
 
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+    def factor(self, inputs: int, outputs: int) -> Any:
+        return (
+            SCALES["jordan"](inputs, outputs)
+            if self.consistent_rms is None
+            else self.consistent_rms * math.sqrt(max(inputs, outputs))
+        )
+
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
         leaves, treedef = jax.tree.flatten(updates)
-        numbers = numbers_for("weight_dimension_numbers", weight_dimension_numbers, updates)
+        numbers = numbers_for("weight_dimension_numbers", self.weight_dimension_numbers, updates)
         scaled = [
-            x if entry is None else (x * factor(*fan(entry, x.shape))).astype(x.dtype)
+            x if entry is None else (x * self.factor(*fan(entry, x.shape))).astype(x.dtype)
             for x, entry in zip(leaves, numbers, strict=True)
         ]
         return treedef.unflatten(scaled), state
 
-    return GradientTransformation(init_empty_state, update)
 
-
-@factory(keeps_zero=True)
-def muon(
-    learning_rate: Rate,
-    ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
-    ns_steps: PositiveInt = 5,
-    beta: Decay = 0.95,
-    eps: NonNegative = 1e-8,
-    weight_decay: Rate = 0.0,
-    weight_decay_mask: Mask | None = None,
-    mu_dtype: FloatDType | None = None,
-    *,
-    nesterov: Flag = True,
-    adaptive: Flag = False,
-    preconditioning: Preconditioning = "frobenius",
-    adam_b1: Decay = 0.9,
-    adam_b2: Decay = 0.999,
-    adam_eps_root: NonNegative = 0.0,
-    adam_weight_decay: Rate = 0.0,
-    adam_learning_rate: Rate | None = None,
-    muon_weight_dimension_numbers: Any = None,
-    consistent_rms: NonNegative | None = None,
-    method: Method = "auto",
-    cautious_weight_decay: Flag = False,
-    neuron_beta: Decay | None = None,
-    compute_dtype: FloatDType | None = None,
-    precision: Any = None,
-    distribute: Any = None,
-) -> GradientTransformation:
+class muon(Preset, keeps_zero=True):
     """Muon for the matrices inside a network, AdamW for all else: `-learning_rate * (shape * msign(m) + weight_decay * p)`.
 
     Routed by path and shape as `matrix_axes` says; `explain(tx, params)` shows where each parameter goes, and why.
@@ -376,41 +382,71 @@ def muon(
 
     **Differs:** Optax sends every leaf of two axes to Muon, embeddings and heads too, and every other to Adam without a word.
     """
-    numbers = matrix_axes() if muon_weight_dimension_numbers is None else muon_weight_dimension_numbers
 
-    def labels(params: Any) -> Any:
-        entries = numbers_for("muon_weight_dimension_numbers", numbers, params)
-        return jax.tree.structure(params).unflatten(["adam" if entry is None else "muon" for entry in entries])
+    learning_rate: Rate
+    ns_coeffs: Any = (3.4445, -4.7750, 2.0315)
+    ns_steps: PositiveInt = 5
+    beta: Decay = 0.95
+    eps: NonNegative = 1e-8
+    weight_decay: Rate = 0.0
+    weight_decay_mask: Mask | None = None
+    mu_dtype: FloatDType | None = None
+    _: KW_ONLY
+    nesterov: Flag = True
+    adaptive: Flag = False
+    preconditioning: Preconditioning = "frobenius"
+    adam_b1: Decay = 0.9
+    adam_b2: Decay = 0.999
+    adam_eps_root: NonNegative = 0.0
+    adam_weight_decay: Rate = 0.0
+    adam_learning_rate: Rate | None = None
+    muon_weight_dimension_numbers: Any = None
+    consistent_rms: NonNegative | None = None
+    method: Method = "auto"
+    cautious_weight_decay: Flag = False
+    neuron_beta: Decay | None = None
+    compute_dtype: FloatDType | None = None
+    precision: Any = None
+    distribute: Any = None
 
-    matrices = chain(
-        scale_by_muon(
-            ns_coeffs,
-            ns_steps,
-            beta,
-            eps,
-            mu_dtype,
-            nesterov=nesterov,
-            adaptive=adaptive,
-            preconditioning=preconditioning,
-            weight_dimension_numbers=numbers,
-            method=method,
-            compute_dtype=compute_dtype,
-            precision=precision,
-            distribute=distribute,
-        ),
-        scale_by_shape(numbers, consistent_rms),
-        *([] if neuron_beta is None else [scale_by_normuon(neuron_beta, weight_dimension_numbers=numbers)]),
-        (add_cautious_decayed_weights if cautious_weight_decay else add_decayed_weights)(weight_decay, weight_decay_mask),
-        scale_by_learning_rate(learning_rate),
-    )
-    rest = adamw(
-        learning_rate if adam_learning_rate is None else adam_learning_rate,
-        adam_b1,
-        adam_b2,
-        eps,
-        adam_eps_root,
-        mu_dtype,
-        adam_weight_decay,
-        nesterov=nesterov,
-    )
-    return partition({"muon": matrices, "adam": rest}, labels)
+    def chain(self) -> Any:
+        numbers = matrix_axes() if self.muon_weight_dimension_numbers is None else self.muon_weight_dimension_numbers
+
+        def labels(params: Any) -> Any:
+            entries = numbers_for("muon_weight_dimension_numbers", numbers, params)
+            return jax.tree.structure(params).unflatten(["adam" if entry is None else "muon" for entry in entries])
+
+        matrices = chain(
+            scale_by_muon(
+                self.ns_coeffs,
+                self.ns_steps,
+                self.beta,
+                self.eps,
+                self.mu_dtype,
+                nesterov=self.nesterov,
+                adaptive=self.adaptive,
+                preconditioning=self.preconditioning,
+                weight_dimension_numbers=numbers,
+                method=self.method,
+                compute_dtype=self.compute_dtype,
+                precision=self.precision,
+                distribute=self.distribute,
+            ),
+            scale_by_shape(numbers, self.consistent_rms),
+            *([] if self.neuron_beta is None else [scale_by_normuon(self.neuron_beta, weight_dimension_numbers=numbers)]),
+            (add_cautious_decayed_weights if self.cautious_weight_decay else add_decayed_weights)(
+                self.weight_decay, self.weight_decay_mask
+            ),
+            scale_by_learning_rate(self.learning_rate),
+        )
+        rest = adamw(
+            self.learning_rate if self.adam_learning_rate is None else self.adam_learning_rate,
+            self.adam_b1,
+            self.adam_b2,
+            self.eps,
+            self.adam_eps_root,
+            self.mu_dtype,
+            self.adam_weight_decay,
+            nesterov=self.nesterov,
+        )
+        return partition({"muon": matrices, "adam": rest}, labels)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from typing import Any
 
 import jax
@@ -10,10 +11,9 @@ import numpy as np
 
 from gradtx.compose.chain import chain
 from gradtx.core import checks
-from gradtx.core.base import EmptyState, GradientTransformation
 from gradtx.core.checks import Flag, NonNegative, PositiveInt, Rate
+from gradtx.core.transformation import EmptyState, Params, Preset, Transformation, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.transforms.linesearch import bind_value_fn, line_dtype
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -30,8 +30,7 @@ def check_size(params: Any, max_size: int, dtype: Any, instead: str) -> None:
         )
 
 
-@factory()
-def scale_by_newton(damping: NonNegative = 0.0, *, max_size: PositiveInt = 1024, has_aux: Flag = False) -> GradientTransformation:
+class scale_by_newton(Transformation):
     """Multiplies gradients by the inverse Hessian: `solve(H + damping*I, g)`, with `H` the Hessian of `value_fn` at `params`.
 
     The whole tree is one vector; complex elements count as two. Where the system is singular, updates stay as they are.
@@ -63,37 +62,38 @@ def scale_by_newton(damping: NonNegative = 0.0, *, max_size: PositiveInt = 1024,
     Source: Nocedal and Wright 2006, "Numerical Optimization", equation 3.30; damping after Levenberg 1944.
     """
 
-    def init(params: Any) -> EmptyState:
-        check_size(params, max_size, line_dtype(params), "Use gradtx.lbfgs for many parameters")
+    damping: NonNegative = 0.0
+    _: KW_ONLY
+    max_size: PositiveInt = 1024
+    has_aux: Flag = False
+
+    def init(self, params: Params) -> EmptyState:
+        check_size(params, self.max_size, line_dtype(params), "Use gradtx.lbfgs for many parameters")
         return EmptyState()
 
-    def update(
-        updates: Any,
+    def step(
+        self,
+        updates: Updates,
         state: EmptyState,
-        params: Any = None,
+        params: Params | None = None,
         *,
         value: Any = None,  # not used; known, so that a call as for line searches is no misspelling of value_fn
         value_fn: Callable[..., Any],
         **extra_args: Any,
-    ) -> tuple[Any, EmptyState]:
+    ) -> tuple[Updates, EmptyState]:
         require_params(params)
         dtype = line_dtype(params)
-        check_size(params, max_size, dtype, "Use gradtx.lbfgs for many parameters")
-        fn = bind_value_fn(value_fn, extra_args, has_aux)
+        check_size(params, self.max_size, dtype, "Use gradtx.lbfgs for many parameters")
+        fn = bind_value_fn(value_fn, extra_args, self.has_aux)
         g = to_vector(updates, dtype)
         if not g.size:
             return updates, state
         hessian = jax.hessian(lambda x: fn(from_vector(x, params)).astype(dtype))(to_vector(params, dtype))
-        step = jnp.linalg.solve(hessian + damping * jnp.eye(g.size, dtype=dtype), g)
+        step = jnp.linalg.solve(hessian + self.damping * jnp.eye(g.size, dtype=dtype), g)
         return from_vector(jnp.where(jnp.all(jnp.isfinite(step)), step, g), updates), state
 
-    return GradientTransformation(init, update)
 
-
-@factory()
-def newton(
-    learning_rate: Rate = 1.0, damping: NonNegative = 0.0, *, max_size: PositiveInt = 1024, has_aux: Flag = False
-) -> GradientTransformation:
+class newton(Preset):
     """Newton's method: `-learning_rate * solve(H + damping*I, g)`; see `scale_by_newton`.
 
     It finds any stationary point, saddles and maxima too. Put a line search behind it where the start is far.
@@ -119,4 +119,14 @@ def newton(
 
     Source: Nocedal and Wright 2006, "Numerical Optimization", equation 3.30.
     """
-    return chain(scale_by_newton(damping, max_size=max_size, has_aux=has_aux), scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate = 1.0
+    damping: NonNegative = 0.0
+    _: KW_ONLY
+    max_size: PositiveInt = 1024
+    has_aux: Flag = False
+
+    def chain(self) -> Any:
+        return chain(
+            scale_by_newton(self.damping, max_size=self.max_size, has_aux=self.has_aux), scale_by_learning_rate(self.learning_rate)
+        )

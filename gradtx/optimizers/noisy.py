@@ -1,5 +1,6 @@
 """Gradient descent with noise that leaves saddles, or that samples: perturbed SGD, perturbed GD, Langevin dynamics."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,18 +9,16 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import NonNegative, NonNegativeInt, Positive, Rate
 from gradtx.core.leaves import cast_like, widen, zeros_like
 from gradtx.core.numerics import cond, root_sum_squares, safe_increment
+from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.core.trees import check_same_shapes, require_params
-from gradtx.core.values import factory
 from gradtx.transforms.noise import Key, add_langevin_noise, add_sphere_noise, as_key, sphere_like
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
-@factory()
-def perturbed_sgd(learning_rate: Rate, radius: Positive = 1.0, key: Key = 0) -> GradientTransformation:
+class perturbed_sgd(Preset):
     """Noisy gradient descent: `-learning_rate * (g + xi)`, `xi` uniform on the sphere `|xi| = radius` at every step.
 
     Args:
@@ -28,9 +27,6 @@ def perturbed_sgd(learning_rate: Rate, radius: Positive = 1.0, key: Key = 0) -> 
       key: random key, or a whole number to seed one; the default seed is 0.
 
     State: `(AddSphereNoiseState, ScaleByLearningRateState)`; one key.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -44,7 +40,13 @@ def perturbed_sgd(learning_rate: Rate, radius: Positive = 1.0, key: Key = 0) -> 
 
     Source: Ge et al. 2015, arXiv:1503.02101, algorithm 1, where the radius is 1.
     """
-    return chain(add_sphere_noise(radius, key), scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+    radius: Positive = 1.0
+    key: Key = 0
+
+    def chain(self) -> Any:
+        return chain(add_sphere_noise(self.radius, self.key), scale_by_learning_rate(self.learning_rate))
 
 
 @jax.jit
@@ -66,10 +68,7 @@ class PerturbedGdState(NamedTuple):
     rate_state: Any
 
 
-@factory()
-def perturbed_gd(
-    learning_rate: Rate, radius: Positive, gradient_threshold: NonNegative, interval: NonNegativeInt, key: Key = 0
-) -> GradientTransformation:
+class perturbed_gd(Transformation):
     """Gradient descent with a push where the gradient is small: `xi - learning_rate * g` there, else `-learning_rate * g`.
 
     `xi` is uniform on the sphere `|xi| = radius`. It is drawn where `|g| <= gradient_threshold` and the last push, if any, was more
@@ -103,39 +102,46 @@ def perturbed_gd(
     **Differs:** the paper draws from the ball of that radius, and ends where the loss has not fallen enough `interval` steps after
     a perturbation; here the noise is on the sphere, and the end of the loop is the caller's.
     """
-    scaling = scale_by_learning_rate(learning_rate)
 
-    def init(params: Any) -> PerturbedGdState:
-        never = jnp.asarray(interval + 1, jnp.int32)
-        return PerturbedGdState(never, as_key(key), scaling.init(params))
+    learning_rate: Rate
+    radius: Positive
+    gradient_threshold: NonNegative
+    interval: NonNegativeInt
+    key: Key = 0
 
-    def update(
-        updates: Any,
+    @functools.cached_property
+    def scaling(self) -> Any:
+        return scale_by_learning_rate(self.learning_rate)
+
+    def init(self, params: Params) -> PerturbedGdState:
+        never = jnp.asarray(self.interval + 1, jnp.int32)
+        return PerturbedGdState(never, as_key(self.key), self.scaling.init(params))
+
+    def step(
+        self,
+        updates: Updates,
         state: PerturbedGdState,
-        params: Any = None,
+        params: Params | None = None,
         *,
         grad_fn: Callable[[Any], Any] | None = None,
         **extra_args: Any,
-    ) -> tuple[Any, PerturbedGdState]:
+    ) -> tuple[Updates, PerturbedGdState]:
         grad_norm = root_sum_squares(jax.tree.leaves(updates))
-        due = (grad_norm <= gradient_threshold) & (state.steps_since > interval)
+        due = (grad_norm <= self.gradient_threshold) & (state.steps_since > self.interval)
 
         def at_perturbed(grad_fn: Callable[[Any], Any]) -> Any:
             grads = grad_fn(apply_updates(require_params(params), xi))
             check_same_shapes(grads, updates)
             return cast_like(grads, updates)
 
-        xi, rng_key = _sphere_where(due, state.rng_key, updates, radius)
+        xi, rng_key = _sphere_where(due, state.rng_key, updates, self.radius)
         grads = updates if grad_fn is None else cond(due, lambda: at_perturbed(grad_fn), lambda: updates)
-        steps, rate_state = scaling.update(widen(grads), state.rate_state)
+        steps, rate_state = self.scaling.update(widen(grads), state.rate_state)
         updates = cast_like(jax.tree.map(jnp.add, xi, steps), updates)
         return updates, PerturbedGdState(jnp.where(due, 1, safe_increment(state.steps_since)), rng_key, rate_state)
 
-    return GradientTransformation(init, update)
 
-
-@factory()
-def sgld(learning_rate: Rate, temperature: NonNegative = 1.0, key: Key = 0) -> GradientTransformation:
+class sgld(Preset):
     """Stochastic gradient Langevin dynamics: `-learning_rate * g + sqrt(2 * learning_rate * temperature) * xi`.
 
     `xi` is standard normal. For small rates the parameters become samples of the density proportional to
@@ -150,9 +156,6 @@ def sgld(learning_rate: Rate, temperature: NonNegative = 1.0, key: Key = 0) -> G
 
     State: `(ScaleByLearningRateState, AddLangevinNoiseState)`; one key.
 
-    Returns:
-      The transformation.
-
     Raises:
       ValueError, TypeError: an argument outside its domain.
 
@@ -166,4 +169,12 @@ def sgld(learning_rate: Rate, temperature: NonNegative = 1.0, key: Key = 0) -> G
     Source: Welling and Teh 2011, "Bayesian learning via stochastic gradient Langevin dynamics", equation 4, whose step size is
     `2 * learning_rate`.
     """
-    return chain(scale_by_learning_rate(learning_rate), add_langevin_noise(learning_rate, temperature, key=key))
+
+    learning_rate: Rate
+    temperature: NonNegative = 1.0
+    key: Key = 0
+
+    def chain(self) -> Any:
+        return chain(
+            scale_by_learning_rate(self.learning_rate), add_langevin_noise(self.learning_rate, self.temperature, key=self.key)
+        )

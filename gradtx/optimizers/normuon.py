@@ -7,12 +7,11 @@ import jax.numpy as jnp
 
 from gradtx.compose.masking import merge, select
 from gradtx.compose.matrices import MuonDimensionNumbers, from_matrices, numbers_for, to_matrices
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, NonNegative
 from gradtx.core.leaves import MaskedNode
 from gradtx.core.numerics import abs_sq, guarded_ratio, promote
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import raise_unlike
-from gradtx.core.values import factory
 
 
 class ScaleByNormuonState(NamedTuple):
@@ -21,8 +20,7 @@ class ScaleByNormuonState(NamedTuple):
     nu: Any
 
 
-@factory(keeps_zero=True)
-def scale_by_normuon(beta2: Decay = 0.95, eps: NonNegative = 1e-8, weight_dimension_numbers: Any = None) -> GradientTransformation:
+class scale_by_normuon(Transformation, keeps_zero=True):
     """Updates of one size for all output neurons: `O / (sqrt(v) + eps)`, `v = beta2*v + (1-beta2) * mean_in(O^2)`, as long as `O`.
 
     After `scale_by_msign` or `scale_by_muon`: of a matrix of more outputs than inputs, signs still have columns of unlike norm. The
@@ -34,9 +32,6 @@ def scale_by_normuon(beta2: Decay = 0.95, eps: NonNegative = 1e-8, weight_dimens
       weight_dimension_numbers: as in `scale_by_msign`; leaves that are no matrices pass unchanged.
 
     State: `ScaleByNormuonState(nu)`; 4 bytes an output neuron.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain, or a leaf of three or more axes without dimension numbers.
@@ -52,27 +47,31 @@ def scale_by_normuon(beta2: Decay = 0.95, eps: NonNegative = 1e-8, weight_dimens
     `scale_by_msign(scale="rms")` before it.
     """
 
-    def init(params: Any) -> ScaleByNormuonState:
+    beta2: Decay = 0.95
+    eps: NonNegative = 1e-8
+    weight_dimension_numbers: Any = None
+
+    def init(self, params: Params) -> ScaleByNormuonState:
         leaves, treedef = jax.tree.flatten(params)
-        numbers = numbers_for("weight_dimension_numbers", weight_dimension_numbers, params)
+        numbers = numbers_for("weight_dimension_numbers", self.weight_dimension_numbers, params)
         nu = [
             MaskedNode() if entry is None else jnp.zeros_like(_mean_square(to_matrices(promote(leaf), entry)))
             for leaf, entry in zip(leaves, numbers, strict=True)
         ]
         return ScaleByNormuonState(treedef.unflatten(nu))
 
-    def update(updates: Any, state: ScaleByNormuonState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByNormuonState]:
-        numbers = numbers_for("weight_dimension_numbers", weight_dimension_numbers, updates)
+    def step(
+        self, updates: Updates, state: ScaleByNormuonState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByNormuonState]:
+        numbers = numbers_for("weight_dimension_numbers", self.weight_dimension_numbers, updates)
         matrices = select(updates, [entry is not None for entry in numbers])
         if jax.tree.structure(matrices) != jax.tree.structure(state.nu):
             raise_unlike(matrices, state.nu)
         kept, treedef = jax.tree.flatten(matrices)
         rows = zip(kept, jax.tree.leaves(state.nu), [entry for entry in numbers if entry is not None], strict=True)
-        results = [_of_leaf(leaf, nu, entry, beta2, eps) for leaf, nu, entry in rows]
+        results = [_of_leaf(leaf, nu, entry, self.beta2, self.eps) for leaf, nu, entry in rows]
         scaled = merge(updates, [entry is not None for entry in numbers], [x for x, _ in results])
         return scaled, ScaleByNormuonState(treedef.unflatten([nu for _, nu in results]))
-
-    return GradientTransformation(init, update)
 
 
 def _mean_square(o: jax.Array) -> jax.Array:

@@ -1,17 +1,17 @@
 """NovoGrad: gradients over a running norm of their layer, then momentum."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, FloatDType, NonNegative, Rate, scheduled_value
 from gradtx.core.leaves import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, compute_dtype, guarded_ratio, real_dtype, safe_increment, zero_count
+from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -47,15 +47,7 @@ def _decays(weight_decay: Any) -> bool:
     return not isinstance(weight_decay, (int, float)) or weight_decay > 0
 
 
-@factory(keeps_zero=lambda arguments: not _decays(arguments["weight_decay"]))
-def scale_by_novograd(
-    b1: Decay = 0.9,
-    b2: Decay = 0.25,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    weight_decay: Rate = 0.0,
-    mu_dtype: FloatDType | None = None,
-) -> GradientTransformation:
+class scale_by_novograd(Transformation):
     """NovoGrad's direction: `m = b1*m + g / (sqrt(v + eps_root) + eps) + weight_decay * p`, `v = b2*v + (1-b2)*|g|^2`, by leaf.
 
     Each leaf is a layer with one number `v`, which is `|g|^2` at the first step. No bias is corrected; `m` is a sum, no average.
@@ -88,33 +80,37 @@ def scale_by_novograd(
 
     **Differs:** Optax needs `params` without a weight decay too, takes no schedule for it, and divides float16 zeros by zero.
     """
-    decays = _decays(weight_decay)
 
-    def init(params: Any) -> ScaleByNovogradState:
+    b1: Decay = 0.9
+    b2: Decay = 0.25
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
+    weight_decay: Rate = 0.0
+    mu_dtype: FloatDType | None = None
+
+    @property
+    def keeps_zero(self) -> bool:
+        return not _decays(self.weight_decay)
+
+    @functools.cached_property
+    def decays(self) -> Any:
+        return _decays(self.weight_decay)
+
+    def init(self, params: Params) -> ScaleByNovogradState:
         nu = jax.tree.map(lambda p: jnp.zeros((), real_dtype(compute_dtype(jnp.result_type(p)))), params)
-        return ScaleByNovogradState(zero_count(), zeros_like(params, mu_dtype), nu)
+        return ScaleByNovogradState(zero_count(), zeros_like(params, self.mu_dtype), nu)
 
-    def update(
-        updates: Any, state: ScaleByNovogradState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, ScaleByNovogradState]:
-        trees = [require_params(params)] if decays else []
-        d = scheduled_value("weight_decay", weight_decay, state.count) if callable(weight_decay) else weight_decay
-        hypers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "d": d, "first": state.count == 0}
+    def step(
+        self, updates: Updates, state: ScaleByNovogradState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByNovogradState]:
+        trees = [require_params(params)] if self.decays else []
+        d = scheduled_value("weight_decay", self.weight_decay, state.count) if callable(self.weight_decay) else self.weight_decay
+        hypers = {"b1": self.b1, "b2": self.b2, "eps": self.eps, "eps_root": self.eps_root, "d": d, "first": state.count == 0}
         updates, mu, nu = map_leaves(_novograd, updates, state.mu, state.nu, *trees, **hypers)
         return updates, ScaleByNovogradState(safe_increment(state.count), mu, nu)
 
-    return GradientTransformation(init, update)
 
-
-@factory()
-def novograd(
-    learning_rate: Rate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.25,
-    eps: NonNegative = 1e-6,
-    eps_root: NonNegative = 0.0,
-    weight_decay: Rate = 0.0,
-) -> GradientTransformation:
+class novograd(Preset):
     """NovoGrad: `-learning_rate * m`, `m = b1*m + g / (sqrt(v + eps_root) + eps) + weight_decay * p`; see `scale_by_novograd`.
 
     Args:
@@ -136,4 +132,16 @@ def novograd(
 
     Source: Ginsburg et al. 2019, arXiv:1905.11286, algorithm 1.
     """
-    return chain(scale_by_novograd(b1, b2, eps, eps_root, weight_decay), scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+    b1: Decay = 0.9
+    b2: Decay = 0.25
+    eps: NonNegative = 1e-6
+    eps_root: NonNegative = 0.0
+    weight_decay: Rate = 0.0
+
+    def chain(self) -> Any:
+        return chain(
+            scale_by_novograd(self.b1, self.b2, self.eps, self.eps_root, self.weight_decay),
+            scale_by_learning_rate(self.learning_rate),
+        )

@@ -1,5 +1,6 @@
 """AMSGrad on a convex set: each step ends at the nearest point of the set, in the norm of the second moment."""
 
+import functools
 import inspect
 from typing import Annotated, Any, NamedTuple
 
@@ -7,11 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, DecayOrSchedule, Domain, Positive, Rate
 from gradtx.core.leaves import cast_like, map_leaves, widen
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 from gradtx.optimizers.amsgrad import ScaleByAmsgradState, scale_by_amsgrad
 from gradtx.projections import check_projection
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -52,10 +52,7 @@ def _weight(v_max: jax.Array, *, eps: Any) -> jax.Array:
     return jnp.sqrt(v_max) + eps
 
 
-@factory()
-def projected_amsgrad(
-    learning_rate: Rate, projection: WeightedProjection, b1: DecayOrSchedule = 0.9, b2: Decay = 0.999, eps: Positive = 1e-8
-) -> GradientTransformation:
+class projected_amsgrad(Transformation):
     """AMSGrad with projection: `x = argmin over K of sum(w * (x - y)^2)`, `y = p - learning_rate * m / w`, `w = sqrt(v_max) + eps`.
 
     With `m = b1*m + (1-b1)*g`, `v = b2*v + (1-b2)*|g|^2`, `v_max = max(v_max, v)`, and no bias correction. The update is `x - p`:
@@ -89,24 +86,31 @@ def projected_amsgrad(
 
     Source: Reddi et al. 2018, "On the Convergence of Adam and Beyond", algorithm 2; `eps` is not in the paper.
     """
-    rate = scale_by_learning_rate(learning_rate)
 
-    def amsgrad(decay: Any) -> Any:
-        return scale_by_amsgrad(decay, b2, eps, bias_correction_mu=False, bias_correction_nu=False)
+    learning_rate: Rate
+    projection: WeightedProjection
+    b1: DecayOrSchedule = 0.9
+    b2: Decay = 0.999
+    eps: Positive = 1e-8
 
-    def init(params: Any) -> ProjectedAmsgradState:
-        return ProjectedAmsgradState(amsgrad(0.0).init(params), rate.init(params))
+    @functools.cached_property
+    def rate(self) -> Any:
+        return scale_by_learning_rate(self.learning_rate)
 
-    def update(
-        updates: Any, state: ProjectedAmsgradState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, ProjectedAmsgradState]:
-        decay = checks.scheduled_value("b1", b1, state.amsgrad.count) if callable(b1) else b1
+    def amsgrad(self, decay: Any) -> Any:
+        return scale_by_amsgrad(decay, self.b2, self.eps, bias_correction_mu=False, bias_correction_nu=False)
+
+    def init(self, params: Params) -> ProjectedAmsgradState:
+        return ProjectedAmsgradState(self.amsgrad(0.0).init(params), self.rate.init(params))
+
+    def step(
+        self, updates: Updates, state: ProjectedAmsgradState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ProjectedAmsgradState]:
+        decay = checks.scheduled_value("b1", self.b1, state.amsgrad.count) if callable(self.b1) else self.b1
         start = widen(require_params(params))
-        step, moments = amsgrad(decay).update(widen(updates), state.amsgrad)
-        step, rate_state = rate.update(step, state.rate)
+        step, moments = self.amsgrad(decay).update(widen(updates), state.amsgrad)
+        step, rate_state = self.rate.update(step, state.rate)
         free = map_leaves(_plus, start, step)
-        nearest = projection(free, weights=map_leaves(_weight, moments.nu_max, eps=eps))
+        nearest = self.projection(free, weights=map_leaves(_weight, moments.nu_max, eps=self.eps))
         check_projection(free, nearest)
         return cast_like(map_leaves(_minus, nearest, start), updates), ProjectedAmsgradState(moments, rate_state)
-
-    return GradientTransformation(init, update)

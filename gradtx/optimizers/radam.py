@@ -1,6 +1,7 @@
 """RAdam: Adam whose step is rectified while its second moment is uncertain."""
 
 import math
+from dataclasses import KW_ONLY
 from typing import Annotated, Any
 
 import jax
@@ -9,11 +10,10 @@ from jax.typing import ArrayLike
 
 from gradtx.compose.chain import chain
 from gradtx.core import checks
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, Domain, Flag, NonNegative, Number, Rate
 from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, is_tracer, one_minus_power, safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -83,16 +83,7 @@ def _radam(
     return guarded_ratio(r * m_hat, jnp.where(tractable, jnp.sqrt(v / c2 + eps_root) + eps, 1), eps), m, v
 
 
-@factory(keeps_zero=True)
-def scale_by_radam(
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    threshold: Threshold = 5.0,
-    *,
-    nesterov: Flag = False,
-) -> GradientTransformation:
+class scale_by_radam(Transformation, keeps_zero=True):
     """RAdam's direction: `r * m_hat / (sqrt(v_hat + eps_root) + eps)` once `rho >= threshold`, `m_hat` before.
 
     `m_hat` and `v_hat` as in `scale_by_adam`, and, with `rho_inf = 2/(1-b2) - 1`, `rho = rho_inf - 2*t*b2^t/(1-b2^t)`,
@@ -136,32 +127,30 @@ def scale_by_radam(
     float32. PyTorch adds `eps` to the root of `v` before its bias is corrected.
     """
 
-    def init(params: Any) -> ScaleByAdamState:
+    b1: Decay = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
+    threshold: Threshold = 5.0
+    _: KW_ONLY
+    nesterov: Flag = False
+
+    def init(self, params: Params) -> ScaleByAdamState:
         return ScaleByAdamState(zero_count(), zeros_like(params), real_full_like(params, 0))
 
-    def update(updates: Any, state: ScaleByAdamState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByAdamState]:
+    def step(
+        self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByAdamState]:
         count = safe_increment(state.count)
-        tractable, r = _rectification(*_approximate_length(b2, count), threshold)
-        hypers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "tractable": tractable, "r": r}
-        hypers |= {"c1": one_minus_power(b1, count), "c2": one_minus_power(b2, count)}
-        hypers["c1_next"] = one_minus_power(b1, safe_increment(count)) if nesterov else None
+        tractable, r = _rectification(*_approximate_length(self.b2, count), self.threshold)
+        hypers = {"b1": self.b1, "b2": self.b2, "eps": self.eps, "eps_root": self.eps_root, "tractable": tractable, "r": r}
+        hypers |= {"c1": one_minus_power(self.b1, count), "c2": one_minus_power(self.b2, count)}
+        hypers["c1_next"] = one_minus_power(self.b1, safe_increment(count)) if self.nesterov else None
         updates, mu, nu = map_leaves(_radam, updates, state.mu, state.nu, **hypers)
         return updates, ScaleByAdamState(count, mu, nu)
 
-    return GradientTransformation(init, update)
 
-
-@factory()
-def radam(
-    learning_rate: Rate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    threshold: Threshold = 5.0,
-    *,
-    nesterov: Flag = False,
-) -> GradientTransformation:
+class radam(Preset):
     """Rectified Adam: `-learning_rate * r * m_hat / (sqrt(v_hat + eps_root) + eps)`, or `m_hat` at first; see `scale_by_radam`.
 
     Args:
@@ -169,9 +158,6 @@ def radam(
       b1, b2, eps, eps_root, threshold, nesterov: as in `scale_by_radam`. The paper's threshold is 4.
 
     State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -183,4 +169,18 @@ def radam(
 
     Source: Liu et al. 2019, arXiv:1908.03265, algorithm 2.
     """
-    return chain(scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov), scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+    b1: Decay = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
+    threshold: Threshold = 5.0
+    _: KW_ONLY
+    nesterov: Flag = False
+
+    def chain(self) -> Any:
+        return chain(
+            scale_by_radam(self.b1, self.b2, self.eps, self.eps_root, self.threshold, nesterov=self.nesterov),
+            scale_by_learning_rate(self.learning_rate),
+        )

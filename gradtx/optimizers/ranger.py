@@ -1,27 +1,18 @@
 """Ranger: RAdam inside Lookahead."""
 
+from dataclasses import KW_ONLY
+from typing import Any
+
 from gradtx.compose.chain import chain
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, Fraction, Mask, NonNegative, PositiveInt, Rate
-from gradtx.core.values import factory
+from gradtx.core.transformation import Preset
 from gradtx.optimizers.radam import scale_by_radam
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.wrappers.lookahead import lookahead
 
 
-@factory(last=True)
-def ranger(
-    learning_rate: Rate,
-    b1: Decay = 0.95,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-5,
-    weight_decay: Rate = 0.0,
-    mask: Mask | None = None,
-    *,
-    sync_period: PositiveInt = 6,
-    slow_step_size: Fraction = 0.5,
-) -> GradientTransformation:
+class ranger(Preset, final=True):
     """RAdam with decoupled weight decay, and slow weights that follow it: `theta -= learning_rate * (r*m_hat/(sqrt(v_hat) + eps)
     + weight_decay*theta)`, each `sync_period` steps `phi += slow_step_size * (theta - phi)`, `theta = phi`.
 
@@ -51,6 +42,18 @@ def ranger(
     Source: Wright 2019, "Ranger", the defaults too; Liu et al. 2019, arXiv:1908.03265; Zhang et al. 2019, arXiv:1907.08610. Wright
     adds `eps` to the root of `v` before its bias is corrected.
     """
-    decay = add_decayed_weights(weight_decay, mask)
-    inner = chain(scale_by_radam(b1, b2, eps), decay, scale_by_learning_rate(learning_rate))
-    return lookahead(inner, sync_period, slow_step_size)
+
+    learning_rate: Rate
+    b1: Decay = 0.95
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-5
+    weight_decay: Rate = 0.0
+    mask: Mask | None = None
+    _: KW_ONLY
+    sync_period: PositiveInt = 6
+    slow_step_size: Fraction = 0.5
+
+    def chain(self) -> Any:
+        decay = add_decayed_weights(self.weight_decay, self.mask)
+        inner = chain(scale_by_radam(self.b1, self.b2, self.eps), decay, scale_by_learning_rate(self.learning_rate))
+        return lookahead(inner, self.sync_period, self.slow_step_size)

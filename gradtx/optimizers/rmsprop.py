@@ -7,11 +7,10 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, DecayOrSchedule, Flag, NonNegative, Rate
 from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -49,14 +48,7 @@ def _stddev(
     return _over_root(g, variance, eps, eps_in_sqrt), m, v
 
 
-@factory(keeps_zero=True)
-def scale_by_rms(
-    decay: Decay = 0.9,
-    eps: NonNegative = 1e-8,
-    initial_scale: NonNegative = 0.0,
-    eps_in_sqrt: Flag = True,
-    bias_correction: Flag = False,
-) -> GradientTransformation:
+class scale_by_rms(Transformation, keeps_zero=True):
     """Divides by the running root mean square: `g / sqrt(v + eps)`, `v = decay*v + (1-decay)*|g|^2`.
 
     Args:
@@ -85,27 +77,26 @@ def scale_by_rms(
     **Differs:** Optax keeps the step count only with `bias_correction`.
     """
 
-    def init(params: Any) -> ScaleByRmsState:
-        return ScaleByRmsState(zero_count(), real_full_like(params, initial_scale))
+    decay: Decay = 0.9
+    eps: NonNegative = 1e-8
+    initial_scale: NonNegative = 0.0
+    eps_in_sqrt: Flag = True
+    bias_correction: Flag = False
 
-    def update(updates: Any, state: ScaleByRmsState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByRmsState]:
+    def init(self, params: Params) -> ScaleByRmsState:
+        return ScaleByRmsState(zero_count(), real_full_like(params, self.initial_scale))
+
+    def step(
+        self, updates: Updates, state: ScaleByRmsState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByRmsState]:
         count = safe_increment(state.count)
-        hypers = {"decay": decay, "eps": eps, "eps_in_sqrt": eps_in_sqrt}
-        hypers["correction"] = one_minus_power(decay, count) if bias_correction else 1.0
+        hypers = {"decay": self.decay, "eps": self.eps, "eps_in_sqrt": self.eps_in_sqrt}
+        hypers["correction"] = one_minus_power(self.decay, count) if self.bias_correction else 1.0
         updates, nu = map_leaves(_rms, updates, state.nu, **hypers)
         return updates, ScaleByRmsState(count, nu)
 
-    return GradientTransformation(init, update)
 
-
-@factory(keeps_zero=True)
-def scale_by_stddev(
-    decay: Decay = 0.9,
-    eps: NonNegative = 1e-8,
-    initial_scale: NonNegative = 0.0,
-    eps_in_sqrt: Flag = True,
-    bias_correction: Flag = False,
-) -> GradientTransformation:
+class scale_by_stddev(Transformation, keeps_zero=True):
     """Divides by the running standard deviation: `g / sqrt(v - |m|^2 + eps)`, `m` and `v` averages of `g` and `|g|^2`.
 
     Args:
@@ -116,9 +107,6 @@ def scale_by_stddev(
       bias_correction: whether to divide `m` and `v` by `1 - decay^t`.
 
     State: `ScaleByRStdDevState(count int32, mu, nu)`; 8 bytes a parameter.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -134,31 +122,26 @@ def scale_by_stddev(
     **Differs:** a variance that rounding makes negative counts as 0, where Optax gives NaN.
     """
 
-    def init(params: Any) -> ScaleByRStdDevState:
-        return ScaleByRStdDevState(zero_count(), zeros_like(params), real_full_like(params, initial_scale))
+    decay: Decay = 0.9
+    eps: NonNegative = 1e-8
+    initial_scale: NonNegative = 0.0
+    eps_in_sqrt: Flag = True
+    bias_correction: Flag = False
 
-    def update(updates: Any, state: ScaleByRStdDevState, params: Any = None, **extra_args: Any) -> tuple[Any, ScaleByRStdDevState]:
+    def init(self, params: Params) -> ScaleByRStdDevState:
+        return ScaleByRStdDevState(zero_count(), zeros_like(params), real_full_like(params, self.initial_scale))
+
+    def step(
+        self, updates: Updates, state: ScaleByRStdDevState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByRStdDevState]:
         count = safe_increment(state.count)
-        hypers = {"decay": decay, "eps": eps, "eps_in_sqrt": eps_in_sqrt}
-        hypers["correction"] = one_minus_power(decay, count) if bias_correction else 1.0
+        hypers = {"decay": self.decay, "eps": self.eps, "eps_in_sqrt": self.eps_in_sqrt}
+        hypers["correction"] = one_minus_power(self.decay, count) if self.bias_correction else 1.0
         updates, mu, nu = map_leaves(_stddev, updates, state.mu, state.nu, **hypers)
         return updates, ScaleByRStdDevState(count, mu, nu)
 
-    return GradientTransformation(init, update)
 
-
-@factory()
-def rmsprop(
-    learning_rate: Rate,
-    decay: Decay = 0.9,
-    eps: NonNegative = 1e-8,
-    initial_scale: NonNegative = 0.0,
-    eps_in_sqrt: Flag = True,
-    centered: Flag = False,
-    momentum: DecayOrSchedule | None = None,
-    nesterov: Flag = False,
-    bias_correction: Flag = False,
-) -> GradientTransformation:
+class rmsprop(Preset):
     """RMSProp: `-learning_rate * g / sqrt(v + eps)`, then momentum; see `scale_by_rms`.
 
     Args:
@@ -171,9 +154,6 @@ def rmsprop(
     State: `(ScaleByRmsState or ScaleByRStdDevState, ScaleByLearningRateState, TraceState or EmptyState)`; 4 bytes a parameter,
       4 more if centered, 4 more with momentum.
 
-    Returns:
-      The transformation.
-
     Raises:
       ValueError, TypeError: an argument outside its domain.
 
@@ -184,9 +164,21 @@ def rmsprop(
 
     Source: Tieleman and Hinton 2012, lecture 6.5; Graves 2013, arXiv:1308.0850.
     """
-    kernel = scale_by_stddev if centered else scale_by_rms
-    return chain(
-        kernel(decay, eps, initial_scale, eps_in_sqrt, bias_correction),
-        scale_by_learning_rate(learning_rate),
-        identity() if momentum is None else trace(momentum, nesterov),
-    )
+
+    learning_rate: Rate
+    decay: Decay = 0.9
+    eps: NonNegative = 1e-8
+    initial_scale: NonNegative = 0.0
+    eps_in_sqrt: Flag = True
+    centered: Flag = False
+    momentum: DecayOrSchedule | None = None
+    nesterov: Flag = False
+    bias_correction: Flag = False
+
+    def chain(self) -> Any:
+        kernel = scale_by_stddev if self.centered else scale_by_rms
+        return chain(
+            kernel(self.decay, self.eps, self.initial_scale, self.eps_in_sqrt, self.bias_correction),
+            scale_by_learning_rate(self.learning_rate),
+            identity() if self.momentum is None else trace(self.momentum, self.nesterov),
+        )

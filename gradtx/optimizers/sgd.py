@@ -4,22 +4,15 @@ from typing import Any
 
 from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import DecayOrSchedule, Flag, FloatDType, Mask, NonNegative, Rate
-from gradtx.core.values import factory
+from gradtx.core.transformation import GradientTransformation, Preset
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import Key, add_noise
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
-@factory()
-def sgd(
-    learning_rate: Rate,
-    momentum: DecayOrSchedule | None = None,
-    nesterov: Flag = False,
-    accumulator_dtype: FloatDType | None = None,
-) -> GradientTransformation:
+class sgd(Preset):
     """Stochastic gradient descent: `-learning_rate * m`, with `m = g + momentum * m` (see `trace`), or `m = g`.
 
     Args:
@@ -29,9 +22,6 @@ def sgd(
       accumulator_dtype: dtype of the momentum; None is float32, or wider for wider parameters.
 
     State: `(TraceState or EmptyState, ScaleByLearningRateState)`; 4 bytes a parameter with momentum, else 0.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -44,18 +34,17 @@ def sgd(
 
     Source: Robbins and Monro 1951; Sutskever et al. 2013.
     """
-    return chain(_momentum(momentum, nesterov, accumulator_dtype), scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+    momentum: DecayOrSchedule | None = None
+    nesterov: Flag = False
+    accumulator_dtype: FloatDType | None = None
+
+    def chain(self) -> Any:
+        return chain(_momentum(self.momentum, self.nesterov, self.accumulator_dtype), scale_by_learning_rate(self.learning_rate))
 
 
-@factory()
-def sgdw(
-    learning_rate: Rate,
-    momentum: DecayOrSchedule | None = None,
-    nesterov: Flag = False,
-    accumulator_dtype: FloatDType | None = None,
-    weight_decay: Rate = 1e-4,
-    mask: Mask | None = None,
-) -> GradientTransformation:
+class sgdw(Preset):
     """SGD with decoupled weight decay: `-learning_rate * (m + weight_decay * p)`, the decay outside the momentum.
 
     An L2 penalty, which passes through the momentum, is `chain(add_decayed_weights(l2), sgd(...))`.
@@ -82,15 +71,23 @@ def sgdw(
 
     Source: Loshchilov and Hutter 2017, arXiv:1711.05101, algorithm 1, with the decay multiplied by the learning rate.
     """
-    return chain(
-        _momentum(momentum, nesterov, accumulator_dtype),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
+
+    learning_rate: Rate
+    momentum: DecayOrSchedule | None = None
+    nesterov: Flag = False
+    accumulator_dtype: FloatDType | None = None
+    weight_decay: Rate = 1e-4
+    mask: Mask | None = None
+
+    def chain(self) -> Any:
+        return chain(
+            _momentum(self.momentum, self.nesterov, self.accumulator_dtype),
+            add_decayed_weights(self.weight_decay, self.mask),
+            scale_by_learning_rate(self.learning_rate),
+        )
 
 
-@factory()
-def noisy_sgd(learning_rate: Rate, eta: NonNegative = 0.01, gamma: NonNegative = 0.55, key: Key = 0) -> GradientTransformation:
+class noisy_sgd(Preset):
     """SGD with Gaussian noise on the gradient: `-learning_rate * (g + sqrt(eta / t^gamma) * xi)`.
 
     Args:
@@ -98,9 +95,6 @@ def noisy_sgd(learning_rate: Rate, eta: NonNegative = 0.01, gamma: NonNegative =
       eta, gamma, key: variance, its fall, and random key or seed, as in `add_noise`.
 
     State: `(AddNoiseState, ScaleByLearningRateState)`; one key.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -112,7 +106,14 @@ def noisy_sgd(learning_rate: Rate, eta: NonNegative = 0.01, gamma: NonNegative =
 
     Source: Neelakantan et al. 2015, arXiv:1511.06807.
     """
-    return chain(add_noise(eta, gamma, key), scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+    eta: NonNegative = 0.01
+    gamma: NonNegative = 0.55
+    key: Key = 0
+
+    def chain(self) -> Any:
+        return chain(add_noise(self.eta, self.gamma, self.key), scale_by_learning_rate(self.learning_rate))
 
 
 def _momentum(momentum: Any, nesterov: bool, accumulator_dtype: Any) -> GradientTransformation:

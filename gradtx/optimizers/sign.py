@@ -1,24 +1,21 @@
 """Descent along signs: `sign_sgd`, `signum`."""
 
+from typing import Any
+
 from gradtx.compose.chain import chain
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Decay, FloatDType, Rate
-from gradtx.core.values import factory
+from gradtx.core.transformation import Preset
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.scaling import scale_by_learning_rate, scale_by_sign
 
 
-@factory()
-def sign_sgd(learning_rate: Rate) -> GradientTransformation:
+class sign_sgd(Preset):
     """Descent along the gradient's sign: `-learning_rate * sign(g)`.
 
     Args:
       learning_rate: number >= 0 or schedule; one unit moves each parameter by 1 a step.
 
     State: `(EmptyState, ScaleByLearningRateState)`; 0 bytes a parameter.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -31,11 +28,14 @@ def sign_sgd(learning_rate: Rate) -> GradientTransformation:
 
     Source: Bernstein et al. 2018, arXiv:1802.04434, algorithm 1.
     """
-    return chain(scale_by_sign(), scale_by_learning_rate(learning_rate))
+
+    learning_rate: Rate
+
+    def chain(self) -> Any:
+        return chain(scale_by_sign(), scale_by_learning_rate(self.learning_rate))
 
 
-@factory()
-def signum(learning_rate: Rate, beta: Decay = 0.9, accumulator_dtype: FloatDType | None = None) -> GradientTransformation:
+class signum(Preset):
     """Descent along the sign of the averaged gradient: `-learning_rate * sign(m)`, `m = beta * m + (1 - beta) * g`.
 
     Args:
@@ -44,9 +44,6 @@ def signum(learning_rate: Rate, beta: Decay = 0.9, accumulator_dtype: FloatDType
       accumulator_dtype: dtype of the average; None is float32, or wider for wider parameters.
 
     State: `(EmaState, EmptyState, ScaleByLearningRateState)`; 4 bytes a parameter.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -59,6 +56,14 @@ def signum(learning_rate: Rate, beta: Decay = 0.9, accumulator_dtype: FloatDType
 
     Source: Bernstein et al. 2018, arXiv:1802.04434, algorithm 2.
     """
-    return chain(
-        ema(beta, debias=False, accumulator_dtype=accumulator_dtype), scale_by_sign(), scale_by_learning_rate(learning_rate)
-    )
+
+    learning_rate: Rate
+    beta: Decay = 0.9
+    accumulator_dtype: FloatDType | None = None
+
+    def chain(self) -> Any:
+        return chain(
+            ema(self.beta, debias=False, accumulator_dtype=self.accumulator_dtype),
+            scale_by_sign(),
+            scale_by_learning_rate(self.learning_rate),
+        )

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.evaluation import gradient_at
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Positive
 from gradtx.core.leaves import copies, map_leaves, zeros_like
 from gradtx.core.numerics import default_float, safe_increment, zero_count
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 from gradtx.tree.reductions import norm
 
 
@@ -56,8 +55,7 @@ def _descend(g: jax.Array, d: jax.Array, *, eta: Any) -> jax.Array:
     return -eta * d
 
 
-@factory()
-def storm(k: Positive = 0.1, w: Positive = 0.1, c: Positive = 1.0) -> GradientTransformation:
+class storm(Transformation):
     """STORM: `-eta * d`, with the estimate `d = g + (1-a) * (d - grad_fn(previous parameters))` and an adaptive step size.
 
     `eta = k / (w + sum |g|^2)^(1/3)` (the present term included), `a = min(1, c*eta^2)` with the `eta` of the step before; the
@@ -96,30 +94,31 @@ def storm(k: Positive = 0.1, w: Positive = 0.1, c: Positive = 1.0) -> GradientTr
     **Differs:** `a` is at most 1, which the paper's choice of `w` ensures.
     """
 
-    def eta_of(sum_of_squares: jax.Array) -> jax.Array:
-        return jnp.asarray(k / jnp.cbrt(w + sum_of_squares), default_float())
+    k: Positive = 0.1
+    w: Positive = 0.1
+    c: Positive = 1.0
 
-    def init(params: Any) -> StormState:
+    def eta_of(self, sum_of_squares: jax.Array) -> jax.Array:
+        return jnp.asarray(self.k / jnp.cbrt(self.w + sum_of_squares), default_float())
+
+    def init(self, params: Params) -> StormState:
         zero = jnp.zeros((), default_float())
-        return StormState(zero_count(), zeros_like(params), copies(params), zero, eta_of(zero))
+        return StormState(zero_count(), zeros_like(params), copies(params), zero, self.eta_of(zero))
 
-    def update(
-        updates: Any, state: StormState, params: Any = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
-    ) -> tuple[Any, StormState]:
+    def step(
+        self, updates: Updates, state: StormState, params: Params | None = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
+    ) -> tuple[Updates, StormState]:
         params = require_params(params)
-        a = jnp.where(state.count > 0, jnp.minimum(c * state.learning_rate**2, 1), 1)
+        a = jnp.where(state.count > 0, jnp.minimum(self.c * state.learning_rate**2, 1), 1)
         gradient = gradient_at(grad_fn, state.previous, params, updates)
         _, estimate = map_leaves(recursive_momentum, updates, state.estimate, gradient, a=a)
         sum_of_squares = state.sum_of_squares + norm(updates, squared=True).astype(default_float())
-        eta = eta_of(sum_of_squares)
+        eta = self.eta_of(sum_of_squares)
         updates = map_leaves(_descend, updates, estimate, eta=eta)
         return updates, StormState(safe_increment(state.count), estimate, copies(params), sum_of_squares, eta)
 
-    return GradientTransformation(init, update)
 
-
-@factory()
-def storm_plus() -> GradientTransformation:
+class storm_plus(Transformation):
     """STORM+: `storm` without anything to tune.
 
     `d = g + (1-a) * (d - grad_fn(previous parameters))` with `a = 1 / (1 + sum |g|^2)^(2/3)` over the steps before, and
@@ -149,24 +148,28 @@ def storm_plus() -> GradientTransformation:
     Source: Levy, Kavis and Cevher 2021, arXiv:2111.01040, algorithm 1.
     """
 
-    def weight(sum_of_squares: jax.Array) -> jax.Array:
+    def weight(self, sum_of_squares: jax.Array) -> jax.Array:
         return 1 / jnp.cbrt(1 + sum_of_squares) ** 2
 
-    def init(params: Any) -> StormPlusState:
+    def init(self, params: Params) -> StormPlusState:
         sums = [jnp.zeros((), default_float()) for _ in range(3)]
         return StormPlusState(zeros_like(params), copies(params), *sums)
 
-    def update(
-        updates: Any, state: StormPlusState, params: Any = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
-    ) -> tuple[Any, StormPlusState]:
+    def step(
+        self,
+        updates: Updates,
+        state: StormPlusState,
+        params: Params | None = None,
+        *,
+        grad_fn: Callable[[Any], Any],
+        **extra_args: Any,
+    ) -> tuple[Updates, StormPlusState]:
         params = require_params(params)
         gradient = gradient_at(grad_fn, state.previous, params, updates)
-        _, estimate = map_leaves(recursive_momentum, updates, state.estimate, gradient, a=weight(state.sum_of_squares))
+        _, estimate = map_leaves(recursive_momentum, updates, state.estimate, gradient, a=self.weight(state.sum_of_squares))
         sum_of_squares = state.sum_of_squares + norm(updates, squared=True).astype(default_float())
-        scaled_sum = state.scaled_sum + norm(estimate, squared=True).astype(default_float()) / weight(sum_of_squares)
+        scaled_sum = state.scaled_sum + norm(estimate, squared=True).astype(default_float()) / self.weight(sum_of_squares)
         zero = scaled_sum == 0  # where the cube root has no derivative
         eta = jnp.where(zero, 0, 1 / jnp.cbrt(jnp.where(zero, 1, scaled_sum)))
         updates = map_leaves(_descend, updates, estimate, eta=eta)
         return updates, StormPlusState(estimate, copies(params), sum_of_squares, scaled_sum, eta)
-
-    return GradientTransformation(init, update)

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.evaluation import gradient_at
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Function, Positive
 from gradtx.core.leaves import copies, map_leaves
 from gradtx.core.numerics import default_float, promote, safe_increment, zero_count
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 from gradtx.optimizers.accelegrad import mirror, projected
 from gradtx.tree.reductions import norm
 
@@ -43,8 +42,7 @@ def _move(m: jax.Array, p: jax.Array, average: jax.Array, y: jax.Array, *, share
     return average + share * (y - average) - p
 
 
-@factory(last=True)
-def unixgrad(diameter: Positive, projection: Function | None = None) -> GradientTransformation:
+class unixgrad(Transformation, final=True):
     """UniXGrad: an extra-gradient step at weighted averages, under a step size set by how much the two gradients differ.
 
     At step `t = 1, 2, ...`, with `M` the gradient at the parameters and `alpha = t`, `share = alpha / sum_{i<=t} i = 2/(t+1)`:
@@ -89,28 +87,35 @@ def unixgrad(diameter: Positive, projection: Function | None = None) -> Gradient
     Source: Kavis, Levy, Bach and Cevher 2019, arXiv:1910.13857, algorithm 1 with the Euclidean distance.
     """
 
-    def eta_of(sum_of_squares: jax.Array) -> jax.Array:
-        return jnp.asarray(2 * diameter / jnp.sqrt(1 + sum_of_squares), default_float())
+    diameter: Positive
+    projection: Function | None = None
 
-    def init(params: Any) -> UnixgradState:
+    def eta_of(self, sum_of_squares: jax.Array) -> jax.Array:
+        return jnp.asarray(2 * self.diameter / jnp.sqrt(1 + sum_of_squares), default_float())
+
+    def init(self, params: Params) -> UnixgradState:
         zero = jnp.zeros((), default_float())
-        return UnixgradState(zero_count(), copies(params), copies(params), zero, eta_of(zero))
+        return UnixgradState(zero_count(), copies(params), copies(params), zero, self.eta_of(zero))
 
-    def update(
-        updates: Any, state: UnixgradState, params: Any = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
-    ) -> tuple[Any, UnixgradState]:
+    def step(
+        self,
+        updates: Updates,
+        state: UnixgradState,
+        params: Params | None = None,
+        *,
+        grad_fn: Callable[[Any], Any],
+        **extra_args: Any,
+    ) -> tuple[Updates, UnixgradState]:
         params = require_params(params)
         count = safe_increment(state.count)
         t = count.astype(default_float())
-        eta = eta_of(state.sum_of_squares)
+        eta = self.eta_of(state.sum_of_squares)
         _, x = map_leaves(mirror, updates, state.y, step=t * eta)
-        average = map_leaves(_mix, state.average, projected(projection, x), share=2 / (t + 1))
+        average = map_leaves(_mix, state.average, projected(self.projection, x), share=2 / (t + 1))
         gradient = gradient_at(grad_fn, average, params, updates)
         _, y = map_leaves(mirror, gradient, state.y, step=t * eta)
-        y = projected(projection, y)
+        y = projected(self.projection, y)
         difference = norm(jax.tree.map(lambda g, m: promote(g) - promote(m), gradient, updates), squared=True)
         sum_of_squares = state.sum_of_squares + t**2 * difference.astype(t.dtype)
         updates = map_leaves(_move, updates, params, average, y, share=2 / (t + 2))
         return updates, UnixgradState(count, y, average, sum_of_squares, eta)
-
-    return GradientTransformation(init, update)

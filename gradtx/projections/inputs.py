@@ -43,8 +43,7 @@ def parts(tree: Any, *, ordered: bool = True) -> list[jax.Array]:
         for path, leaf in leaves_by_path(tree).items():
             if jnp.iscomplexobj(leaf):
                 raise checks.WrongType(
-                    f"tree leaf `{_text(path)}` is {checks.kind(leaf)}, expected real numbers. "
-                    "Complex ones have balls and spheres."
+                    f"tree leaf `{_text(path)}` is {checks.kind(leaf)}, expected real numbers. Complex ones have balls and spheres."
                 )
     return [x for x in map(promote, jax.tree.leaves(tree)) if x.size]
 

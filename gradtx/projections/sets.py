@@ -4,6 +4,7 @@ Like optimizers they print as the call that made them, compare, hash, pickle and
 function gives the point `y` of the set with the least `sum w_i*(y_i - x_i)^2`; sets without that form refuse them.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,7 @@ from gradtx.projections.planes import (
 
 Projection = Callable[..., Any]
 """A function `project(tree, weights=None)` that gives the nearest tree of a set."""
+from gradtx.core.value import Value
 
 
 def _by_element(name: str, project: Callable[[Any], Any]) -> Projection:
@@ -115,8 +117,7 @@ def hypercube(scale: Numbers = 1.0) -> Projection:
     return _by_element("hypercube", lambda tree: projection_hypercube(tree, scale))
 
 
-@factory(name="projections.non_negative")
-def non_negative() -> Projection:
+class non_negative(Value):
     """The trees without negative elements, as a value: `projection_non_negative`; with or without weights.
 
     Returns:
@@ -127,11 +128,16 @@ def non_negative() -> Projection:
       >>> gradtx.projections.non_negative()(jnp.array([3.0, -0.5]))
       Array([3., 0.], dtype=float32)
     """
-    return _by_element("non_negative", projection_non_negative)
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return _by_element("non_negative", projection_non_negative)
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory(name="projections.simplex")
-def simplex(scale: Positive = 1.0) -> Projection:
+class simplex(Value):
     """The trees of non-negative elements with the sum `scale`, as a value: `projection_simplex`.
 
     Args:
@@ -148,11 +154,18 @@ def simplex(scale: Positive = 1.0) -> Projection:
       >>> gradtx.projections.simplex()(jnp.array([3.0, 2.5, -0.5]))
       Array([0.75, 0.25, 0.  ], dtype=float32)
     """
-    return _unweighted("simplex", lambda tree: projection_simplex(tree, scale))
+
+    scale: Positive = 1.0
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return _unweighted("simplex", lambda tree: projection_simplex(tree, self.scale))
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory(name="projections.l1_ball")
-def l1_ball(radius: Positive = 1.0) -> Projection:
+class l1_ball(Value):
     """The trees with `sum |x| <= radius`, as a value: `projection_l1_ball`.
 
     Args:
@@ -169,11 +182,18 @@ def l1_ball(radius: Positive = 1.0) -> Projection:
       >>> gradtx.projections.l1_ball(2.0)(jnp.array([3.0, -0.5]))
       Array([ 2., -0.], dtype=float32)
     """
-    return _unweighted("l1_ball", lambda tree: projection_l1_ball(tree, radius))
+
+    radius: Positive = 1.0
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return _unweighted("l1_ball", lambda tree: projection_l1_ball(tree, self.radius))
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory(name="projections.l2_ball")
-def l2_ball(radius: Positive = 1.0) -> Projection:
+class l2_ball(Value):
     """The trees with `||x|| <= radius`, as a value: `projection_l2_ball`; with or without weights.
 
     Args:
@@ -190,11 +210,18 @@ def l2_ball(radius: Positive = 1.0) -> Projection:
       >>> gradtx.projections.l2_ball(2.5)(jnp.array([3.0, -4.0]))
       Array([ 1.5, -2. ], dtype=float32)
     """
-    return lambda tree, weights=None: projection_l2_ball(tree, radius, weights=weights)
+
+    radius: Positive = 1.0
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return lambda tree, weights=None: projection_l2_ball(tree, self.radius, weights=weights)
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory(name="projections.linf_ball")
-def linf_ball(radius: Positive = 1.0) -> Projection:
+class linf_ball(Value):
     """The trees with no magnitude above `radius`, as a value: `projection_linf_ball`; with or without weights.
 
     Args:
@@ -211,11 +238,18 @@ def linf_ball(radius: Positive = 1.0) -> Projection:
       >>> gradtx.projections.linf_ball(2.0)(jnp.array([3.0, -0.5]))
       Array([ 2. , -0.5], dtype=float32)
     """
-    return _by_element("linf_ball", lambda tree: projection_linf_ball(tree, radius))
+
+    radius: Positive = 1.0
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return _by_element("linf_ball", lambda tree: projection_linf_ball(tree, self.radius))
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory(name="projections.l1_sphere")
-def l1_sphere(radius: Positive = 1.0) -> Projection:
+class l1_sphere(Value):
     """The trees with `sum |x| = radius`, as a value: `projection_l1_sphere`.
 
     Args:
@@ -232,11 +266,18 @@ def l1_sphere(radius: Positive = 1.0) -> Projection:
       >>> gradtx.projections.l1_sphere(2.0)(jnp.array([0.5, -0.5]))
       Array([ 1., -1.], dtype=float32)
     """
-    return _unweighted("l1_sphere", lambda tree: projection_l1_sphere(tree, radius))
+
+    radius: Positive = 1.0
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return _unweighted("l1_sphere", lambda tree: projection_l1_sphere(tree, self.radius))
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory(name="projections.l2_sphere")
-def l2_sphere(radius: Positive = 1.0) -> Projection:
+class l2_sphere(Value):
     """The trees with `||x|| = radius`, as a value: `projection_l2_sphere`.
 
     Args:
@@ -253,11 +294,18 @@ def l2_sphere(radius: Positive = 1.0) -> Projection:
       >>> gradtx.projections.l2_sphere()(jnp.array([3.0, -4.0])).round(3)
       Array([ 0.6, -0.8], dtype=float32)
     """
-    return _unweighted("l2_sphere", lambda tree: projection_l2_sphere(tree, radius))
+
+    radius: Positive = 1.0
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return _unweighted("l2_sphere", lambda tree: projection_l2_sphere(tree, self.radius))
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory(name="projections.linf_sphere")
-def linf_sphere(radius: Positive = 1.0) -> Projection:
+class linf_sphere(Value):
     """The trees whose largest magnitude is `radius`, as a value: `projection_linf_sphere`.
 
     Args:
@@ -274,7 +322,15 @@ def linf_sphere(radius: Positive = 1.0) -> Projection:
       >>> gradtx.projections.linf_sphere()(jnp.array([3.0, -0.5]))
       Array([ 1. , -0.5], dtype=float32)
     """
-    return _unweighted("linf_sphere", lambda tree: projection_linf_sphere(tree, radius))
+
+    radius: Positive = 1.0
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return _unweighted("linf_sphere", lambda tree: projection_linf_sphere(tree, self.radius))
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
 @factory(name="projections.vector")

@@ -1,12 +1,13 @@
 """Schedules that hold or fall: constant, linear, polynomial, exponential, by steps, inverse root, cosine."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import Flag, NonNegative, Number, Positive, Schedule
-from gradtx.core.values import factory
+from gradtx.core.checks import Flag, NonNegative, Number, Positive
+from gradtx.core.value import Value
 from gradtx.schedules.curves import (
     Natural,
     Whole,
@@ -24,8 +25,7 @@ from gradtx.schedules.curves import (
 )
 
 
-@factory()
-def constant_schedule(value: Number) -> Schedule:
+class constant_schedule(Value):
     """The same value at every step: `value`.
 
     Args:
@@ -39,11 +39,18 @@ def constant_schedule(value: Number) -> Schedule:
       >>> gradtx.constant_schedule(0.5)(7)
       Array(0.5, dtype=float32)
     """
-    return lambda count: hold(as_count(count), value)
+
+    value: Number
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return lambda count: hold(as_count(count), self.value)
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory()
-def linear_schedule(init_value: Number, end_value: Number, transition_steps: Natural, transition_begin: Whole = 0) -> Schedule:
+class linear_schedule(Value):
     """A straight line: `init_value + (end_value - init_value) * t/transition_steps`; to 0 it is `eta0 * (1 - t/T)`.
 
     Args:
@@ -61,13 +68,23 @@ def linear_schedule(init_value: Number, end_value: Number, transition_steps: Nat
 
     **Differs:** with 0 `transition_steps` Optax stays at `init_value`.
     """
-    return lambda count: blend(init_value, end_value, *linear(as_count(count), transition_begin, transition_steps))
+
+    init_value: Number
+    end_value: Number
+    transition_steps: Natural
+    transition_begin: Whole = 0
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return lambda count: blend(
+            self.init_value, self.end_value, *linear(as_count(count), self.transition_begin, self.transition_steps)
+        )
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory()
-def polynomial_schedule(
-    init_value: Number, end_value: Number, power: Positive, transition_steps: Natural, transition_begin: Whole = 0
-) -> Schedule:
+class polynomial_schedule(Value):
     """A power of what is left: `end_value + (init_value - end_value) * (1 - t/transition_steps)^power`.
 
     Args:
@@ -84,18 +101,24 @@ def polynomial_schedule(
 
     **Differs:** with 0 `transition_steps` or `power` 0 Optax stays at `init_value`.
     """
-    return lambda count: bend(init_value, end_value, linear(as_count(count), transition_begin, transition_steps)[0], power)
+
+    init_value: Number
+    end_value: Number
+    power: Positive
+    transition_steps: Natural
+    transition_begin: Whole = 0
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return lambda count: bend(
+            self.init_value, self.end_value, linear(as_count(count), self.transition_begin, self.transition_steps)[0], self.power
+        )
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory()
-def exponential_decay(
-    init_value: Number,
-    transition_steps: Natural,
-    decay_rate: Positive,
-    transition_begin: Whole = 0,
-    staircase: Flag = False,
-    end_value: Number | None = None,
-) -> Schedule:
+class exponential_decay(Value):
     """A factor every so many steps: `init_value * decay_rate^(t/transition_steps)`.
 
     Args:
@@ -117,19 +140,23 @@ def exponential_decay(
     **Differs:** with 0 `transition_steps` or `decay_rate` 0 Optax stays at `init_value`.
     """
 
-    def schedule(count: Any) -> jax.Array:
-        t, log_rate = since(as_count(count), transition_begin), log(decay_rate)
-        transitions = real(t // int(transition_steps)) if staircase else real(t) / transition_steps
-        value = real(init_value) * jnp.exp(log_rate * transitions)
-        if end_value is None:
+    init_value: Number
+    transition_steps: Natural
+    decay_rate: Positive
+    transition_begin: Whole = 0
+    staircase: Flag = False
+    end_value: Number | None = None
+
+    def __call__(self, count: Any) -> jax.Array:
+        t, log_rate = since(as_count(count), self.transition_begin), log(self.decay_rate)
+        transitions = real(t // int(self.transition_steps)) if self.staircase else real(t) / self.transition_steps
+        value = real(self.init_value) * jnp.exp(log_rate * transitions)
+        if self.end_value is None:
             return value
-        return jnp.where(log_rate < 0, jnp.maximum(value, real(end_value)), jnp.minimum(value, real(end_value)))
-
-    return schedule
+        return jnp.where(log_rate < 0, jnp.maximum(value, real(self.end_value)), jnp.minimum(value, real(self.end_value)))
 
 
-@factory()
-def natural_exponential_decay(init_value: Number, decay_rate: NonNegative) -> Schedule:
+class natural_exponential_decay(Value):
     """Exponential decay by a rate: `init_value * exp(-decay_rate * t)`.
 
     Args:
@@ -144,11 +171,19 @@ def natural_exponential_decay(init_value: Number, decay_rate: NonNegative) -> Sc
       >>> [round(float(v), 3) for v in map(gradtx.natural_exponential_decay(1.0, 0.1), (0, 10, 20))]
       [1.0, 0.368, 0.135]
     """
-    return lambda count: real(init_value) * jnp.exp(-real(decay_rate) * real(as_count(count)))
+
+    init_value: Number
+    decay_rate: NonNegative
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return lambda count: real(self.init_value) * jnp.exp(-real(self.decay_rate) * real(as_count(count)))
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory()
-def step_decay_schedule(init_value: Number, step_size: Natural, decay_rate: Positive = 0.1) -> Schedule:
+class step_decay_schedule(Value):
     """A factor at every `step_size`-th step: `init_value * decay_rate^floor(t/step_size)`.
 
     Args:
@@ -165,11 +200,20 @@ def step_decay_schedule(init_value: Number, step_size: Natural, decay_rate: Posi
       >>> [round(float(v), 3) for v in map(gradtx.step_decay_schedule(1.0, step_size=30), (0, 29, 30, 60))]
       [1.0, 1.0, 0.1, 0.01]
     """
-    return lambda count: real(init_value) * jnp.exp(log(decay_rate) * real(as_count(count) // int(step_size)))
+
+    init_value: Number
+    step_size: Natural
+    decay_rate: Positive = 0.1
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return lambda count: real(self.init_value) * jnp.exp(log(self.decay_rate) * real(as_count(count) // int(self.step_size)))
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory()
-def inverse_sqrt_schedule(peak_value: Number, warmup_steps: Whole = 0, init_value: Number = 0.0) -> Schedule:
+class inverse_sqrt_schedule(Value):
     """Linear warm-up, then the inverse root of the step: `peak_value * sqrt((warmup_steps + 1) / (t + 1))`.
 
     Args:
@@ -188,16 +232,17 @@ def inverse_sqrt_schedule(peak_value: Number, warmup_steps: Whole = 0, init_valu
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 5.3, with the peak as an argument and `t + 1` for the root's step.
     """
 
-    def schedule(count: Any) -> jax.Array:
+    peak_value: Number
+    warmup_steps: Whole = 0
+    init_value: Number = 0.0
+
+    def __call__(self, count: Any) -> jax.Array:
         t = as_count(count)
-        after = real(peak_value) * jnp.sqrt((warmup_steps + 1.0) / (real(t) + 1))
-        return warm_up(t, init_value, peak_value, warmup_steps, after)
-
-    return schedule
+        after = real(self.peak_value) * jnp.sqrt((self.warmup_steps + 1.0) / (real(t) + 1))
+        return warm_up(t, self.init_value, self.peak_value, self.warmup_steps, after)
 
 
-@factory()
-def cosine_decay_schedule(init_value: Number, decay_steps: Natural, alpha: Number = 0.0, exponent: Positive = 1.0) -> Schedule:
+class cosine_decay_schedule(Value):
     """Half a cosine: `init_value * (alpha + (1 - alpha) * ((1 + cos(pi * t/decay_steps)) / 2)^exponent)`.
 
     Args:
@@ -216,11 +261,23 @@ def cosine_decay_schedule(init_value: Number, decay_steps: Natural, alpha: Numbe
 
     Source: Loshchilov and Hutter 2016, arXiv:1608.03983, equation 5.
     """
-    return lambda count: bend(init_value, alpha * real(init_value), cosine(as_count(count), 0, decay_steps)[0], exponent)
+
+    init_value: Number
+    decay_steps: Natural
+    alpha: Number = 0.0
+    exponent: Positive = 1.0
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return lambda count: bend(
+            self.init_value, self.alpha * real(self.init_value), cosine(as_count(count), 0, self.decay_steps)[0], self.exponent
+        )
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory()
-def cosine_annealing_schedule(init_value: Number, decay_steps: Natural, end_value: Number = 0.0) -> Schedule:
+class cosine_annealing_schedule(Value):
     """Half a cosine to a floor: `end_value + (init_value - end_value) * (1 + cos(pi * t/decay_steps)) / 2`.
 
     Args:
@@ -237,4 +294,14 @@ def cosine_annealing_schedule(init_value: Number, decay_steps: Natural, end_valu
 
     Source: Loshchilov and Hutter 2016, arXiv:1608.03983, equation 5. PyTorch's rises again after the end.
     """
-    return lambda count: through(as_count(count), "cosine", (0, decay_steps), (init_value, end_value))
+
+    init_value: Number
+    decay_steps: Natural
+    end_value: Number = 0.0
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return lambda count: through(as_count(count), "cosine", (0, self.decay_steps), (self.init_value, self.end_value))
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)

@@ -1,5 +1,6 @@
 """Schedules that rise first: warm-ups, restarts, one cycle."""
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 import jax
 
 from gradtx.core import checks
-from gradtx.core.checks import Flag, Number, Positive, Schedule
-from gradtx.core.values import factory
+from gradtx.core.checks import Flag, Number, Positive
+from gradtx.core.value import Value
 from gradtx.schedules.curves import (
     NATURAL,
     Natural,
@@ -26,8 +27,7 @@ from gradtx.schedules.curves import (
 from gradtx.schedules.decay import exponential_decay
 
 
-@factory()
-def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_steps: Whole) -> Schedule:
+class warmup_constant_schedule(Value):
     """Linear warm-up: `init_value + (peak_value - init_value) * min(t/warmup_steps, 1)`.
 
     Args:
@@ -44,18 +44,20 @@ def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_step
 
     **Differs:** with 0 `warmup_steps` Optax stays at `init_value`.
     """
-    return lambda count: through(as_count(count), "linear", (0, warmup_steps), (init_value, peak_value))
+
+    init_value: Number
+    peak_value: Number
+    warmup_steps: Whole
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        return lambda count: through(as_count(count), "linear", (0, self.warmup_steps), (self.init_value, self.peak_value))
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory()
-def warmup_cosine_decay_schedule(
-    init_value: Number,
-    peak_value: Number,
-    warmup_steps: Whole,
-    decay_steps: Natural,
-    end_value: Number = 0.0,
-    exponent: Positive = 1.0,
-) -> Schedule:
+class warmup_cosine_decay_schedule(Value):
     """Linear warm-up, then half a cosine to the power of `exponent`, from `peak_value` to `end_value`.
 
     Args:
@@ -74,31 +76,31 @@ def warmup_cosine_decay_schedule(
 
     **Differs:** where `peak_value` is 0 Optax ignores `end_value`.
     """
-    if decay_steps <= warmup_steps:
-        raise ValueError(
-            f"warmup_cosine_decay_schedule: decay_steps is {decay_steps}, expected more than warmup_steps ({warmup_steps}). "
-            "decay_steps is the length of the whole, warm-up included."
+
+    init_value: Number
+    peak_value: Number
+    warmup_steps: Whole
+    decay_steps: Natural
+    end_value: Number = 0.0
+    exponent: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decay_steps <= self.warmup_steps:
+            raise ValueError(
+                f"warmup_cosine_decay_schedule: decay_steps is {self.decay_steps}, expected more than warmup_steps ({self.warmup_steps}). "
+                "decay_steps is the length of the whole, warm-up included."
+            )
+
+    def __call__(self, count: Any) -> jax.Array:
+        t = as_count(count)
+        left, _ = cosine(t, self.warmup_steps, int(self.decay_steps) - int(self.warmup_steps))
+        return warm_up(
+            t, self.init_value, self.peak_value, self.warmup_steps, bend(self.peak_value, self.end_value, left, self.exponent)
         )
 
-    def schedule(count: Any) -> jax.Array:
-        t = as_count(count)
-        left, _ = cosine(t, warmup_steps, int(decay_steps) - int(warmup_steps))
-        return warm_up(t, init_value, peak_value, warmup_steps, bend(peak_value, end_value, left, exponent))
 
-    return schedule
-
-
-@factory()
-def warmup_exponential_decay_schedule(
-    init_value: Number,
-    peak_value: Number,
-    warmup_steps: Whole,
-    transition_steps: Natural,
-    decay_rate: Positive,
-    transition_begin: Whole = 0,
-    staircase: Flag = False,
-    end_value: Number | None = None,
-) -> Schedule:
+class warmup_exponential_decay_schedule(Value):
     """Linear warm-up, then `exponential_decay` from `peak_value`.
 
     Args:
@@ -114,15 +116,29 @@ def warmup_exponential_decay_schedule(
       >>> [round(float(v), 3) for v in map(gradtx.warmup_exponential_decay_schedule(0.0, 1.0, 10, 20, 0.5), (0, 5, 10, 30, 50))]
       [0.0, 0.5, 1.0, 0.5, 0.25]
     """
-    warm = warmup_constant_schedule(init_value, peak_value, warmup_steps)
-    decay = exponential_decay(peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value)
-    return lambda count: join(as_count(count), (warm, decay), (warmup_steps,))
+
+    init_value: Number
+    peak_value: Number
+    warmup_steps: Whole
+    transition_steps: Natural
+    decay_rate: Positive
+    transition_begin: Whole = 0
+    staircase: Flag = False
+    end_value: Number | None = None
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        warm = warmup_constant_schedule(self.init_value, self.peak_value, self.warmup_steps)
+        decay = exponential_decay(
+            self.peak_value, self.transition_steps, self.decay_rate, self.transition_begin, self.staircase, self.end_value
+        )
+        return lambda count: join(as_count(count), (warm, decay), (self.warmup_steps,))
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory()
-def warmup_stable_decay_schedule(
-    init_value: Number, peak_value: Number, warmup_steps: Whole, stable_steps: Whole, decay_steps: Natural, end_value: Number = 0.0
-) -> Schedule:
+class warmup_stable_decay_schedule(Value):
     """Linear warm-up, a plateau, linear decay: a trapezoid through `init_value, peak_value, peak_value, end_value`.
 
     Args:
@@ -140,13 +156,30 @@ def warmup_stable_decay_schedule(
 
     Source: Hu et al. 2024, arXiv:2404.06395, section 4, whose decay is exponential.
     """
-    steps = tuple(itertools.accumulate(map(int, (0, warmup_steps, stable_steps, decay_steps))))
-    checks.check_argument("warmup_stable_decay_schedule", "the sum of all steps", steps[-1], NATURAL)
-    return lambda count: through(as_count(count), "linear", steps, (init_value, peak_value, peak_value, end_value))
+
+    init_value: Number
+    peak_value: Number
+    warmup_steps: Whole
+    stable_steps: Whole
+    decay_steps: Natural
+    end_value: Number = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.check_argument("warmup_stable_decay_schedule", "the sum of all steps", self.steps[-1], NATURAL)
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        steps = tuple(itertools.accumulate(map(int, (0, self.warmup_steps, self.stable_steps, self.decay_steps))))
+        return lambda count: through(
+            as_count(count), "linear", steps, (self.init_value, self.peak_value, self.peak_value, self.end_value)
+        )
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory()
-def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Schedule:
+class sgdr_schedule(Value):
     """Cosine decay with warm restarts: one `warmup_cosine_decay_schedule` after another.
 
     Args:
@@ -163,32 +196,37 @@ def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Schedule:
 
     Source: Loshchilov and Hutter 2016, arXiv:1608.03983.
     """
-    name = "sgdr_schedule"
-    if not is_list(cosine_kwargs) or len(cosine_kwargs) == 0:
-        error = ValueError if is_list(cosine_kwargs) else TypeError
-        raise error(f"{name}: cosine_kwargs is {checks.kind(cosine_kwargs)}, expected a list of dicts, one for each cycle.")
-    cycles = []
-    for i, kwargs in enumerate(cosine_kwargs):
-        if not isinstance(kwargs, Mapping):
-            raise TypeError(f"{name}: cosine_kwargs[{i}] is {checks.kind(kwargs)}, expected a dict of arguments.")
-        try:
-            cycles.append(warmup_cosine_decay_schedule(**kwargs))
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: cosine_kwargs[{i}]: {error}") from None
-    ends = tuple(itertools.accumulate(int(kwargs["decay_steps"]) for kwargs in cosine_kwargs))
-    checks.check_argument(name, "the sum of all decay_steps", ends[-1], NATURAL)
-    return lambda count: join(as_count(count), cycles, ends[:-1])
+
+    cosine_kwargs: Sequence[Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_list(self.cosine_kwargs) or len(self.cosine_kwargs) == 0:
+            error = ValueError if is_list(self.cosine_kwargs) else TypeError
+            raise error(
+                f"{self.name}: cosine_kwargs is {checks.kind(self.cosine_kwargs)}, expected a list of dicts, one for each cycle."
+            )
+        for i, kwargs in enumerate(self.cosine_kwargs):
+            if not isinstance(kwargs, Mapping):
+                raise TypeError(f"{self.name}: cosine_kwargs[{i}] is {checks.kind(kwargs)}, expected a dict of arguments.")
+            try:
+                self.cycles.append(warmup_cosine_decay_schedule(**kwargs))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{self.name}: cosine_kwargs[{i}]: {error}") from None
+        checks.check_argument(self.name, "the sum of all decay_steps", self.ends[-1], NATURAL)
+
+    @functools.cached_property
+    def stands_for(self) -> Any:
+        name = "sgdr_schedule"
+        cycles = []
+        ends = tuple(itertools.accumulate(int(kwargs["decay_steps"]) for kwargs in self.cosine_kwargs))
+        return lambda count: join(as_count(count), cycles, ends[:-1])
+
+    def __call__(self, count: Any) -> Any:
+        return self.stands_for(count)
 
 
-@factory()
-def linear_onecycle_schedule(
-    transition_steps: Natural,
-    peak_value: Number,
-    pct_start: Share = 0.3,
-    pct_final: Share = 0.85,
-    div_factor: Positive = 25.0,
-    final_div_factor: Positive = 1e4,
-) -> Schedule:
+class linear_onecycle_schedule(Value):
     """One cycle of three lines: from `low = peak_value/div_factor` up to `peak_value`, to `low` and to `low/final_div_factor`.
 
     Args:
@@ -207,25 +245,31 @@ def linear_onecycle_schedule(
 
     Source: Smith and Topin 2017, arXiv:1708.07120.
     """
-    if pct_final < pct_start:
-        raise ValueError(f"linear_onecycle_schedule: pct_final is {pct_final}, expected at least pct_start ({pct_start}).")
-    steps = (0, int(pct_start * transition_steps), int(pct_final * transition_steps), transition_steps)
 
-    def schedule(count: Any) -> jax.Array:
-        low = real(peak_value) / real(div_factor)
-        return through(as_count(count), "linear", steps, (low, peak_value, low, low / real(final_div_factor)))
+    transition_steps: Natural
+    peak_value: Number
+    pct_start: Share = 0.3
+    pct_final: Share = 0.85
+    div_factor: Positive = 25.0
+    final_div_factor: Positive = 1e4
 
-    return schedule
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pct_final < self.pct_start:
+            raise ValueError(
+                f"linear_onecycle_schedule: pct_final is {self.pct_final}, expected at least pct_start ({self.pct_start})."
+            )
+
+    @functools.cached_property
+    def steps(self) -> Any:
+        return (0, int(self.pct_start * self.transition_steps), int(self.pct_final * self.transition_steps), self.transition_steps)
+
+    def __call__(self, count: Any) -> jax.Array:
+        low = real(self.peak_value) / real(self.div_factor)
+        return through(as_count(count), "linear", self.steps, (low, self.peak_value, low, low / real(self.final_div_factor)))
 
 
-@factory()
-def cosine_onecycle_schedule(
-    transition_steps: Natural,
-    peak_value: Number,
-    pct_start: Share = 0.3,
-    div_factor: Positive = 25.0,
-    final_div_factor: Positive = 1e4,
-) -> Schedule:
+class cosine_onecycle_schedule(Value):
     """One cycle of two half cosines: from `low = peak_value/div_factor` up to `peak_value` and to `low/final_div_factor`.
 
     Args:
@@ -241,10 +285,17 @@ def cosine_onecycle_schedule(
 
     Source: Smith and Topin 2017, arXiv:1708.07120.
     """
-    steps = (0, int(pct_start * transition_steps), transition_steps)
 
-    def schedule(count: Any) -> jax.Array:
-        low = real(peak_value) / real(div_factor)
-        return through(as_count(count), "cosine", steps, (low, peak_value, low / real(final_div_factor)))
+    transition_steps: Natural
+    peak_value: Number
+    pct_start: Share = 0.3
+    div_factor: Positive = 25.0
+    final_div_factor: Positive = 1e4
 
-    return schedule
+    @functools.cached_property
+    def steps(self) -> Any:
+        return (0, int(self.pct_start * self.transition_steps), self.transition_steps)
+
+    def __call__(self, count: Any) -> jax.Array:
+        low = real(self.peak_value) / real(self.div_factor)
+        return through(as_count(count), "cosine", self.steps, (low, self.peak_value, low / real(self.final_div_factor)))

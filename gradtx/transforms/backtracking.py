@@ -1,5 +1,6 @@
 """The backtracking line search: the first of ever smaller steps that decreases enough."""
 
+from dataclasses import KW_ONLY
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -7,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Domain, Flag, NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like, map_leaves, zeros_like
 from gradtx.core.numerics import cond, is_tracer, safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.varying import while_loop
 from gradtx.transforms.linesearch import PositiveOrInf, ascent, bind_value_fn, checked_gradient, line_dtype, moved, slope_along
 from gradtx.transforms.scaling import multiply
@@ -53,20 +53,7 @@ class _Search(NamedTuple):
     decrease_error: jax.Array
 
 
-@factory(keeps_zero=True)
-def scale_by_backtracking_linesearch(
-    max_backtracking_steps: PositiveInt,
-    slope_rtol: NonNegative = 1e-4,
-    decrease_factor: Shrink = 0.8,
-    increase_factor: PositiveOrInf = 1.5,
-    max_learning_rate: PositiveOrInf = 1.0,
-    atol: NonNegative = 0.0,
-    rtol: NonNegative = 0.0,
-    store_grad: Flag = False,
-    verbose: Flag = False,
-    *,
-    has_aux: Flag = False,
-) -> GradientTransformation:
+class scale_by_backtracking_linesearch(Transformation, keeps_zero=True):
     """Multiplies updates by a step `s` with `f(x + s*u) <= (1 + rtol) * f(x) + slope_rtol * s * f' + atol`.
 
     `f'` is the slope along `u`. The search starts from `min(increase_factor * last step, max_learning_rate)` and multiplies by
@@ -115,64 +102,75 @@ def scale_by_backtracking_linesearch(
     no `has_aux`.
     """
 
-    def init(params: Any) -> ScaleByBacktrackingLinesearchState:
+    max_backtracking_steps: PositiveInt
+    slope_rtol: NonNegative = 1e-4
+    decrease_factor: Shrink = 0.8
+    increase_factor: PositiveOrInf = 1.5
+    max_learning_rate: PositiveOrInf = 1.0
+    atol: NonNegative = 0.0
+    rtol: NonNegative = 0.0
+    store_grad: Flag = False
+    verbose: Flag = False
+    _: KW_ONLY
+    has_aux: Flag = False
+
+    def init(self, params: Params) -> ScaleByBacktrackingLinesearchState:
         dtype = line_dtype(params)
         unknown = jnp.full((), jnp.inf, dtype)
-        grad = zeros_like(params) if store_grad else None
+        grad = zeros_like(params) if self.store_grad else None
         info = BacktrackingLinesearchInfo(zero_count(), unknown)
         return ScaleByBacktrackingLinesearchState(jnp.ones((), dtype), unknown, grad, info)
 
-    def update(
-        updates: Any,
+    def step(
+        self,
+        updates: Updates,
         state: ScaleByBacktrackingLinesearchState,
-        params: Any = None,
+        params: Params | None = None,
         *,
         value: Any = None,
         grad: Any = None,
         value_fn: Any = None,
         **extra_args: Any,
-    ) -> tuple[Any, ScaleByBacktrackingLinesearchState]:
+    ) -> tuple[Updates, ScaleByBacktrackingLinesearchState]:
         grad = checked_gradient(params, value, grad, value_fn)
         dtype = state.value.dtype
         value = jnp.asarray(value, dtype)
         slope = jnp.minimum(slope_along(grad, updates, dtype), 0)
-        fn = bind_value_fn(value_fn, extra_args, has_aux)
+        fn = bind_value_fn(value_fn, extra_args, self.has_aux)
 
         def search_step(s: _Search) -> _Search:
-            step = jnp.where(s.count > 0, decrease_factor * s.step, s.step).astype(dtype)
+            step = jnp.where(s.count > 0, self.decrease_factor * s.step, s.step).astype(dtype)
             point = moved(params, updates, step)
-            if store_grad:
+            if self.store_grad:
                 raw, pullback = jax.vjp(fn, point)
             else:
                 raw, pullback = fn(point), None
             new_value = raw.astype(dtype)
-            error = new_value - (1 + rtol) * value - slope_rtol * step * slope
+            error = new_value - (1 + self.rtol) * value - self.slope_rtol * step * slope
             error = jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
             kept = s.grad
             if pullback is not None:
-                last = (error <= atol) | (s.count >= max_backtracking_steps)
+                last = (error <= self.atol) | (s.count >= self.max_backtracking_steps)
                 one = jnp.ones_like(raw)
                 kept = cond(last, lambda: cast_like(pullback(one)[0], s.grad), lambda: s.grad)
             return _Search(safe_increment(s.count), step, new_value, kept, error)
 
-        first = jnp.where(state.learning_rate > 0, increase_factor * state.learning_rate, max_learning_rate)
-        first = jnp.minimum(first, max_learning_rate).astype(dtype)
-        start = cast_like(ascent(grad), state.grad) if store_grad else None
+        first = jnp.where(state.learning_rate > 0, self.increase_factor * state.learning_rate, self.max_learning_rate)
+        first = jnp.minimum(first, self.max_learning_rate).astype(dtype)
+        start = cast_like(ascent(grad), state.grad) if self.store_grad else None
         final = while_loop(
-            lambda s: ~(s.decrease_error <= atol) & (s.count <= max_backtracking_steps),
+            lambda s: ~(s.decrease_error <= self.atol) & (s.count <= self.max_backtracking_steps),
             search_step,
             _Search(zero_count(), first, value, start, jnp.full((), jnp.inf, dtype)),
         )
         usable = jnp.isfinite(final.decrease_error)
         step, new_value = jnp.where(usable, final.step, 0), jnp.where(usable, final.value, value)
         new_grad = jax.tree.map(lambda new, old: jnp.where(usable, new, old), final.grad, start)
-        if verbose:
-            jax.lax.cond(final.decrease_error <= atol, lambda: None, lambda: _report(final, value, slope, step))
+        if self.verbose:
+            jax.lax.cond(final.decrease_error <= self.atol, lambda: None, lambda: _report(final, value, slope, step))
         info = BacktrackingLinesearchInfo(final.count, final.decrease_error)
         new_state = ScaleByBacktrackingLinesearchState(step, new_value, new_grad, info)
         return map_leaves(multiply, updates, factor=step), new_state
-
-    return GradientTransformation(init, update)
 
 
 def _report(final: _Search, value: jax.Array, slope: jax.Array, taken: jax.Array) -> None:

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks
-from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
 from gradtx.core.checks import Bound, Domain, Positive
 from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import abs_sq, default_float, promote, real_dtype, root_sum_squares, safe_increment, zero_count
 from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 
 
 def _is_axes(value: Any) -> bool:
@@ -41,17 +40,13 @@ def _clip(u: jax.Array, *, max_delta: Any) -> jax.Array:
     return jnp.clip(u, -max_delta, max_delta)
 
 
-@factory(keeps_zero=True)
-def clip(max_delta: Bound) -> GradientTransformation:
+class clip(Transformation, keeps_zero=True):
     """Clips each element: `min(max(u, -max_delta), max_delta)`; real and imaginary parts each.
 
     Args:
       max_delta: largest magnitude, >= 0.
 
     State: `EmptyState()`, 0 bytes.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError: `max_delta` is negative.
@@ -63,18 +58,19 @@ def clip(max_delta: Bound) -> GradientTransformation:
       Array([-1. ,  0.5], dtype=float32)
     """
 
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
-        return map_leaves(_clip, updates, max_delta=max_delta), state
+    max_delta: Bound
 
-    return GradientTransformation(init_empty_state, update)
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
+        return map_leaves(_clip, updates, max_delta=self.max_delta), state
 
 
 def _shrink(u: jax.Array, *, ratio: Any) -> jax.Array:
     return u * ratio
 
 
-@factory(keeps_zero=True)
-def clip_by_global_norm(max_norm: Bound) -> GradientTransformation:
+class clip_by_global_norm(Transformation, keeps_zero=True):
     """Scales all updates down together where their norm is too large: `u * min(1, max_norm / |u|)`.
 
     `|u|` is the Euclidean norm over the whole tree, taken in at least float32 and safe from overflow. Where it is inf or NaN,
@@ -85,9 +81,6 @@ def clip_by_global_norm(max_norm: Bound) -> GradientTransformation:
 
     State: `ClipByGlobalNormState(steps int32, clipped int32, norm float32)`, 12 bytes. `gradtx.metrics` reports `grad_norm`
       (the last norm before clipping) and `clip_fraction` (the share of steps that clipped).
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError: `max_norm` is negative.
@@ -105,20 +98,20 @@ def clip_by_global_norm(max_norm: Bound) -> GradientTransformation:
     sets the update to zero.
     """
 
-    def init(params: Any) -> ClipByGlobalNormState:
+    max_norm: Bound
+
+    def init(self, params: Params) -> ClipByGlobalNormState:
         return ClipByGlobalNormState(zero_count(), zero_count(), jnp.zeros((), default_float()))
 
-    def update(
-        updates: Any, state: ClipByGlobalNormState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, ClipByGlobalNormState]:
+    def step(
+        self, updates: Updates, state: ClipByGlobalNormState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ClipByGlobalNormState]:
         norm = root_sum_squares(jax.tree.leaves(updates))
-        too_large = (norm > max_norm) & jnp.isfinite(norm)
-        ratio = jnp.where(too_large, max_norm / jnp.where(too_large, norm, 1), 1)
+        too_large = (norm > self.max_norm) & jnp.isfinite(norm)
+        ratio = jnp.where(too_large, self.max_norm / jnp.where(too_large, norm, 1), 1)
         clipped = jnp.where(too_large, safe_increment(state.clipped), state.clipped)
         state = ClipByGlobalNormState(safe_increment(state.steps), clipped, norm.astype(state.norm.dtype))
         return map_leaves(_shrink, updates, ratio=ratio), state
-
-    return GradientTransformation(init, update)
 
 
 def _clip_rms(u: jax.Array, *, threshold: Any) -> jax.Array:
@@ -127,17 +120,13 @@ def _clip_rms(u: jax.Array, *, threshold: Any) -> jax.Array:
     return u / jnp.maximum(1.0, jnp.sqrt(jnp.mean(abs_sq(u))) / threshold)
 
 
-@factory(keeps_zero=True)
-def clip_by_block_rms(threshold: Positive) -> GradientTransformation:
+class clip_by_block_rms(Transformation, keeps_zero=True):
     """Scales each leaf down where its root mean square is too large: `u / max(1, rms(u) / threshold)`, per leaf.
 
     Args:
       threshold: largest root mean square, > 0.
 
     State: `EmptyState()`, 0 bytes.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError: `threshold` is not positive.
@@ -151,10 +140,12 @@ def clip_by_block_rms(threshold: Positive) -> GradientTransformation:
     Source: Adafactor, Shazeer and Stern 2018, arXiv:1804.04235, section 6.
     """
 
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
-        return map_leaves(_clip_rms, updates, threshold=threshold), state
+    threshold: Positive
 
-    return GradientTransformation(init_empty_state, update)
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
+        return map_leaves(_clip_rms, updates, threshold=self.threshold), state
 
 
 def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
@@ -189,9 +180,7 @@ def _unit_norms(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
         elif x.ndim <= 5:
             axis = (0,) if x.ndim == 3 else tuple(range(x.ndim - 1))
         else:
-            raise checks.WrongValue(
-                f"a leaf has shape {x.shape}, expected at most 5 axes; say with `axis` which to reduce."
-            )
+            raise checks.WrongValue(f"a leaf has shape {x.shape}, expected at most 5 axes; say with `axis` which to reduce.")
     return jnp.sqrt(jnp.sum(abs_sq(x), axis=axis, keepdims=True))
 
 
@@ -201,8 +190,7 @@ def _clip_unitwise(u: jax.Array, p: jax.Array, *, clipping: Any, eps: Any, axis:
     return u * jnp.where(norm < largest, 1, largest / jnp.maximum(norm, 1e-6))
 
 
-@factory(keeps_zero=True)
-def adaptive_grad_clip(clipping: Positive, eps: Positive = 1e-3, axis: Axes | None = None) -> GradientTransformation:
+class adaptive_grad_clip(Transformation, keeps_zero=True):
     """Clips each unit's gradient by its weights: `u * min(1, clipping * max(|w|, eps) / |u|)`, norms as in `unitwise_norm`.
 
     Args:
@@ -227,11 +215,15 @@ def adaptive_grad_clip(clipping: Positive, eps: Positive = 1e-3, axis: Axes | No
     Source: Brock et al. 2021, arXiv:2102.06171, equation 3.
     """
 
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
-        hypers = {"clipping": clipping, "eps": eps, "axis": axis}
-        return map_leaves(_clip_unitwise, updates, require_params(params), **hypers), state
+    clipping: Positive
+    eps: Positive = 1e-3
+    axis: Axes | None = None
 
-    return GradientTransformation(init_empty_state, update)
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
+        hypers = {"clipping": self.clipping, "eps": self.eps, "axis": self.axis}
+        return map_leaves(_clip_unitwise, updates, require_params(params), **hypers), state
 
 
 def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, jax.Array]:

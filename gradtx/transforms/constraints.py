@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
 from gradtx.core.leaves import map_leaves
+from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 
 
 class ZeroNansState(NamedTuple):
@@ -21,14 +20,10 @@ def _no_nan(u: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(u), jnp.zeros_like(u), u)
 
 
-@factory(keeps_zero=True)
-def zero_nans() -> GradientTransformation:
+class zero_nans(Transformation, keeps_zero=True):
     """Replaces NaN by 0, element by element; inf stays.
 
     State: `ZeroNansState(found_nan)`, one boolean a leaf: whether the last update had a NaN there.
-
-    Returns:
-      The transformation.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -38,22 +33,21 @@ def zero_nans() -> GradientTransformation:
       (Array([1., 0.], dtype=float32), True)
     """
 
-    def init(params: Any) -> ZeroNansState:
+    def init(self, params: Params) -> ZeroNansState:
         return ZeroNansState(jax.tree.map(lambda p: jnp.zeros((), jnp.bool_), params))
 
-    def update(updates: Any, state: ZeroNansState, params: Any = None, **extra_args: Any) -> tuple[Any, ZeroNansState]:
+    def step(
+        self, updates: Updates, state: ZeroNansState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ZeroNansState]:
         found = jax.tree.map(lambda u: jnp.any(jnp.isnan(u)), updates)
         return map_leaves(_no_nan, updates), ZeroNansState(found)
-
-    return GradientTransformation(init, update)
 
 
 def _stop_at_zero(u: jax.Array, p: jax.Array) -> jax.Array:
     return jnp.where(p + u < 0, -p, u)
 
 
-@factory()
-def keep_params_nonnegative() -> GradientTransformation:
+class keep_params_nonnegative(Transformation):
     """Shortens updates so that parameters do not fall below zero: `max(u, -p)`. Put it last in a chain.
 
     Parameters must not be negative at the start.
@@ -75,7 +69,7 @@ def keep_params_nonnegative() -> GradientTransformation:
       Array([0., 1.], dtype=float32)
     """
 
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
         return map_leaves(_stop_at_zero, updates, require_params(params)), state
-
-    return GradientTransformation(init_empty_state, update)

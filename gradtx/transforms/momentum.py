@@ -112,9 +112,7 @@ class ema(Transformation, keeps_zero=True):
     def init(self, params: Params) -> EmaState:
         return EmaState(zero_count(), zeros_like(params, self.accumulator_dtype))
 
-    def step(
-        self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: Any
-    ) -> tuple[Updates, EmaState]:
+    def step(self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: Any) -> tuple[Updates, EmaState]:
         count = safe_increment(state.count)
         correction = one_minus_power(self.decay, count) if self.debias else 1.0
 
@@ -172,7 +170,5 @@ class measure_with_ema(Transformation, measuring=True, any_leaves=True):
     def init(self, params: Params) -> EmaState:
         return self.average.init(self.measured(params))
 
-    def step(
-        self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: Any
-    ) -> tuple[Any, EmaState]:
+    def step(self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: Any) -> tuple[Any, EmaState]:
         return self.average.step(self.measured(updates), state)

@@ -1,15 +1,15 @@
 """Noise on updates: Gaussian of falling variance, on a sphere, of Langevin dynamics."""
 
+from dataclasses import KW_ONLY
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Domain, NonNegative, Positive, Rate
 from gradtx.core.leaves import map_leaves, widen
 from gradtx.core.numerics import default_float, guarded_ratio, is_key, root_sum_squares, safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.transforms.scaling import multiply
 from gradtx.tree.creation import random_like
 
@@ -54,8 +54,7 @@ def _plus_noise(u: jax.Array, key: jax.Array, *, deviation: Any) -> jax.Array:
     return u + deviation * jax.random.normal(key, u.shape, u.dtype)
 
 
-@factory()
-def add_noise(eta: NonNegative, gamma: NonNegative, key: Key) -> GradientTransformation:
+class add_noise(Transformation):
     """Adds Gaussian noise of falling variance: `u + sqrt(eta / t^gamma) * xi`, `t = 1, 2, ...`.
 
     Args:
@@ -64,9 +63,6 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Key) -> GradientTransfo
       key: random key, or a whole number to seed one.
 
     State: `AddNoiseState(count int32, rng_key)`, one key.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError: `eta` or `gamma` is negative.
@@ -84,12 +80,18 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Key) -> GradientTransfo
     **Differs:** `key` is required, and Optax's deprecated `seed` is gone.
     """
 
-    def init(params: Any) -> AddNoiseState:
-        return AddNoiseState(zero_count(), as_key(key))
+    eta: NonNegative
+    gamma: NonNegative
+    key: Key
 
-    def update(updates: Any, state: AddNoiseState, params: Any = None, **extra_args: Any) -> tuple[Any, AddNoiseState]:
+    def init(self, params: Params) -> AddNoiseState:
+        return AddNoiseState(zero_count(), as_key(self.key))
+
+    def step(
+        self, updates: Updates, state: AddNoiseState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, AddNoiseState]:
         count = safe_increment(state.count)
-        deviation = jnp.sqrt(eta / count.astype(default_float()) ** gamma)
+        deviation = jnp.sqrt(self.eta / count.astype(default_float()) ** self.gamma)
         next_key, now = jax.random.split(state.rng_key)
         treedef = jax.tree.structure(updates)
         state = AddNoiseState(count, next_key)
@@ -97,8 +99,6 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Key) -> GradientTransfo
             return updates, state
         keys = treedef.unflatten(list(jax.random.split(now, treedef.num_leaves)))
         return map_leaves(_plus_noise, updates, keys, deviation=deviation), state
-
-    return GradientTransformation(init, update)
 
 
 def _normal(key: jax.Array, shape: Any, dtype: Any, *, out_sharding: Any = None) -> jax.Array:
@@ -123,8 +123,7 @@ def _plus(u: jax.Array, xi: jax.Array, *, factor: Any = 1) -> jax.Array:
     return u + factor * xi
 
 
-@factory()
-def add_sphere_noise(radius: Positive, key: Key) -> GradientTransformation:
+class add_sphere_noise(Transformation):
     """Adds noise of a fixed length: `u + xi`, `xi` uniform on the sphere `|xi| = radius`.
 
     The whole tree is one vector: the squares of all leaves' noise add up to `radius**2`.
@@ -134,9 +133,6 @@ def add_sphere_noise(radius: Positive, key: Key) -> GradientTransformation:
       key: random key, or a whole number to seed one.
 
     State: `AddSphereNoiseState(rng_key)`, one key.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError: `radius` is not positive.
@@ -153,18 +149,20 @@ def add_sphere_noise(radius: Positive, key: Key) -> GradientTransformation:
     on the sphere: Muller 1959.
     """
 
-    def init(params: Any) -> AddSphereNoiseState:
-        return AddSphereNoiseState(as_key(key))
+    radius: Positive
+    key: Key
 
-    def update(updates: Any, state: AddSphereNoiseState, params: Any = None, **extra_args: Any) -> tuple[Any, AddSphereNoiseState]:
+    def init(self, params: Params) -> AddSphereNoiseState:
+        return AddSphereNoiseState(as_key(self.key))
+
+    def step(
+        self, updates: Updates, state: AddSphereNoiseState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, AddSphereNoiseState]:
         next_key, now = jax.random.split(state.rng_key)
-        return map_leaves(_plus, updates, sphere_like(now, updates, radius)), AddSphereNoiseState(next_key)
-
-    return GradientTransformation(init, update)
+        return map_leaves(_plus, updates, sphere_like(now, updates, self.radius)), AddSphereNoiseState(next_key)
 
 
-@factory()
-def add_langevin_noise(learning_rate: Rate, temperature: NonNegative = 1.0, *, key: Key) -> GradientTransformation:
+class add_langevin_noise(Transformation):
     """Adds the noise of Langevin dynamics to a step: `u + sqrt(2 * learning_rate * temperature) * xi`, `xi` standard normal.
 
     It stands after the learning rate, so that no rate divides: `chain(sgd(rate), add_langevin_noise(rate, key=0))`.
@@ -175,9 +173,6 @@ def add_langevin_noise(learning_rate: Rate, temperature: NonNegative = 1.0, *, k
       key: random key, or a whole number to seed one.
 
     State: `AddLangevinNoiseState(count int32, rng_key)`, one key.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError: `learning_rate` or `temperature` is negative.
@@ -193,16 +188,19 @@ def add_langevin_noise(learning_rate: Rate, temperature: NonNegative = 1.0, *, k
     Source: Welling and Teh 2011, equation 4, whose step size is `2 * learning_rate`.
     """
 
-    def init(params: Any) -> AddLangevinNoiseState:
-        return AddLangevinNoiseState(zero_count(), as_key(key))
+    learning_rate: Rate
+    temperature: NonNegative = 1.0
+    _: KW_ONLY
+    key: Key
 
-    def update(
-        updates: Any, state: AddLangevinNoiseState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, AddLangevinNoiseState]:
-        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
-        deviation = jnp.sqrt(2 * jnp.asarray(rate, default_float()) * temperature)
+    def init(self, params: Params) -> AddLangevinNoiseState:
+        return AddLangevinNoiseState(zero_count(), as_key(self.key))
+
+    def step(
+        self, updates: Updates, state: AddLangevinNoiseState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, AddLangevinNoiseState]:
+        rate = self.learning_rate(state.count) if callable(self.learning_rate) else self.learning_rate
+        deviation = jnp.sqrt(2 * jnp.asarray(rate, default_float()) * self.temperature)
         next_key, now = jax.random.split(state.rng_key)
         updates = map_leaves(_plus, updates, gaussian_like(now, updates), factor=deviation)
         return updates, AddLangevinNoiseState(safe_increment(state.count), next_key)
-
-    return GradientTransformation(init, update)

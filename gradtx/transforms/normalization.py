@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
 from gradtx.core.checks import NonNegative, Positive
 from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import default_float, guarded_ratio, root_sum_squares
-from gradtx.core.values import factory
+from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
 from gradtx.transforms.scaling import multiply
 
 
@@ -29,14 +28,10 @@ def _subtract_mean(u: jax.Array) -> jax.Array:
     return u - jnp.mean(u, axis=tuple(range(1, u.ndim)), keepdims=True)
 
 
-@factory(keeps_zero=True)
-def centralize() -> GradientTransformation:
+class centralize(Transformation, keeps_zero=True):
     """Subtracts from each leaf of two or more axes its mean over all axes but the first; vectors and scalars pass.
 
     State: `EmptyState()`, 0 bytes.
-
-    Returns:
-      The transformation.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -48,14 +43,13 @@ def centralize() -> GradientTransformation:
     Source: Yong et al. 2020, arXiv:2004.01461.
     """
 
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
         return map_leaves(_subtract_mean, updates), state
 
-    return GradientTransformation(init_empty_state, update)
 
-
-@factory(keeps_zero=True)
-def normalize_by_update_norm(scale_factor: Positive = 1.0, eps: NonNegative = 1e-6) -> GradientTransformation:
+class normalize_by_update_norm(Transformation, keeps_zero=True):
     """Gives all updates together the norm `scale_factor`: `scale_factor * u / (|u| + eps)`, 0 at 0.
 
     Args:
@@ -63,9 +57,6 @@ def normalize_by_update_norm(scale_factor: Positive = 1.0, eps: NonNegative = 1e
       eps: added to the norm, >= 0.
 
     State: `NormalizeByUpdateNormState(norm float32)`, 4 bytes. `gradtx.metrics` reports `update_norm`, the last norm before.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError: an argument outside its domain.
@@ -79,14 +70,15 @@ def normalize_by_update_norm(scale_factor: Positive = 1.0, eps: NonNegative = 1e
     **Differs:** Optax's state is empty.
     """
 
-    def init(params: Any) -> NormalizeByUpdateNormState:
+    scale_factor: Positive = 1.0
+    eps: NonNegative = 1e-6
+
+    def init(self, params: Params) -> NormalizeByUpdateNormState:
         return NormalizeByUpdateNormState(jnp.zeros((), default_float()))
 
-    def update(
-        updates: Any, state: NormalizeByUpdateNormState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, NormalizeByUpdateNormState]:
+    def step(
+        self, updates: Updates, state: NormalizeByUpdateNormState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, NormalizeByUpdateNormState]:
         norm = root_sum_squares(jax.tree.leaves(updates))
-        factor = guarded_ratio(jnp.asarray(scale_factor, norm.dtype), norm + eps)
+        factor = guarded_ratio(jnp.asarray(self.scale_factor, norm.dtype), norm + self.eps)
         return map_leaves(multiply, updates, factor=factor), NormalizeByUpdateNormState(norm.astype(state.norm.dtype))
-
-    return GradientTransformation(init, update)

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import default_float, safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.transforms.backtracking import Shrink
 from gradtx.transforms.scaling import multiply
 
@@ -39,16 +38,7 @@ class ReduceLROnPlateauState(NamedTuple):
         return {"plateau_scale": self.scale}
 
 
-@factory(keeps_zero=True)
-def reduce_on_plateau(
-    factor: Shrink = 0.1,
-    patience: PositiveInt = 10,
-    rtol: Fraction = 1e-4,
-    atol: NonNegative = 0.0,
-    cooldown: NonNegativeInt = 0,
-    accumulation_size: PositiveInt = 1,
-    min_scale: NonNegative = 0.0,
-) -> GradientTransformation:
+class reduce_on_plateau(Transformation, keeps_zero=True):
     """Scales updates down for good when a value stops falling: `scale * u`, `scale = max(factor * scale, min_scale)`.
 
     A value is better if `value < best - rtol*|best| - atol`. At the `patience`-th value in a row that is no better, the scale
@@ -93,39 +83,45 @@ def reduce_on_plateau(
     above 0. PyTorch reduces one value later.
     """
 
-    def init(params: Any) -> ReduceLROnPlateauState:
-        one, zero, best = (jnp.asarray(x, default_float()) for x in (1, 0, jnp.inf))
-        return ReduceLROnPlateauState(one, best, zero_count(), zero_count(), zero_count(), zero)
+    factor: Shrink = 0.1
+    patience: PositiveInt = 10
+    rtol: Fraction = 1e-4
+    atol: NonNegative = 0.0
+    cooldown: NonNegativeInt = 0
+    accumulation_size: PositiveInt = 1
+    min_scale: NonNegative = 0.0
 
-    def judged(state: ReduceLROnPlateauState) -> ReduceLROnPlateauState:
+    def judged(self, state: ReduceLROnPlateauState) -> ReduceLROnPlateauState:
         """The state after a full mean."""
         best = state.best_value
-        tolerance = jnp.where(jnp.isfinite(best), rtol * jnp.abs(best) + atol, 0)  # inf - inf at the first value
+        tolerance = jnp.where(jnp.isfinite(best), self.rtol * jnp.abs(best) + self.atol, 0)  # inf - inf at the first value
         better = state.avg_value < best - tolerance
         cooling = state.cooldown_count > 0
         waited = jnp.where(better | cooling, 0, safe_increment(state.plateau_count))
-        falls = waited >= patience
-        lower = jnp.maximum(state.scale * factor, min_scale)
+        falls = waited >= self.patience
+        lower = jnp.maximum(state.scale * self.factor, self.min_scale)
         return ReduceLROnPlateauState(
             scale=jnp.where(falls, lower, state.scale),
             best_value=jnp.where(better, state.avg_value, best),
             plateau_count=jnp.where(falls, 0, waited),
-            cooldown_count=jnp.where(falls, cooldown, jnp.where(cooling, state.cooldown_count - 1, 0)),
+            cooldown_count=jnp.where(falls, self.cooldown, jnp.where(cooling, state.cooldown_count - 1, 0)),
             count=jnp.zeros_like(state.count),
             avg_value=jnp.zeros_like(state.avg_value),
         )
 
-    def update(
-        updates: Any, state: ReduceLROnPlateauState, params: Any = None, *, value: Any, **extra_args: Any
-    ) -> tuple[Any, ReduceLROnPlateauState]:
+    def init(self, params: Params) -> ReduceLROnPlateauState:
+        one, zero, best = (jnp.asarray(x, default_float()) for x in (1, 0, jnp.inf))
+        return ReduceLROnPlateauState(one, best, zero_count(), zero_count(), zero_count(), zero)
+
+    def step(
+        self, updates: Updates, state: ReduceLROnPlateauState, params: Params | None = None, *, value: Any, **extra_args: Any
+    ) -> tuple[Updates, ReduceLROnPlateauState]:
         if not checks.is_real_scalar(value):
             raise checks.WrongType(f"value is {checks.kind(value)}, expected a real scalar, such as the loss.")
         count = safe_increment(state.count)
         value = jnp.asarray(value).astype(state.avg_value.dtype)
         mean = (state.count.astype(value.dtype) * state.avg_value + value) / count.astype(value.dtype)
         seen = state._replace(count=count, avg_value=mean.astype(state.avg_value.dtype))
-        full = count == accumulation_size
-        after = jax.tree.map(lambda new, old: jnp.where(full, new, old).astype(old.dtype), judged(seen), seen)
+        full = count == self.accumulation_size
+        after = jax.tree.map(lambda new, old: jnp.where(full, new, old).astype(old.dtype), self.judged(seen), seen)
         return map_leaves(multiply, updates, factor=after.scale), after
-
-    return GradientTransformation(init, update)

@@ -1,18 +1,17 @@
 """Multiplying updates: by a constant, a schedule, the learning rate, a norm."""
 
 import math
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.plain import identity
-from gradtx.core.base import EmptyState, GradientTransformation, init_empty_state
 from gradtx.core.checks import Flag, NonNegative, Number, Positive, Rate, ScheduleArg, scheduled_value
 from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import default_float, root_sum_squares, safe_increment, zero_count
+from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 
 
 class ScaleByScheduleState(NamedTuple):
@@ -23,24 +22,14 @@ class ScaleByScheduleState(NamedTuple):
 
 
 class ScaleByLearningRateState(NamedTuple):
-    """The constant learning rate."""
+    """The learning rate that the last step used (the first step's before any), and, for a schedule, the steps taken."""
 
-    learning_rate: jax.Array
-
-    def metrics(self) -> dict[str, Any]:
-        """What `gradtx.metrics` reports."""
-        return {"learning_rate": self.learning_rate}
-
-
-class ScaleByScheduledLearningRateState(NamedTuple):
-    """Steps taken, and the learning rate that the last of them used (the first step's before any)."""
-
-    count: jax.Array
-    learning_rate: jax.Array
+    learning_rate: jax.Array | None
+    count: jax.Array | None = None
 
     def metrics(self) -> dict[str, Any]:
         """What `gradtx.metrics` reports."""
-        return {"learning_rate": self.learning_rate}
+        return {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
 
 
 def multiply(u: jax.Array, *, factor: Any) -> jax.Array:
@@ -48,17 +37,13 @@ def multiply(u: jax.Array, *, factor: Any) -> jax.Array:
     return factor * u
 
 
-@factory(keeps_zero=True)
-def scale(step_size: Number) -> GradientTransformation:
+class scale(Transformation, keeps_zero=True):
     """Multiplies updates by a constant: `step_size * u`.
 
     Args:
       step_size: the factor, any finite number; negative to descend.
 
     State: `EmptyState()`, 0 bytes.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError: `step_size` is not finite.
@@ -70,23 +55,21 @@ def scale(step_size: Number) -> GradientTransformation:
       Array([-1.], dtype=float32)
     """
 
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
-        return map_leaves(multiply, updates, factor=step_size), state
+    step_size: Number
 
-    return GradientTransformation(init_empty_state, update)
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
+        return map_leaves(multiply, updates, factor=self.step_size), state
 
 
-@factory(keeps_zero=True)
-def scale_by_schedule(step_size_fn: ScheduleArg) -> GradientTransformation:
+class scale_by_schedule(Transformation, keeps_zero=True):
     """Multiplies updates by a schedule of the steps taken so far: `s(t) * u`, with `t = 0` at the first step.
 
     Args:
       step_size_fn: function from the step count (int32) to a factor.
 
     State: `ScaleByScheduleState(count int32, step_size float32)`, 8 bytes.
-
-    Returns:
-      The transformation.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -98,23 +81,22 @@ def scale_by_schedule(step_size_fn: ScheduleArg) -> GradientTransformation:
       0.5
     """
 
-    def step_size(count: Any) -> jax.Array:
-        return jnp.array(scheduled_value("step_size_fn", step_size_fn, count), default_float())  # a copy: it is kept
+    step_size_fn: ScheduleArg
 
-    def init(params: Any) -> ScaleByScheduleState:
-        return ScaleByScheduleState(zero_count(), step_size(zero_count()))
+    def step_size(self, count: Any) -> jax.Array:
+        return jnp.array(scheduled_value("step_size_fn", self.step_size_fn, count), default_float())
 
-    def update(
-        updates: Any, state: ScaleByScheduleState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, ScaleByScheduleState]:
-        s = step_size(state.count)
+    def init(self, params: Params) -> ScaleByScheduleState:
+        return ScaleByScheduleState(zero_count(), self.step_size(zero_count()))
+
+    def step(
+        self, updates: Updates, state: ScaleByScheduleState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByScheduleState]:
+        s = self.step_size(state.count)
         return map_leaves(multiply, updates, factor=s), ScaleByScheduleState(safe_increment(state.count), s)
 
-    return GradientTransformation(init, update)
 
-
-@factory(keeps_zero=True)
-def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: Flag = True) -> GradientTransformation:
+class scale_by_learning_rate(Transformation, keeps_zero=True):
     """The last link of most chains: `-learning_rate * u`, with the rate in the state, so that it can be read.
 
     The rate in the state is a report: to change a rate in the middle of training, use `inject_hyperparams` or a schedule.
@@ -123,11 +105,7 @@ def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: Flag
       learning_rate: a number >= 0 or a schedule of the steps taken so far; None leaves updates as they are.
       flip_sign: False multiplies by `+learning_rate`.
 
-    State: `ScaleByLearningRateState(learning_rate float32)`, 4 bytes; with a schedule
-      `ScaleByScheduledLearningRateState(count int32, learning_rate float32)`; `EmptyState()` for None.
-
-    Returns:
-      The transformation.
+    State: `ScaleByLearningRateState(learning_rate float32, count int32)`: 4 bytes, 8 with a schedule, none for None.
 
     Raises:
       ValueError: `learning_rate` is negative or not finite.
@@ -141,38 +119,30 @@ def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: Flag
 
     **Differs:** Optax keeps no state for a constant rate.
     """
-    if learning_rate is None:
-        return identity()
-    sign = -1 if flip_sign else 1
-    value = learning_rate
 
-    def as_array(rate: Any) -> jax.Array:
-        return jnp.array(rate, default_float())  # a copy, since a step may overwrite the state
+    learning_rate: Rate | None = None
+    _: KW_ONLY
+    flip_sign: Flag = True
 
-    if callable(value):
+    def rate(self, count: jax.Array | None) -> jax.Array:
+        """The rate at a step, as it is in the state."""
+        return jnp.array(scheduled_value("learning_rate", self.learning_rate, count), default_float())
 
-        def init_scheduled(params: Any) -> ScaleByScheduledLearningRateState:
-            return ScaleByScheduledLearningRateState(zero_count(), as_array(scheduled_value("learning_rate", value, zero_count())))
+    def init(self, params: Params) -> ScaleByLearningRateState:
+        if self.learning_rate is None:
+            return ScaleByLearningRateState(None)
+        count = zero_count() if callable(self.learning_rate) else None
+        return ScaleByLearningRateState(self.rate(count), count)
 
-        def scheduled(
-            updates: Any, state: ScaleByScheduledLearningRateState, params: Any = None, **extra_args: Any
-        ) -> tuple[Any, ScaleByScheduledLearningRateState]:
-            rate = as_array(scheduled_value("learning_rate", value, state.count))
-            updates = map_leaves(multiply, updates, factor=sign * rate)
-            return updates, ScaleByScheduledLearningRateState(safe_increment(state.count), rate)
-
-        return GradientTransformation(init_scheduled, scheduled)
-
-    def init(params: Any) -> ScaleByLearningRateState:
-        return ScaleByLearningRateState(as_array(value))
-
-    def update(
-        updates: Any, state: ScaleByLearningRateState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, ScaleByLearningRateState]:
-        rate = as_array(value)
-        return map_leaves(multiply, updates, factor=sign * rate), ScaleByLearningRateState(rate)
-
-    return GradientTransformation(init, update)
+    def step(
+        self, updates: Updates, state: ScaleByLearningRateState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByLearningRateState]:
+        if self.learning_rate is None:
+            return updates, state
+        rate = self.rate(state.count)
+        factor = -rate if self.flip_sign else rate
+        count = None if state.count is None else safe_increment(state.count)
+        return map_leaves(multiply, updates, factor=factor), ScaleByLearningRateState(rate, count)
 
 
 def sign(u: jax.Array) -> jax.Array:
@@ -180,14 +150,10 @@ def sign(u: jax.Array) -> jax.Array:
     return jnp.sign(u)
 
 
-@factory(keeps_zero=True)
-def scale_by_sign() -> GradientTransformation:
+class scale_by_sign(Transformation, keeps_zero=True):
     """Keeps the sign of each element: `sign(u)`, 0 at 0 (`u/|u|` for complex numbers).
 
     State: `EmptyState()`, 0 bytes.
-
-    Returns:
-      The transformation.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -198,10 +164,10 @@ def scale_by_sign() -> GradientTransformation:
     Source: signSGD, Bernstein et al. 2018, arXiv:1802.04434.
     """
 
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
         return map_leaves(sign, updates), state
-
-    return GradientTransformation(init_empty_state, update)
 
 
 def _norm(x: jax.Array) -> jax.Array:
@@ -219,10 +185,7 @@ def _trust_ratio(u: jax.Array, p: jax.Array, *, min_norm: Any, trust_coefficient
     return u * jnp.where(either_zero, 1, ratio)
 
 
-@factory(keeps_zero=True)
-def scale_by_trust_ratio(
-    min_norm: NonNegative = 0.0, trust_coefficient: Number = 1.0, eps: NonNegative = 0.0
-) -> GradientTransformation:
+class scale_by_trust_ratio(Transformation, keeps_zero=True):
     """Gives each leaf's update the norm of its parameters: `u * c * |p| / (|u| + eps)`, per leaf.
 
     Where one of the norms is zero the update stays as it is.
@@ -250,19 +213,22 @@ def scale_by_trust_ratio(
     Source: LARS, You et al. 2017, arXiv:1708.03888; LAMB, You et al. 2019, arXiv:1904.00962.
     """
 
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
-        hypers = {"min_norm": min_norm, "trust_coefficient": trust_coefficient, "eps": eps}
-        return map_leaves(_trust_ratio, updates, require_params(params), **hypers), state
+    min_norm: NonNegative = 0.0
+    trust_coefficient: Number = 1.0
+    eps: NonNegative = 0.0
 
-    return GradientTransformation(init_empty_state, update)
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
+        hypers = {"min_norm": self.min_norm, "trust_coefficient": self.trust_coefficient, "eps": self.eps}
+        return map_leaves(_trust_ratio, updates, require_params(params), **hypers), state
 
 
 def _times_norm(u: jax.Array, p: jax.Array, *, min_scale: Any) -> jax.Array:
     return u * jnp.maximum(_norm(p), min_scale)
 
 
-@factory(keeps_zero=True)
-def scale_by_param_block_norm(min_scale: Positive = 1e-3) -> GradientTransformation:
+class scale_by_param_block_norm(Transformation, keeps_zero=True):
     """Multiplies each leaf's update by the norm of its parameters: `u * max(|p|, min_scale)`.
 
     Args:
@@ -285,18 +251,19 @@ def scale_by_param_block_norm(min_scale: Positive = 1e-3) -> GradientTransformat
     Source: Optax, `scale_by_param_block_norm`.
     """
 
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
-        return map_leaves(_times_norm, updates, require_params(params), min_scale=min_scale), state
+    min_scale: Positive = 1e-3
 
-    return GradientTransformation(init_empty_state, update)
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
+        return map_leaves(_times_norm, updates, require_params(params), min_scale=self.min_scale), state
 
 
 def _times_rms(u: jax.Array, p: jax.Array, *, min_scale: Any) -> jax.Array:
     return u * jnp.maximum(_rms(p), min_scale)
 
 
-@factory(keeps_zero=True)
-def scale_by_param_block_rms(min_scale: Positive = 1e-3) -> GradientTransformation:
+class scale_by_param_block_rms(Transformation, keeps_zero=True):
     """Multiplies each leaf's update by the root mean square of its parameters: `u * max(rms(p), min_scale)`.
 
     Args:
@@ -319,7 +286,9 @@ def scale_by_param_block_rms(min_scale: Positive = 1e-3) -> GradientTransformati
     Source: Adafactor, Shazeer and Stern 2018, arXiv:1804.04235, section 8.
     """
 
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
-        return map_leaves(_times_rms, updates, require_params(params), min_scale=min_scale), state
+    min_scale: Positive = 1e-3
 
-    return GradientTransformation(init_empty_state, update)
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
+        return map_leaves(_times_rms, updates, require_params(params), min_scale=self.min_scale), state

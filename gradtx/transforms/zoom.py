@@ -1,16 +1,16 @@
 """The zoom line search: steps that decrease enough and leave little slope."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation
 from gradtx.core.checks import Bound, Flag, NonNegative, PositiveInt, one_of
 from gradtx.core.leaves import cast_like, map_leaves, zeros_like
 from gradtx.core.numerics import safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.varying import while_loop
 from gradtx.transforms.linesearch import PositiveOrInf, ascent, bind_value_fn, checked_gradient, line_dtype, moved, slope_along
 from gradtx.transforms.scaling import multiply
@@ -94,21 +94,7 @@ def _miss(error: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
 
 
-@factory(keeps_zero=True)
-def scale_by_zoom_linesearch(
-    max_linesearch_steps: PositiveInt,
-    max_learning_rate: PositiveOrInf | None = None,
-    tol: NonNegative = 0.0,
-    increase_factor: PositiveOrInf = 2.0,
-    slope_rtol: NonNegative = 1e-4,
-    curv_rtol: Bound = 0.9,
-    approx_dec_rtol: NonNegative | None = 1e-6,
-    stepsize_precision: NonNegative = 1e-5,
-    initial_guess_strategy: Guess = "keep",
-    verbose: Flag = False,
-    *,
-    has_aux: Flag = False,
-) -> GradientTransformation:
+class scale_by_zoom_linesearch(Transformation, keeps_zero=True):
     """Multiplies updates by a step `s` that satisfies the strong Wolfe conditions.
 
     Decrease: `f(x + s*u) <= f(x) + slope_rtol * s * f'`. Curvature: `|f'(s)| <= curv_rtol * |f'|`, with `f'(s)` the slope along
@@ -159,61 +145,35 @@ def scale_by_zoom_linesearch(
     other transformations. Optax has no `has_aux`.
     """
 
-    def init(params: Any) -> ScaleByZoomLinesearchState:
-        dtype = line_dtype(params)
-        unknown = jnp.full((), jnp.inf, dtype)
-        info = ZoomLinesearchInfo(zero_count(), unknown, unknown)
-        return ScaleByZoomLinesearchState(jnp.ones((), dtype), unknown, zeros_like(params), info)
+    max_linesearch_steps: PositiveInt
+    max_learning_rate: PositiveOrInf | None = None
+    tol: NonNegative = 0.0
+    increase_factor: PositiveOrInf = 2.0
+    slope_rtol: NonNegative = 1e-4
+    curv_rtol: Bound = 0.9
+    approx_dec_rtol: NonNegative | None = 1e-6
+    stepsize_precision: NonNegative = 1e-5
+    initial_guess_strategy: Guess = "keep"
+    verbose: Flag = False
+    _: KW_ONLY
+    has_aux: Flag = False
 
-    def update(
-        updates: Any,
-        state: ScaleByZoomLinesearchState,
-        params: Any = None,
-        *,
-        value: Any = None,
-        grad: Any = None,
-        value_fn: Any = None,
-        **extra_args: Any,
-    ) -> tuple[Any, ScaleByZoomLinesearchState]:
-        grad = checked_gradient(params, value, grad, value_fn)
-        dtype = state.value.dtype
-        value = jnp.asarray(value, dtype)
-        start = _Point(jnp.zeros((), dtype), value, slope_along(grad, updates, dtype))
-        fn = jax.value_and_grad(bind_value_fn(value_fn, extra_args, has_aux))
-
-        def evaluate(step: jax.Array) -> tuple[_Point, Any]:
-            value, grad = fn(moved(params, updates, step))
-            return _Point(step, value.astype(dtype), slope_along(ascent(grad), updates, dtype)), cast_like(grad, state.grad)
-
-        guess = jnp.where(state.learning_rate > 0, state.learning_rate, 1) if initial_guess_strategy == "keep" else 1
-        final = while_loop(
-            lambda s: ~(s.done | s.failed),
-            lambda s: search_step(s, start, evaluate),
-            _begin(start, cast_like(ascent(grad), state.grad), jnp.asarray(guess, dtype)),
-        )
-        point, point_grad = _choose(final.done, (final.trial, final.grad), (final.safe, final.safe_grad))
-        if verbose:
-            jax.lax.cond(final.done, lambda: None, lambda: _report(final, start, point))
-        info = ZoomLinesearchInfo(final.count, final.decrease_error, final.curvature_error)
-        new_state = ScaleByZoomLinesearchState(point.step, point.value, point_grad, info)
-        return map_leaves(multiply, updates, factor=point.step), new_state
-
-    def search_step(s: _Search, start: _Point, evaluate: Callable[[jax.Array], tuple[_Point, Any]]) -> _Search:
-        larger = jnp.where(s.count == 0, s.trial.step, increase_factor * s.low.step).astype(start.step.dtype)
-        largest = jnp.asarray(jnp.inf if max_learning_rate is None else max_learning_rate, larger.dtype)
+    def search_step(self, s: _Search, start: _Point, evaluate: Callable[[jax.Array], tuple[_Point, Any]]) -> _Search:
+        larger = jnp.where(s.count == 0, s.trial.step, self.increase_factor * s.low.step).astype(start.step.dtype)
+        largest = jnp.asarray(jnp.inf if self.max_learning_rate is None else self.max_learning_rate, larger.dtype)
         step = jnp.where(s.bracketed, _between(s.low, s.high, s.reference), jnp.minimum(larger, largest))
         trial, grad = evaluate(step)
-        decrease_error, curvature_error = errors(trial, start)
-        good = jnp.maximum(decrease_error, curvature_error) <= tol
+        decrease_error, curvature_error = self.errors(trial, start)
+        good = jnp.maximum(decrease_error, curvature_error) <= self.tol
         worse = (decrease_error > 0) | ((trial.value >= s.low.value) & (s.count > 0))
         ahead = jnp.where(s.bracketed, s.high.step - s.low.step, 1)
         turned = ~worse & (trial.slope * ahead >= 0)
         bracketed = s.bracketed | worse | turned | good
         low = _choose(worse, s.low, trial)
-        better = (decrease_error <= tol) & (~s.bracketed | (trial.value < s.safe.value))
+        better = (decrease_error <= self.tol) & (~s.bracketed | (trial.value < s.safe.value))
         safe, safe_grad = _choose(better, (trial, grad), (s.safe, s.safe_grad))
         done = good | (~bracketed & (larger >= largest))
-        narrow = s.bracketed & (jnp.abs(s.high.step - s.low.step) <= stepsize_precision) & (safe.step > 0)
+        narrow = s.bracketed & (jnp.abs(s.high.step - s.low.step) <= self.stepsize_precision) & (safe.step > 0)
         return _Search(
             count=safe_increment(s.count),
             low=low,
@@ -227,19 +187,57 @@ def scale_by_zoom_linesearch(
             safe=safe,
             safe_grad=safe_grad,
             done=done,
-            failed=~done & (narrow | (s.count + 1 >= max_linesearch_steps)),
+            failed=~done & (narrow | (s.count + 1 >= self.max_linesearch_steps)),
         )
 
-    def errors(trial: _Point, start: _Point) -> tuple[jax.Array, jax.Array]:
+    def errors(self, trial: _Point, start: _Point) -> tuple[jax.Array, jax.Array]:
         slope = jnp.minimum(start.slope, 0)
-        decrease = trial.value - start.value - slope_rtol * trial.step * slope
-        if approx_dec_rtol is not None:
-            by_slope = trial.slope - (2 * slope_rtol - 1) * slope
-            rise = trial.value - start.value - approx_dec_rtol * jnp.abs(start.value)
+        decrease = trial.value - start.value - self.slope_rtol * trial.step * slope
+        if self.approx_dec_rtol is not None:
+            by_slope = trial.slope - (2 * self.slope_rtol - 1) * slope
+            rise = trial.value - start.value - self.approx_dec_rtol * jnp.abs(start.value)
             decrease = jnp.minimum(decrease, jnp.maximum(by_slope, rise))
-        return _miss(decrease), _miss(jnp.abs(trial.slope) - curv_rtol * jnp.abs(start.slope))
+        return _miss(decrease), _miss(jnp.abs(trial.slope) - self.curv_rtol * jnp.abs(start.slope))
 
-    return GradientTransformation(init, update)
+    def init(self, params: Params) -> ScaleByZoomLinesearchState:
+        dtype = line_dtype(params)
+        unknown = jnp.full((), jnp.inf, dtype)
+        info = ZoomLinesearchInfo(zero_count(), unknown, unknown)
+        return ScaleByZoomLinesearchState(jnp.ones((), dtype), unknown, zeros_like(params), info)
+
+    def step(
+        self,
+        updates: Updates,
+        state: ScaleByZoomLinesearchState,
+        params: Params | None = None,
+        *,
+        value: Any = None,
+        grad: Any = None,
+        value_fn: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Updates, ScaleByZoomLinesearchState]:
+        grad = checked_gradient(params, value, grad, value_fn)
+        dtype = state.value.dtype
+        value = jnp.asarray(value, dtype)
+        start = _Point(jnp.zeros((), dtype), value, slope_along(grad, updates, dtype))
+        fn = jax.value_and_grad(bind_value_fn(value_fn, extra_args, self.has_aux))
+
+        def evaluate(step: jax.Array) -> tuple[_Point, Any]:
+            value, grad = fn(moved(params, updates, step))
+            return _Point(step, value.astype(dtype), slope_along(ascent(grad), updates, dtype)), cast_like(grad, state.grad)
+
+        guess = jnp.where(state.learning_rate > 0, state.learning_rate, 1) if self.initial_guess_strategy == "keep" else 1
+        final = while_loop(
+            lambda s: ~(s.done | s.failed),
+            lambda s: self.search_step(s, start, evaluate),
+            _begin(start, cast_like(ascent(grad), state.grad), jnp.asarray(guess, dtype)),
+        )
+        point, point_grad = _choose(final.done, (final.trial, final.grad), (final.safe, final.safe_grad))
+        if self.verbose:
+            jax.lax.cond(final.done, lambda: None, lambda: _report(final, start, point))
+        info = ZoomLinesearchInfo(final.count, final.decrease_error, final.curvature_error)
+        new_state = ScaleByZoomLinesearchState(point.step, point.value, point_grad, info)
+        return map_leaves(multiply, updates, factor=point.step), new_state
 
 
 def _begin(start: _Point, grad: Any, guess: jax.Array) -> _Search:

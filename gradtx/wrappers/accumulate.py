@@ -1,6 +1,7 @@
 """One step of an optimizer from the gradients of several microbatches."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -8,11 +9,21 @@ import jax.numpy as jnp
 
 from gradtx.compose.groups import cut
 from gradtx.core import checks
-from gradtx.core.base import GradientTransformation, member, wants_of
-from gradtx.core.checks import Domain, Flag, FloatDType, PositiveInt, Transformation
+from gradtx.core.checks import Domain, Flag, FloatDType, PositiveInt
 from gradtx.core.leaves import all_finite, cast_like, map_leaves, widen
 from gradtx.core.numerics import common_dtype, cond, safe_increment, zero_count
-from gradtx.core.values import factory
+from gradtx.core.transformation import (
+    GradientTransformation,
+    Inner,
+    Params,
+    Part,
+    State,
+    Transformation,
+    Updates,
+    Wrapper,
+    as_transformation,
+    wants,
+)
 from gradtx.core.varying import scan
 
 
@@ -49,10 +60,7 @@ def _divide(total: jax.Array, *, by: Any) -> jax.Array:
     return total / by
 
 
-@factory(keeps_zero=True, gathers=lambda arguments: arguments["every_k"] != 1)
-def accumulate(
-    inner: Transformation, every_k: CountOrSchedule, *, dtype: FloatDType = jnp.float32, skip_nonfinite: Flag = False
-) -> GradientTransformation:
+class accumulate(Wrapper, keeps_zero=True):
     """Collects the gradients of `every_k` microbatches, then takes one step with their mean: `inner(sum(g) / k)`.
 
     Between steps updates are zero, so that the training loop stays as it is. Equal microbatches of a mean loss give the step of
@@ -86,24 +94,52 @@ def accumulate(
       0.0
       -2.0
     """
-    tx = accumulable("accumulate", inner, "inner")
-    if every_k == 1 and not skip_nonfinite:
-        return tx
 
-    def init(params: Any) -> AccumulateState:
+    inner: Inner
+    every_k: CountOrSchedule
+    _: KW_ONLY
+    dtype: FloatDType = jnp.float32
+    skip_nonfinite: Flag = False
+
+    @property
+    def gathers(self) -> bool:
+        return self.every_k != 1
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        return (Part(self.inner, params, state if self.is_inner else state.inner_state),)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        accumulable("accumulate", self.inner, "inner")
+
+    @property
+    def is_inner(self) -> bool:
+        """Whether this is the optimizer itself."""
+        return self.every_k == 1 and not self.skip_nonfinite
+
+    @property
+    def state_type(self) -> type:  # type: ignore[override]
+        """That of the optimizer, where this is the optimizer itself."""
+        return self.inner.state_type if self.is_inner else AccumulateState
+
+    def init(self, params: Params) -> State:
+        if self.is_inner:
+            return self.inner.init(params)
         zero = zero_count()
-        return AccumulateState(zero, zero, zero, zero, zeros_in(params, dtype), tx.init(params))
+        return AccumulateState(zero, zero, zero, zero, zeros_in(params, self.dtype), self.inner.init(params))
 
-    def update(updates: Any, state: AccumulateState, params: Any = None, **extra_args: Any) -> tuple[Any, AccumulateState]:
-        k = microsteps("every_k", every_k, state.gradient_step)
-        take = all_finite(updates) if skip_nonfinite else jnp.asarray(True)
+    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+        if self.is_inner:
+            return self.inner.advance(updates, state, params, extra_args)
+        k = microsteps("every_k", self.every_k, state.gradient_step)
+        take = all_finite(updates) if self.skip_nonfinite else jnp.asarray(True)
         _, total = map_leaves(_add_if, widen(updates), state.accumulator, take=take, reset=state.mini_step == 0)
         used = jnp.where(state.mini_step == 0, 0, state.used) + take.astype(jnp.int32)
         complete = state.mini_step >= k - 1
 
         def step() -> tuple[Any, Any]:
             mean = map_leaves(_divide, total, by=used.astype(jnp.float32))
-            changed, inner_state = tx.advance(mean, state.inner_state, params, extra_args)
+            changed, inner_state = self.inner.advance(mean, state.inner_state, params, extra_args)
             return cast_like(changed, updates), inner_state
 
         changed, inner_state = cond(complete & (used > 0), step, lambda: (zeros_as(updates), state.inner_state))
@@ -116,18 +152,16 @@ def accumulate(
             inner_state,
         )
 
-    return GradientTransformation(init, update)
-
 
 def accumulable(name: str, inner: Any, argument: str) -> GradientTransformation:
     """The optimizer, or an error for one that takes second gradients itself."""
-    if "grad_fn" in wants_of(inner):
+    if "grad_fn" in wants(inner):
         raise ValueError(
             f"{name}: {argument} is {inner!r}, which calls grad_fn: it would see the last microbatch alone. Put the accumulation "
             "inside: update it with the mean gradient of all microbatches and a grad_fn that gives the same at other parameters "
             "(gradtx.microbatched makes both), or accumulate the gradients of gradtx.sam_value_and_grad."
         )
-    return member(inner)
+    return as_transformation(inner)
 
 
 def zeros_in(params: Any, dtype: Any) -> Any:
@@ -142,7 +176,7 @@ def zeros_as(updates: Any) -> Any:
 
 def microsteps(argument: str, every_k: Any, count: jax.Array) -> Any:
     """How many microbatches the step at hand takes."""
-    return checks.scheduled_value(argument, every_k, count) if callable(every_k) else every_k
+    return checks.scheduled_value(argument, every_k, count)
 
 
 class ApplyEveryState(NamedTuple):
@@ -157,8 +191,7 @@ def _sum_since(g: jax.Array, total: jax.Array, *, first: Any, emit: Any) -> tupl
     return jnp.where(emit, total, 0), total
 
 
-@factory(keeps_zero=True, gathers=lambda arguments: arguments["k"] != 1)
-def apply_every(k: PositiveInt = 1) -> GradientTransformation:
+class apply_every(Transformation, keeps_zero=True):
     """Lets the *sum* of `k` updates through at every k-th step, and zero between; what stands before it moves at every step.
 
     Args:
@@ -185,15 +218,21 @@ def apply_every(k: PositiveInt = 1) -> GradientTransformation:
     **Differs:** Optax keeps the sum of half-precision updates in half precision, and a NaN in what it does not let through.
     """
 
-    def init(params: Any) -> ApplyEveryState:
+    k: PositiveInt = 1
+
+    @property
+    def gathers(self) -> bool:
+        return self.k != 1
+
+    def init(self, params: Params) -> ApplyEveryState:
         return ApplyEveryState(zero_count(), zeros_in(params, jnp.float32))
 
-    def update(updates: Any, state: ApplyEveryState, params: Any = None, **extra_args: Any) -> tuple[Any, ApplyEveryState]:
-        emit = state.count == k - 1
+    def step(
+        self, updates: Updates, state: ApplyEveryState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ApplyEveryState]:
+        emit = state.count == self.k - 1
         updates, total = map_leaves(_sum_since, updates, state.grad_acc, first=state.count == 0, emit=emit)
         return updates, ApplyEveryState(jnp.where(emit, 0, state.count + 1), total)
-
-    return GradientTransformation(init, update)
 
 
 def microbatched(value_and_grad_fn: Callable[..., Any], microbatches: int, *, has_aux: bool = False) -> Callable[..., Any]:

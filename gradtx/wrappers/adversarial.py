@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.evaluation import gradient_at
-from gradtx.core.base import EmptyState, GradientTransformation, check_not_last, init_empty_state
-from gradtx.core.checks import Domain, Flag, PositiveInt, Transformation
+from gradtx.core.checks import Domain, Flag, PositiveInt
 from gradtx.core.leaves import cast_like, copies, map_leaves, widen
 from gradtx.core.numerics import cond, guarded_ratio, zero_count
+from gradtx.core.transformation import EmptyState, GradientTransformation, Inner, Params, Transformation, Updates, check_not_final
 from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.tree.reductions import norm
@@ -46,14 +46,10 @@ def _return(u: jax.Array, c: jax.Array, p: jax.Array) -> jax.Array:
     return c - p + u
 
 
-@factory(keeps_zero=True)
-def normalize() -> GradientTransformation:
+class normalize(Transformation, keeps_zero=True):
     """Gives all updates together the norm 1: `u / |u|`, 0 at 0.
 
     State: `EmptyState()`, 0 bytes.
-
-    Returns:
-      The transformation.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -64,16 +60,16 @@ def normalize() -> GradientTransformation:
     **Differs:** in Optax, where it is `contrib.normalize`, zero updates become NaN.
     """
 
-    def update(updates: Any, state: EmptyState, params: Any = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
         return map_leaves(_over, updates, length=norm(updates)), state
-
-    return GradientTransformation(init_empty_state, update)
 
 
 @factory(last=lambda arguments: not arguments["opaque_mode"])
 def sam(
-    optimizer: Transformation,
-    adv_optimizer: Transformation,
+    optimizer: Inner,
+    adv_optimizer: Inner,
     sync_period: PositiveInt = 2,
     reset_state: Flag = True,
     opaque_mode: Flag = False,
@@ -116,7 +112,7 @@ def sam(
     **Differs:** the cache is float32 for half-precision parameters; optimizers that are not due are not run, so that what they
     would have made of a NaN goes nowhere. In Optax `sync_period` = 1 steps from the parameters before last.
     """
-    check_not_last("sam", "adv_optimizer", adv_optimizer)
+    check_not_final("sam", "adv_optimizer", adv_optimizer)
     outer, adversary = inner_of("sam", optimizer, "optimizer"), inner_of("sam", adv_optimizer, "adv_optimizer")
 
     def init(params: Any) -> SAMState:

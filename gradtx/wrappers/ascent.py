@@ -10,10 +10,10 @@ import numpy as np
 from gradtx.compose.evaluation import gradient_at
 from gradtx.compose.labels import spread_mask
 from gradtx.core import checks
-from gradtx.core.base import GradientTransformation, member, wants_of
 from gradtx.core.leaves import MaskedNode, cast_like, is_masked_or_none, map_leaves, widen
 from gradtx.core.numerics import default_float, promote
 from gradtx.core.paths import leaves_by_path
+from gradtx.core.transformation import GradientTransformation, as_transformation, wants
 from gradtx.linalg.ascent import ascent
 
 
@@ -71,12 +71,12 @@ def per_lane(number: jax.Array, leaf: jax.Array) -> jax.Array:
 
 def inner_of(name: str, inner: Any, argument: str = "inner") -> GradientTransformation:
     """The optimizer to wrap; an error for one that takes second gradients itself, which would be those of another point."""
-    if "grad_fn" in wants_of(inner):
+    if "grad_fn" in wants(inner):
         raise ValueError(
             f"{name}: {argument} is {inner!r}, which calls grad_fn itself, expected an optimizer that does not: "
             "methods of two gradients do not nest."
         )
-    return member(inner)
+    return as_transformation(inner)
 
 
 def beside(rule: Callable[..., Any], kept: Any, params: Any, *others: Any) -> Any:

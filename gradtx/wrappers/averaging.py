@@ -1,17 +1,18 @@
 """Averages of the parameters beside any optimizer: exponential, and plain (SWA, Polyak and Ruppert)."""
 
+import functools
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import GradientTransformation, check_steps, member
-from gradtx.core.checks import Decay, Flag, NonNegativeInt, PositiveInt, Transformation
+from gradtx.core.checks import Decay, Flag, NonNegativeInt, PositiveInt
 from gradtx.core.leaves import cast_like, copies, map_leaves, widen
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
+from gradtx.core.transformation import Inner, Params, Transformation, Updates, as_transformation, check_steps
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 
 
 class EmaParamsState(NamedTuple):
@@ -47,8 +48,7 @@ def _mix_if(average: jax.Array, p: jax.Array, *, share: Any, due: Any) -> jax.Ar
     return jnp.where(due, _mix(average, p, share=share), average)
 
 
-@factory(last=True, keeps_zero=True)
-def ema_params(inner: Transformation, decay: Decay, *, debias: Flag = True) -> GradientTransformation:
+class ema_params(Transformation, final=True, keeps_zero=True):
     """An exponential moving average of the parameters: `average = decay*average + (1-decay)*p`, with `p` after each step.
 
     Training goes on as without it; `gradtx.eval_params(state, params)` gives the average. It holds about `1/(1-decay)` steps.
@@ -81,26 +81,36 @@ def ema_params(inner: Transformation, decay: Decay, *, debias: Flag = True) -> G
 
     Source: Polyak and Juditsky 1992 for averaging; the bias correction is that of Kingma and Ba 2014, arXiv:1412.6980, section 3.
     """
-    check_steps("ema_params", "inner", inner)
-    tx = member(inner)
 
-    def init(params: Any) -> EmaParamsState:
-        return EmaParamsState(tx.init(params), zero_count(), copies(params))
+    inner: Inner
+    decay: Decay
+    _: KW_ONLY
+    debias: Flag = True
 
-    def update(updates: Any, state: EmaParamsState, params: Any = None, **extra_args: Any) -> tuple[Any, EmaParamsState]:
-        steps, inner_state = tx.advance(widen(updates), state.inner_state, require_params(params), extra_args)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_steps("ema_params", "inner", self.inner)
+
+    @functools.cached_property
+    def tx(self) -> Any:
+        return as_transformation(self.inner)
+
+    def init(self, params: Params) -> EmaParamsState:
+        return EmaParamsState(self.tx.init(params), zero_count(), copies(params))
+
+    def step(
+        self, updates: Updates, state: EmaParamsState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmaParamsState]:
+        steps, inner_state = self.tx.advance(widen(updates), state.inner_state, require_params(params), extra_args)
         steps = cast_like(steps, updates)
         count = safe_increment(state.count)
         # With these shares the stored average is the corrected one at every step, so that reading it needs no division.
-        share = (1 - decay) / one_minus_power(decay, count) if debias else 1 - decay
+        share = (1 - self.decay) / one_minus_power(self.decay, count) if self.debias else 1 - self.decay
         average = map_leaves(_mix, state.average, apply_updates(params, steps), share=share)
         return steps, EmaParamsState(inner_state, count, average)
 
-    return GradientTransformation(init, update)
 
-
-@factory(last=True, keeps_zero=True)
-def swa(inner: Transformation, start: NonNegativeInt = 0, every: PositiveInt = 1) -> GradientTransformation:
+class swa(Transformation, final=True, keeps_zero=True):
     """Stochastic weight averaging: the plain mean of the parameters after steps `start`, `start + every`, `start + 2*every`, ...
 
     `n += 1`, `average += (p - average) / n`. Training goes on as without it; `gradtx.eval_params(state, params)` gives the mean,
@@ -138,21 +148,29 @@ def swa(inner: Transformation, start: NonNegativeInt = 0, every: PositiveInt = 1
     Source: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", arXiv:1803.05407,
     algorithm 1; Polyak and Juditsky 1992.
     """
-    check_steps("swa", "inner", inner)
-    tx = member(inner)
 
-    def init(params: Any) -> SwaState:
-        return SwaState(tx.init(params), zero_count(), zero_count(), copies(params))
+    inner: Inner
+    start: NonNegativeInt = 0
+    every: PositiveInt = 1
 
-    def update(updates: Any, state: SwaState, params: Any = None, **extra_args: Any) -> tuple[Any, SwaState]:
-        steps, inner_state = tx.advance(widen(updates), state.inner_state, require_params(params), extra_args)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_steps("swa", "inner", self.inner)
+
+    @functools.cached_property
+    def tx(self) -> Any:
+        return as_transformation(self.inner)
+
+    def init(self, params: Params) -> SwaState:
+        return SwaState(self.tx.init(params), zero_count(), zero_count(), copies(params))
+
+    def step(self, updates: Updates, state: SwaState, params: Params | None = None, **extra_args: Any) -> tuple[Updates, SwaState]:
+        steps, inner_state = self.tx.advance(widen(updates), state.inner_state, require_params(params), extra_args)
         steps = cast_like(steps, updates)
         count = safe_increment(state.count)
-        due = (count >= start) & ((count - start) % every == 0)
+        due = (count >= self.start) & ((count - self.start) % self.every == 0)
         averaged = jnp.where(due, safe_increment(state.averaged), state.averaged)
         share = 1 / jnp.maximum(averaged, 1).astype(default_float())
         follows = due | (state.averaged == 0)  # with a share of 1 before the first point
         average = map_leaves(_mix_if, state.average, apply_updates(params, steps), share=share, due=follows)
         return steps, SwaState(inner_state, count, averaged, average)
-
-    return GradientTransformation(init, update)

@@ -1,14 +1,15 @@
 """Cautious updates: no step where it would go against the gradient."""
 
+import functools
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation, check_not_last, check_steps, member
-from gradtx.core.checks import Flag, Transformation
+from gradtx.core.checks import Flag
 from gradtx.core.leaves import cast_like, map_leaves, widen
-from gradtx.core.values import factory
+from gradtx.core.transformation import Inner, Params, Transformation, Updates, as_transformation, check_not_final, check_steps
 
 LEAST_SHARE = 1e-3  # of the authors' code, which so bounds the factor by 1,000
 
@@ -26,8 +27,7 @@ def _masked(u: jax.Array, g: jax.Array, *, sign: int) -> jax.Array:
     return jnp.where(against, 0, u / jnp.maximum(share, LEAST_SHARE).astype(u.real.dtype))
 
 
-@factory(keeps_zero=True)
-def cautious(inner: Transformation, *, flip_sign: Flag = True) -> GradientTransformation:
+class cautious(Transformation, keeps_zero=True):
     """Sets an update to zero where it would climb, and scales the others up: `u * mask / max(mean(mask), 0.001)`, by leaf.
 
     `mask` is 1 where `u` and the gradient have opposite signs, else 0. Momentum goes against the newest gradient at times;
@@ -61,16 +61,26 @@ def cautious(inner: Transformation, *, flip_sign: Flag = True) -> GradientTransf
     Source: Liang et al. 2024, "Cautious Optimizers: Improving Training with One Line of Code", arXiv:2411.16085, algorithm 1, with
     the normalization of the authors' code (the paper divides by the number of ones plus 1).
     """
-    check_not_last("cautious", "inner", inner)
-    check_steps("cautious", "inner", inner)
-    tx = member(inner)
 
-    def init(params: Any) -> CautiousState:
-        return CautiousState(tx.init(params))
+    inner: Inner
+    _: KW_ONLY
+    flip_sign: Flag = True
 
-    def update(updates: Any, state: CautiousState, params: Any = None, **extra_args: Any) -> tuple[Any, CautiousState]:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_final("cautious", "inner", self.inner)
+        check_steps("cautious", "inner", self.inner)
+
+    @functools.cached_property
+    def tx(self) -> Any:
+        return as_transformation(self.inner)
+
+    def init(self, params: Params) -> CautiousState:
+        return CautiousState(self.tx.init(params))
+
+    def step(
+        self, updates: Updates, state: CautiousState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, CautiousState]:
         grads = widen(updates)
-        steps, inner_state = tx.advance(grads, state.inner_state, params, extra_args)
-        return cast_like(map_leaves(_masked, steps, grads, sign=-1 if flip_sign else 1), updates), CautiousState(inner_state)
-
-    return GradientTransformation(init, update)
+        steps, inner_state = self.tx.advance(grads, state.inner_state, params, extra_args)
+        return cast_like(map_leaves(_masked, steps, grads, sign=-1 if self.flip_sign else 1), updates), CautiousState(inner_state)

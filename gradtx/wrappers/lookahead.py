@@ -1,5 +1,6 @@
 """Lookahead: fast weights run ahead, slow weights follow them part of the way every few steps."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -7,12 +8,20 @@ import jax.numpy as jnp
 
 from gradtx.core import checks
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import GradientTransformation, check_not_last, check_steps, member
-from gradtx.core.checks import Flag, Fraction, PositiveInt, Transformation
+from gradtx.core.checks import Flag, Fraction, PositiveInt
 from gradtx.core.leaves import cast_like, copies, map_leaves, widen
 from gradtx.core.numerics import zero_count
+from gradtx.core.transformation import (
+    Inner,
+    Params,
+    Preset,
+    Transformation,
+    Updates,
+    as_transformation,
+    check_not_final,
+    check_steps,
+)
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 
 
 class LookaheadParams(NamedTuple):
@@ -56,10 +65,7 @@ def _select(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)
 
 
-@factory(last=True)
-def lookahead(
-    fast_optimizer: Transformation, sync_period: PositiveInt, slow_step_size: Fraction, reset_state: Flag = False
-) -> GradientTransformation:
+class lookahead(Transformation, final=True):
     """Lookahead around any optimizer: each `sync_period` steps `phi += alpha * (theta - phi)`, then `theta = phi`.
 
     `theta` are the fast weights, which `fast_optimizer` moves at every step; `phi` are the slow ones, which start where `theta`
@@ -100,43 +106,50 @@ def lookahead(
     **Differs:** Optax demands the pair, drops extra arguments, selects by arithmetic on booleans (a NaN in what is not selected
     stays, and a random key in the state is an error), and resets the state for the weights before the last step.
     """
-    check_not_last("lookahead", "fast_optimizer", fast_optimizer)
-    check_steps("lookahead", "fast_optimizer", fast_optimizer)
-    inner = member(fast_optimizer)
 
-    def init(params: Any) -> LookaheadState:
+    fast_optimizer: Inner
+    sync_period: PositiveInt
+    slow_step_size: Fraction
+    reset_state: Flag = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_final("lookahead", "fast_optimizer", self.fast_optimizer)
+        check_steps("lookahead", "fast_optimizer", self.fast_optimizer)
+
+    @functools.cached_property
+    def inner(self) -> Any:
+        return as_transformation(self.fast_optimizer)
+
+    def init(self, params: Params) -> LookaheadState:
         if isinstance(params, LookaheadParams):
-            return LookaheadState(inner.init(params.fast), zero_count(), None)
-        return LookaheadState(inner.init(params), zero_count(), copies(params))
+            return LookaheadState(self.inner.init(params.fast), zero_count(), None)
+        return LookaheadState(self.inner.init(params), zero_count(), copies(params))
 
-    def update(updates: Any, state: LookaheadState, params: Any = None, **extra_args: Any) -> tuple[Any, LookaheadState]:
+    def step(
+        self, updates: Updates, state: LookaheadState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, LookaheadState]:
         params = require_params(params)
         fast, slow = params if isinstance(params, LookaheadParams) else (params, state.slow)
         if slow is None and jax.tree.leaves(fast):
             raise checks.WrongType(
-                f"params is {checks.kind(params)}, but the state was made from LookaheadParams; "
-                "pass the pair to update as well."
+                f"params is {checks.kind(params)}, but the state was made from LookaheadParams; pass the pair to update as well."
             )
-        steps, fast_state = inner.advance(widen(updates), state.fast_state, fast, extra_args)
-        sync = state.steps_since_sync == sync_period - 1
+        steps, fast_state = self.inner.advance(widen(updates), state.fast_state, fast, extra_args)
+        sync = state.steps_since_sync == self.sync_period - 1
         before = widen(slow)
-        steps, after = map_leaves(_synced, steps, before, fast, alpha=slow_step_size, sync=sync)
+        steps, after = map_leaves(_synced, steps, before, fast, alpha=self.slow_step_size, sync=sync)
         steps = cast_like(steps, updates)
-        if reset_state:
-            fast_state = _select(sync, inner.init(apply_updates(fast, steps)), fast_state)
+        if self.reset_state:
+            fast_state = _select(sync, self.inner.init(apply_updates(fast, steps)), fast_state)
         count = jnp.where(sync, 0, state.steps_since_sync + 1)
         new = LookaheadState(fast_state, count, None if state.slow is None else cast_like(after, state.slow))
         if isinstance(params, LookaheadParams):
             return LookaheadParams(steps, cast_like(map_leaves(_minus, after, before), updates)), new
         return steps, new
 
-    return GradientTransformation(init, update)
 
-
-@factory(last=True)
-def lookahead_wrapper(
-    inner: Transformation, sync_period: PositiveInt = 5, slow_step_size: Fraction = 0.5
-) -> GradientTransformation:
+class lookahead_wrapper(Preset, final=True):
     """`lookahead` with the paper's usual settings: each 5 steps `phi += 0.5 * (theta - phi)`, then `theta = phi`.
 
     Args:
@@ -158,6 +171,15 @@ def lookahead_wrapper(
 
     Source: Zhang et al. 2019, arXiv:1907.08610, algorithm 1.
     """
-    check_not_last("lookahead_wrapper", "inner", inner)
-    check_steps("lookahead_wrapper", "inner", inner)
-    return lookahead(inner, sync_period, slow_step_size)
+
+    inner: Inner
+    sync_period: PositiveInt = 5
+    slow_step_size: Fraction = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_final("lookahead_wrapper", "inner", self.inner)
+        check_steps("lookahead_wrapper", "inner", self.inner)
+
+    def chain(self) -> Any:
+        return lookahead(self.inner, self.sync_period, self.slow_step_size)

@@ -4,12 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.base import GradientTransformation, check_steps
-from gradtx.core.checks import Decay, Rate, Transformation
+from gradtx.core.checks import Decay, Rate
 from gradtx.core.leaves import cast_like, map_leaves, widen, zeros_like
 from gradtx.core.numerics import guarded_ratio, promote, safe_increment, zero_count
+from gradtx.core.transformation import Inner, Params, Transformation, Updates, check_steps
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 from gradtx.tree.reductions import norm
 from gradtx.wrappers.ascent import beside, inner_of, per_lane, radius
 
@@ -52,8 +51,7 @@ def _clean(p: jax.Array, v: jax.Array, *, back: Any) -> jax.Array:
     return p + back * v
 
 
-@factory(last=True)
-def momentum_sam(inner: Transformation, rho: Rate, beta: Decay = 0.9) -> GradientTransformation:
+class momentum_sam(Transformation, final=True):
     """Momentum-SAM: gradients at `w - rho * v / |v|`, with `v = beta * v + g` the momentum: one gradient a step.
 
     The parameters that `update` moves are the perturbed ones, `w - rho * v / |v|`: there the next gradient is taken, by an ordinary
@@ -88,20 +86,27 @@ def momentum_sam(inner: Transformation, rho: Rate, beta: Decay = 0.9) -> Gradien
     Source: Becker, Altrock and Risse 2024, arXiv:2401.12033, algorithm 1. With `inner` = `sgd(lr, momentum=beta)` it is that
       algorithm; the momentum is kept a second time here, so that any optimizer can stand inside.
     """
-    check_steps("momentum_sam", "inner", inner)
-    inner = inner_of("momentum_sam", inner)
 
-    def init(params: Any) -> MomentumSamState:
-        return MomentumSamState(zero_count(), radius(rho, zero_count()), zeros_like(params), inner.init(params))
+    inner: Inner
+    rho: Rate
+    beta: Decay = 0.9
 
-    def update(updates: Any, state: MomentumSamState, params: Any = None, **extra_args: Any) -> tuple[Any, MomentumSamState]:
-        r, old = radius(rho, state.count), state.momentum
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_steps("momentum_sam", "inner", self.inner)
+        inner_of("momentum_sam", self.inner)
+
+    def init(self, params: Params) -> MomentumSamState:
+        return MomentumSamState(zero_count(), radius(self.rho, zero_count()), zeros_like(params), self.inner.init(params))
+
+    def step(
+        self, updates: Updates, state: MomentumSamState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, MomentumSamState]:
+        r, old = radius(self.rho, state.count), state.momentum
         back = _pull(state.rho, old)
         clean = cast_like(map_leaves(_clean, widen(require_params(params)), old, back=back), params)
-        _, momentum = map_leaves(_accumulate, updates, old, beta=beta)
-        moved, inner_state = inner.advance(updates, state.inner_state, clean, extra_args)
+        _, momentum = map_leaves(_accumulate, updates, old, beta=self.beta)
+        moved, inner_state = self.inner.advance(updates, state.inner_state, clean, extra_args)
         out = _pull(r, momentum)
         moved = map_leaves(_shift, moved, old, momentum, back=back, out=out)
         return moved, MomentumSamState(safe_increment(state.count), r, momentum, inner_state)
-
-    return GradientTransformation(init, update)

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks
-from gradtx.core.base import GradientTransformation
 from gradtx.core.leaves import cast_like, map_leaves, widen
 from gradtx.core.numerics import abs_sq, cond, promote, safe_increment, zero_count
+from gradtx.core.transformation import GradientTransformation
 from gradtx.wrappers.accumulate import CountOrSchedule, accumulable, microsteps, zeros_as, zeros_in
 
 
@@ -105,9 +105,7 @@ class MultiSteps:
         if self._skip is not None:
             skip, skip_state = self._skip(updates, state.gradient_step, params)
             if jnp.shape(skip) != () or jnp.result_type(skip) != jnp.bool_:
-                raise checks.WrongValue(
-                    f"should_skip_update_fn gives {checks.kind(skip)} first, expected a boolean scalar."
-                )
+                raise checks.WrongValue(f"should_skip_update_fn gives {checks.kind(skip)} first, expected a boolean scalar.")
         _, acc = map_leaves(self._rule, widen(updates), state.acc_grads, n=state.mini_step.astype(jnp.float32))
         acc = jax.tree.map(lambda new, old: jnp.where(skip, old, new), acc, state.acc_grads)
         emit = ~skip & (state.mini_step >= microsteps("every_k_schedule", self._every_k, state.gradient_step) - 1)

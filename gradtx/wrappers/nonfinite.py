@@ -1,16 +1,16 @@
 """Steps that are not taken: where gradients or what they lead to are not finite, or are far larger than usual."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation, member
-from gradtx.core.checks import NonNegativeInt, Positive, PositiveInt, Transformation
+from gradtx.core.checks import NonNegativeInt, Positive, PositiveInt
 from gradtx.core.leaves import all_finite, cast_like, select_tree
 from gradtx.core.numerics import cond, safe_increment, zero_count
+from gradtx.core.transformation import GradientTransformation, Inner, Params, Transformation, Updates, as_transformation
 from gradtx.core.trees import is_inexact
-from gradtx.core.values import factory
 from gradtx.tree.reductions import global_norm
 
 
@@ -75,8 +75,7 @@ def _attempt(
     return cond(allowed, attempt, lambda: (zeros(), state, jnp.asarray(False)))
 
 
-@factory(keeps_zero=True)
-def skip_nonfinite(inner: Transformation, max_consecutive: NonNegativeInt | None = None) -> GradientTransformation:
+class skip_nonfinite(Transformation, keeps_zero=True):
     """Skips a step whose gradients, updates or new state hold a NaN or an infinity: updates are zero, and the state stays.
 
     So a gradient of 1e30, finite itself, is skipped where its square overflows in a second moment. After a skipped step state and
@@ -90,9 +89,6 @@ def skip_nonfinite(inner: Transformation, max_consecutive: NonNegativeInt | None
 
     State: `SkipNonfiniteState(skipped int32, skipped_in_a_row int32, inner_state)`; 8 bytes more. `gradtx.metrics` reports both.
 
-    Returns:
-      The transformation.
-
     Raises:
       ValueError, TypeError: an argument outside its domain.
 
@@ -104,21 +100,27 @@ def skip_nonfinite(inner: Transformation, max_consecutive: NonNegativeInt | None
       >>> updates, {k: int(v) for k, v in gradtx.metrics(state).items() if "skipped" in k}
       (Array([0., 0.], dtype=float32), {'skipped': 1, 'skipped_in_a_row': 1})
     """
-    tx = member(inner)
 
-    def init(params: Any) -> SkipNonfiniteState:
-        return SkipNonfiniteState(zero_count(), zero_count(), tx.init(params))
+    inner: Inner
+    max_consecutive: NonNegativeInt | None = None
 
-    def update(updates: Any, state: SkipNonfiniteState, params: Any = None, **extra_args: Any) -> tuple[Any, SkipNonfiniteState]:
-        changed, inner_state, taken = _attempt(tx, all_finite(updates), updates, state.inner_state, params, extra_args)
+    @functools.cached_property
+    def tx(self) -> Any:
+        return as_transformation(self.inner)
+
+    def init(self, params: Params) -> SkipNonfiniteState:
+        return SkipNonfiniteState(zero_count(), zero_count(), self.tx.init(params))
+
+    def step(
+        self, updates: Updates, state: SkipNonfiniteState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, SkipNonfiniteState]:
+        changed, inner_state, taken = _attempt(self.tx, all_finite(updates), updates, state.inner_state, params, extra_args)
         row = jnp.where(taken, 0, safe_increment(state.skipped_in_a_row))
-        if max_consecutive is not None:
-            gave_up = row > max_consecutive
+        if self.max_consecutive is not None:
+            gave_up = row > self.max_consecutive
             changed = jax.tree.map(lambda u: jnp.where(gave_up, jnp.nan, u).astype(u.dtype), changed)
         skipped = jnp.where(taken, state.skipped, safe_increment(state.skipped))
         return changed, SkipNonfiniteState(skipped, row, inner_state)
-
-    return GradientTransformation(init, update)
 
 
 def _averages(size: jax.Array, anew: jax.Array, counted: jax.Array, mean: jax.Array, variance: jax.Array, window: int) -> Any:
@@ -134,8 +136,7 @@ LEAST_SPREAD = 0.1
 """Least standard deviation of the logarithm that spikes are measured by: norms that hardly vary make no spike of a small change."""
 
 
-@factory(keeps_zero=True)
-def skip_spikes(inner: Transformation, sigma: Positive = 6.0, window: PositiveInt = 128) -> GradientTransformation:
+class skip_spikes(Transformation, keeps_zero=True):
     """Skips a step whose gradient norm is far above the usual: `log|g| > mean + sigma * max(std, 0.1)`, or not finite.
 
     Mean and variance of `log|g|` are exponential averages over about `window` accepted steps; skipped ones leave them alone, and so
@@ -151,9 +152,6 @@ def skip_spikes(inner: Transformation, sigma: Positive = 6.0, window: PositiveIn
 
     State: `SkipSpikesState(skipped, skipped_in_a_row, large_in_a_row, counted int32, mean, variance float32, inner_state)`; 24
       bytes more. `gradtx.metrics` reports `skipped`, `skipped_in_a_row`, and `usual_norm`, `exp` of the mean.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: an argument outside its domain.
@@ -173,24 +171,33 @@ def skip_spikes(inner: Transformation, sigma: Positive = 6.0, window: PositiveIn
     Source: the practice of skipping loss spikes in large runs (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1), with the
     gradient norm as the sign, as in Takase et al. 2023, arXiv:2312.16903.
     """
-    tx = member(inner)
 
-    def init(params: Any) -> SkipSpikesState:
+    inner: Inner
+    sigma: Positive = 6.0
+    window: PositiveInt = 128
+
+    @functools.cached_property
+    def tx(self) -> Any:
+        return as_transformation(self.inner)
+
+    def init(self, params: Params) -> SkipSpikesState:
         zero = jnp.zeros((), jnp.float32)
-        return SkipSpikesState(zero_count(), zero_count(), zero_count(), zero_count(), zero, zero, tx.init(params))
+        return SkipSpikesState(zero_count(), zero_count(), zero_count(), zero_count(), zero, zero, self.tx.init(params))
 
-    def update(updates: Any, state: SkipSpikesState, params: Any = None, **extra_args: Any) -> tuple[Any, SkipSpikesState]:
+    def step(
+        self, updates: Updates, state: SkipSpikesState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, SkipSpikesState]:
         norm = global_norm(updates).astype(jnp.float32)
         finite = jnp.isfinite(norm)
         sized = finite & (norm > 0)
         size = jnp.log(jnp.where(sized, norm, 1))
-        trusted = state.counted >= max(window // 4, 1)
-        reach = sigma * jnp.maximum(jnp.sqrt(state.variance), LEAST_SPREAD)
+        trusted = state.counted >= max(self.window // 4, 1)
+        reach = self.sigma * jnp.maximum(jnp.sqrt(state.variance), LEAST_SPREAD)
         large = sized & trusted & (size > state.mean + reach)
-        anew = large & (state.large_in_a_row >= window)
-        changed, inner_state, taken = _attempt(tx, finite & (~large | anew), updates, state.inner_state, params, extra_args)
+        anew = large & (state.large_in_a_row >= self.window)
+        changed, inner_state, taken = _attempt(self.tx, finite & (~large | anew), updates, state.inner_state, params, extra_args)
         seen = jnp.where(trusted & ~anew, jnp.maximum(size, state.mean - reach), size)
-        after = _averages(seen, anew, state.counted, state.mean, state.variance, window)
+        after = _averages(seen, anew, state.counted, state.mean, state.variance, self.window)
         enters = taken & sized
         counted, mean, variance = select_tree(enters, after, (state.counted, state.mean, state.variance))
         return changed, SkipSpikesState(
@@ -203,11 +210,8 @@ def skip_spikes(inner: Transformation, sigma: Positive = 6.0, window: PositiveIn
             inner_state,
         )
 
-    return GradientTransformation(init, update)
 
-
-@factory(keeps_zero=True)
-def apply_if_finite(inner: Transformation, max_consecutive_errors: NonNegativeInt) -> GradientTransformation:
+class apply_if_finite(Transformation, keeps_zero=True):
     """Optax's guard: skips gradients with a NaN or an infinity, up to `max_consecutive_errors` in a row, then applies *every* one.
 
     Once that many were skipped in a row, the next such gradient reaches optimizer and parameters, and destroys both;
@@ -219,9 +223,6 @@ def apply_if_finite(inner: Transformation, max_consecutive_errors: NonNegativeIn
 
     State: `ApplyIfFiniteState(notfinite_count int32, last_finite bool, total_notfinite int32, inner_state)`; 9 bytes more.
 
-    Returns:
-      The transformation.
-
     Raises:
       ValueError, TypeError: an argument outside its domain.
 
@@ -232,23 +233,29 @@ def apply_if_finite(inner: Transformation, max_consecutive_errors: NonNegativeIn
       >>> float(updates), int(state.total_notfinite)
       (0.0, 1)
     """
-    tx = member(inner)
 
-    def init(params: Any) -> ApplyIfFiniteState:
-        return ApplyIfFiniteState(zero_count(), jnp.asarray(True), zero_count(), tx.init(params))
+    inner: Inner
+    max_consecutive_errors: NonNegativeInt
 
-    def update(updates: Any, state: ApplyIfFiniteState, params: Any = None, **extra_args: Any) -> tuple[Any, ApplyIfFiniteState]:
+    @functools.cached_property
+    def tx(self) -> Any:
+        return as_transformation(self.inner)
+
+    def init(self, params: Params) -> ApplyIfFiniteState:
+        return ApplyIfFiniteState(zero_count(), jnp.asarray(True), zero_count(), self.tx.init(params))
+
+    def step(
+        self, updates: Updates, state: ApplyIfFiniteState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ApplyIfFiniteState]:
         finite = all_finite(updates)
         row = jnp.where(finite, 0, safe_increment(state.notfinite_count))
 
         def step() -> tuple[Any, Any]:
-            changed, inner_state = tx.advance(updates, state.inner_state, params, extra_args)
+            changed, inner_state = self.tx.advance(updates, state.inner_state, params, extra_args)
             return cast_like(changed, updates), inner_state
 
         changed, inner_state = cond(
-            finite | (row > max_consecutive_errors), step, lambda: (jax.tree.map(jnp.zeros_like, updates), state.inner_state)
+            finite | (row > self.max_consecutive_errors), step, lambda: (jax.tree.map(jnp.zeros_like, updates), state.inner_state)
         )
         total = jnp.where(finite, state.total_notfinite, safe_increment(state.total_notfinite))
         return changed, ApplyIfFiniteState(row, finite, total, inner_state)
-
-    return GradientTransformation(init, update)

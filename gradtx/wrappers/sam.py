@@ -1,15 +1,15 @@
 """Sharpness-aware minimization (SAM), and its adaptive form (ASAM): the gradient at the worst point nearby."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.base import GradientTransformation
-from gradtx.core.checks import Flag, Mask, NonNegative, PositiveInt, Rate, Transformation
+from gradtx.core.checks import Flag, Mask, NonNegative, PositiveInt, Rate
 from gradtx.core.numerics import cond, safe_increment, zero_count
+from gradtx.core.transformation import GradientTransformation, Inner, Preset
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 from gradtx.linalg.ascent import Exponent
 from gradtx.wrappers.ascent import Climb, inner_of, radius, weight_scale
 
@@ -28,17 +28,7 @@ class SamWrapperState(NamedTuple):
         return {"rho": self.rho}
 
 
-@factory()
-def sam_wrapper(
-    inner: Transformation,
-    rho: Rate = 0.05,
-    p: Exponent = 2.0,
-    *,
-    adaptive: Flag = False,
-    every_k: PositiveInt = 1,
-    ascent_steps: PositiveInt = 1,
-    eps: NonNegative = 1e-12,
-) -> GradientTransformation:
+class sam_wrapper(Preset):
     """SAM: any optimizer, fed the gradient at `w + e`, the worst point within `rho`: `inner(grad_fn(w + e))`.
 
     `e = rho * sign(g) * |g|^(q-1) / (sum |g|^q)^(1/p)` with `1/p + 1/q = 1` and `g` the gradient at the parameters `w`, the one
@@ -87,21 +77,27 @@ def sam_wrapper(
     **Differs:** several steps uphill are so short that together they stay in the ball, without a projection. Optax's `contrib.sam`
     is `gradtx.sam`.
     """
-    return _sam("sam_wrapper", inner, rho, Climb(p, eps, ascent_steps, _default_scale if adaptive else None), every_k)
+
+    inner: Inner
+    rho: Rate = 0.05
+    p: Exponent = 2.0
+    _: KW_ONLY
+    adaptive: Flag = False
+    every_k: PositiveInt = 1
+    ascent_steps: PositiveInt = 1
+    eps: NonNegative = 1e-12
+
+    def chain(self) -> Any:
+        return _sam(
+            "sam_wrapper",
+            self.inner,
+            self.rho,
+            Climb(self.p, self.eps, self.ascent_steps, _default_scale if self.adaptive else None),
+            self.every_k,
+        )
 
 
-@factory()
-def asam(
-    inner: Transformation,
-    rho: Rate = 0.5,
-    eta: NonNegative = ETA,
-    p: Exponent = 2.0,
-    *,
-    weights: Mask | None = None,
-    every_k: PositiveInt = 1,
-    ascent_steps: PositiveInt = 1,
-    eps: NonNegative = 1e-12,
-) -> GradientTransformation:
+class asam(Preset):
     """Adaptive SAM: the worst point in units of the weights, `|e / T|_p <= rho` with `T = |w| + eta`; see `sam_wrapper`.
 
     For `p` = 2, `e = rho * T^2 * g / |T * g|`. Rescaling the weights of successive layers so that the network stays the same
@@ -134,7 +130,25 @@ def asam(
 
     **Differs:** implementations for torch take `T = |w|` for all leaves: `eta=0.0, weights=True`.
     """
-    return _sam("asam", inner, rho, Climb(p, eps, ascent_steps, lambda params: weight_scale(params, eta, weights)), every_k)
+
+    inner: Inner
+    rho: Rate = 0.5
+    eta: NonNegative = ETA
+    p: Exponent = 2.0
+    _: KW_ONLY
+    weights: Mask | None = None
+    every_k: PositiveInt = 1
+    ascent_steps: PositiveInt = 1
+    eps: NonNegative = 1e-12
+
+    def chain(self) -> Any:
+        return _sam(
+            "asam",
+            self.inner,
+            self.rho,
+            Climb(self.p, self.eps, self.ascent_steps, lambda params: weight_scale(params, self.eta, self.weights)),
+            self.every_k,
+        )
 
 
 def _default_scale(params: Any) -> Any:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.base import GradientTransformation
-from gradtx.core.checks import NonNegative, PositiveInt, Rate, Transformation
+from gradtx.core.checks import NonNegative, PositiveInt, Rate
 from gradtx.core.leaves import cast_like, map_leaves, widen, zeros_like
 from gradtx.core.numerics import cond, guarded_ratio, safe_increment, zero_count
+from gradtx.core.transformation import GradientTransformation, Inner
 from gradtx.core.trees import require_params
 from gradtx.core.values import factory
 from gradtx.linalg.ascent import Exponent
@@ -55,7 +55,7 @@ def across(x: Any, y: Any) -> Any:
 
 @factory()
 def looksam(
-    inner: Transformation, rho: Rate = 0.05, every_k: PositiveInt = 5, alpha: NonNegative = 0.7, eps: NonNegative = 1e-12
+    inner: Inner, rho: Rate = 0.05, every_k: PositiveInt = 5, alpha: NonNegative = 0.7, eps: NonNegative = 1e-12
 ) -> GradientTransformation:
     """LookSAM: SAM each k-th step; between, its turn away from the gradient is used again: `inner(g + alpha * |g| * v / |v|)`.
 
@@ -123,7 +123,7 @@ def looksam(
 
 @factory()
 def gsam(
-    inner: Transformation,
+    inner: Inner,
     rho: Rate = 0.05,
     alpha: NonNegative = 0.4,
     p: Exponent = 2.0,

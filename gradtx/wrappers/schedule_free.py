@@ -1,5 +1,6 @@
 """Schedule-free learning: interpolation and averaging in the place of momentum and of a falling learning rate."""
 
+import functools
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -8,12 +9,20 @@ from jax.typing import ArrayLike
 
 from gradtx.compose.chain import chain
 from gradtx.core import checks
-from gradtx.core.base import GradientTransformation, check_not_last, check_steps, member
-from gradtx.core.checks import Decay, Domain, FloatDType, NonNegative, Number, PositiveInt, Rate, Transformation, scheduled_value
+from gradtx.core.checks import Decay, Domain, FloatDType, NonNegative, Number, PositiveInt, Rate, scheduled_value
 from gradtx.core.leaves import cast_like, copies, map_leaves, widen
 from gradtx.core.numerics import compute_dtype, default_float, guarded_ratio, is_tracer, promote, safe_increment, zero_count
+from gradtx.core.transformation import (
+    Inner,
+    Params,
+    Preset,
+    Transformation,
+    Updates,
+    as_transformation,
+    check_not_final,
+    check_steps,
+)
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 from gradtx.optimizers.rmsprop import scale_by_rms
 from gradtx.optimizers.sgd import sgd
 from gradtx.schedules import warmup_constant_schedule
@@ -116,14 +125,7 @@ def _interpolate(
     return z_new + b1 * (average - z_new) - y, average if x.shape == y.shape else x
 
 
-@factory(last=True)
-def schedule_free(
-    base_optimizer: Transformation,
-    learning_rate: Rate,
-    b1: Interpolation = 0.9,
-    weight_lr_power: NonNegative = 2.0,
-    state_dtype: FloatDType | None = None,
-) -> GradientTransformation:
+class schedule_free(Transformation, final=True):
     """Schedule-free learning around an optimizer without momentum.
 
     With `y` the parameters, `u` the wrapped optimizer's update there: `z += u`, `x = (1-c)*x + c*z`, `y = (1-b1)*z + b1*x`, where
@@ -165,34 +167,46 @@ def schedule_free(
     and steps have one rate. Optax keeps `b1`, the weights and `z` in the parameters' dtype: in bfloat16 its sum of weights stalls,
     `b1` is 0.8984 in one place and 0.9 in another, and `x` gathers rounding errors.
     """
-    check_not_last("schedule_free", "base_optimizer", base_optimizer)
-    check_steps("schedule_free", "base_optimizer", base_optimizer)
-    base = member(base_optimizer)
 
-    def init(params: Any) -> ScheduleFreeState:
+    base_optimizer: Inner
+    learning_rate: Rate
+    b1: Interpolation = 0.9
+    weight_lr_power: NonNegative = 2.0
+    state_dtype: FloatDType | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_final("schedule_free", "base_optimizer", self.base_optimizer)
+        check_steps("schedule_free", "base_optimizer", self.base_optimizer)
+
+    @functools.cached_property
+    def base(self) -> Any:
+        return as_transformation(self.base_optimizer)
+
+    def init(self, params: Params) -> ScheduleFreeState:
         zero = jnp.zeros((), default_float())
         z = copies(params)
-        if state_dtype is not None:
-            z = jax.tree.map(lambda x: x if jnp.iscomplexobj(x) else x.astype(state_dtype), z)
+        if self.state_dtype is not None:
+            z = jax.tree.map(lambda x: x if jnp.iscomplexobj(x) else x.astype(self.state_dtype), z)
         x = jax.tree.map(_stored, params)
-        return ScheduleFreeState(jnp.asarray(b1, default_float()), zero, zero_count(), zero, base.init(params), z, x)
+        return ScheduleFreeState(jnp.asarray(self.b1, default_float()), zero, zero_count(), zero, self.base.init(params), z, x)
 
-    def update(updates: Any, state: ScheduleFreeState, params: Any = None, **extra_args: Any) -> tuple[Any, ScheduleFreeState]:
+    def step(
+        self, updates: Updates, state: ScheduleFreeState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScheduleFreeState]:
         params = require_params(params)
-        rate = learning_rate
+        rate = self.learning_rate
         if callable(rate):
             rate = scheduled_value("learning_rate", rate, state.step_count)
         max_lr = jnp.maximum(state.max_lr, rate).astype(state.max_lr.dtype)
-        weight = max_lr**weight_lr_power
+        weight = max_lr**self.weight_lr_power
         weight_sum = state.weight_sum + weight
-        steps, base_state = base.advance(widen(updates), state.base_optimizer_state, params, extra_args)
+        steps, base_state = self.base.advance(widen(updates), state.base_optimizer_state, params, extra_args)
         z = map_leaves(_add, state.z, steps)
-        new_b1 = jnp.asarray(b1, default_float())
+        new_b1 = jnp.asarray(self.b1, default_float())
         hypers = {"b1": new_b1, "b1_before": state.b1, "share": guarded_ratio(weight, weight_sum)}
         updates, x = map_leaves(_interpolate, updates, state.x, params, state.z, z, **hypers)
         return updates, ScheduleFreeState(new_b1, weight_sum, safe_increment(state.step_count), max_lr, base_state, z, x)
-
-    return GradientTransformation(init, update)
 
 
 def _with_warmup(name: str, learning_rate: Any, warmup_steps: int | None) -> Any:
@@ -206,15 +220,7 @@ def _with_warmup(name: str, learning_rate: Any, warmup_steps: int | None) -> Any
     return warmup_constant_schedule(init_value=0.0, peak_value=learning_rate, warmup_steps=warmup_steps)
 
 
-@factory(last=True)
-def schedule_free_sgd(
-    learning_rate: Rate = 1.0,
-    warmup_steps: PositiveInt | None = None,
-    b1: Interpolation = 0.9,
-    weight_decay: Rate | None = None,
-    weight_lr_power: NonNegative = 2.0,
-    state_dtype: FloatDType | None = None,
-) -> GradientTransformation:
+class schedule_free_sgd(Preset, final=True):
     """Schedule-free gradient descent: `z -= learning_rate * (g + weight_decay * y)`; see `schedule_free`.
 
     Args:
@@ -238,22 +244,21 @@ def schedule_free_sgd(
 
     Source: Defazio et al. 2024, arXiv:2405.15682, equations 3 to 5.
     """
-    rate = _with_warmup("schedule_free_sgd", learning_rate, warmup_steps)
-    base = sgd(rate) if weight_decay is None else chain(add_decayed_weights(weight_decay), sgd(rate))
-    return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
+
+    learning_rate: Rate = 1.0
+    warmup_steps: PositiveInt | None = None
+    b1: Interpolation = 0.9
+    weight_decay: Rate | None = None
+    weight_lr_power: NonNegative = 2.0
+    state_dtype: FloatDType | None = None
+
+    def chain(self) -> Any:
+        rate = _with_warmup("schedule_free_sgd", self.learning_rate, self.warmup_steps)
+        base = sgd(rate) if self.weight_decay is None else chain(add_decayed_weights(self.weight_decay), sgd(rate))
+        return schedule_free(base, rate, self.b1, self.weight_lr_power, self.state_dtype)
 
 
-@factory(last=True)
-def schedule_free_adamw(
-    learning_rate: Rate = 0.0025,
-    warmup_steps: PositiveInt | None = None,
-    b1: Interpolation = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    weight_decay: Rate = 0.0,
-    weight_lr_power: NonNegative = 2.0,
-    state_dtype: FloatDType | None = None,
-) -> GradientTransformation:
+class schedule_free_adamw(Preset, final=True):
     """Schedule-free AdamW: `z -= learning_rate * (g / (sqrt(v_hat) + eps) + weight_decay * y)`; see `schedule_free`.
 
     `v_hat` is Adam's second moment with its bias corrected; there is no first moment.
@@ -280,7 +285,18 @@ def schedule_free_adamw(
 
     Source: Defazio et al. 2024, arXiv:2405.15682, algorithm 1.
     """
-    rate = _with_warmup("schedule_free_adamw", learning_rate, warmup_steps)
-    rms = scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
-    base = chain(rms, add_decayed_weights(weight_decay), scale_by_learning_rate(rate))
-    return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
+
+    learning_rate: Rate = 0.0025
+    warmup_steps: PositiveInt | None = None
+    b1: Interpolation = 0.9
+    b2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    weight_decay: Rate = 0.0
+    weight_lr_power: NonNegative = 2.0
+    state_dtype: FloatDType | None = None
+
+    def chain(self) -> Any:
+        rate = _with_warmup("schedule_free_adamw", self.learning_rate, self.warmup_steps)
+        rms = scale_by_rms(self.b2, self.eps, eps_in_sqrt=False, bias_correction=True)
+        base = chain(rms, add_decayed_weights(self.weight_decay), scale_by_learning_rate(rate))
+        return schedule_free(base, rate, self.b1, self.weight_lr_power, self.state_dtype)
