@@ -36,14 +36,23 @@ from gradtx.compose.plain import (
 )
 from gradtx.core import checks as _checks
 from gradtx.core.apply import apply_updates, incremental_update, periodic_update
-from gradtx.core.base import EmptyState, OptState, Params, Updates, init_empty_state
 from gradtx.core.checks import ScalarOrSchedule, Schedule
 from gradtx.core.config import from_config, to_config
-from gradtx.core.leaves import MaskedNode
+from gradtx.core.leaves import MaskedNode, each_leaf, zeros_like
 from gradtx.core.numerics import safe_increment
 from gradtx.core.paths import path_str
-from gradtx.core.transformation import GradientTransformation
-from gradtx.core.values import factory
+from gradtx.core.transformation import (
+    EmptyState,
+    GradientTransformation,
+    Inner,
+    OptState,
+    Params,
+    Preset,
+    Transformation,
+    Updates,
+    Wrapper,
+)
+from gradtx.core.value import Value
 from gradtx.diagnostics.lr_range import lr_range_test
 from gradtx.diagnostics.metrics import MonitorState, SnapshotState, metrics, monitor, snapshot
 from gradtx.diagnostics.stopping import EarlyStoppingState, early_stopping
@@ -214,6 +223,7 @@ __all__ = [
     "GradientTransformation",
     "GradientTransformationExtraArgs",
     "InjectHyperparamsState",
+    "Inner",
     "LookaheadParams",
     "LookaheadState",
     "LooksamState",
@@ -231,6 +241,7 @@ __all__ = [
     "Params",
     "PartitionState",
     "PerturbedGdState",
+    "Preset",
     "ProjectedAmsgradState",
     "ReduceLROnPlateauState",
     "SAMState",
@@ -262,9 +273,12 @@ __all__ = [
     "StormState",
     "SwaState",
     "TraceState",
+    "Transformation",
     "UnixgradState",
     "Updates",
+    "Value",
     "WeightDecayState",
+    "Wrapper",
     "ZeroNansState",
     "ZoomLinesearchInfo",
     "accelegrad",
@@ -302,20 +316,19 @@ __all__ = [
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
     "diagnostics",
+    "each_leaf",
     "early_stopping",
     "ema",
     "ema_params",
     "eval_params",
     "explain",
     "exponential_decay",
-    "factory",
     "freeze",
     "from_config",
     "global_norm",
     "gsam",
     "identity",
     "incremental_update",
-    "init_empty_state",
     "inject_hyperparams",
     "inverse_sqrt_schedule",
     "join_schedules",
@@ -435,4 +448,5 @@ __all__ = [
     "warmup_stable_decay_schedule",
     "with_extra_args_support",
     "zero_nans",
+    "zeros_like",
 ]

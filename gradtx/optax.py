@@ -69,8 +69,9 @@ _TOP = _places(
     {
         "compose.partition": "multi_transform",
         "core.apply": "apply_updates incremental_update periodic_update",
-        "core.base": "EmptyState GradientTransformation GradientTransformationExtraArgs OptState Params Updates identity "
-        "init_empty_state set_to_zero stateless stateless_with_tree_map with_extra_args_support",
+        "compose.plain": "GradientTransformationExtraArgs identity set_to_zero stateless stateless_with_tree_map "
+        "with_extra_args_support",
+        "core.transformation": "EmptyState GradientTransformation OptState Params Updates",
         "core.checks": "ScalarOrSchedule",
         "core.numerics": "safe_increment",
         "optimizers.adagrad": "ScaleByRssState adagrad scale_by_rss",
@@ -106,7 +107,7 @@ _CONTRIB = _places(
     }
 )
 _TREES = {name: f"gradtx.tree.{name}" for name in _of_trees}
-_EMPTY = "gradtx.core.base.EmptyState"
+_EMPTY = "gradtx.core.transformation.EmptyState"
 _RENAMED: Places = {
     "AdaptiveGradClipState": _EMPTY,
     "AddDecayedWeightsState": _EMPTY,

@@ -40,10 +40,13 @@ class chain(Transformation, transparent=True):
         object.__setattr__(self, "members", tuple(map(as_transformation, args)))
         check_order("chain", self.members)
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"args": list(self.members)}
+
     @classmethod
     def made_with(cls, arguments: Mapping[str, Any]) -> Self:
-        """The chain of these members."""
-        return cls(*arguments["members"])
+        return cls(*_listed(cls, arguments))
 
     def shown(self) -> list[str]:
         """The members, without a name."""
@@ -110,10 +113,13 @@ class named_chain(Transformation, transparent=True):
         object.__setattr__(self, "members", members)
         check_order("named_chain", tuple(members.values()))
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"args": list(self.members.items())}
+
     @classmethod
     def made_with(cls, arguments: Mapping[str, Any]) -> Self:
-        """The chain of these members."""
-        return cls(*arguments["members"].items())
+        return cls(*_listed(cls, arguments))
 
     def shown(self) -> list[str]:
         """The members as pairs."""
@@ -140,6 +146,14 @@ class named_chain(Transformation, transparent=True):
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
         """Each member with its state."""
         return tuple(Part(tx, params, state[name]) for name, tx in self.members.items())
+
+
+def _listed(cls: type, arguments: Mapping[str, Any]) -> Sequence[Any]:
+    """The members in arguments by name, as a config has them."""
+    members = arguments.get("args", ())
+    if set(arguments) - {"args"} or not isinstance(members, (list, tuple)):
+        raise TypeError(f"{cls.__name__}: its arguments are {checks.kind(arguments)}, expected a list with the key 'args'.")
+    return members
 
 
 def check_order(name: str, members: Sequence[Transformation]) -> None:

@@ -61,7 +61,7 @@ def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
     def promoted(*row: Any) -> Any:
         wide = list(map(promote, row))
         out = rule(*wide)
-        return tuple([*map(_as_before, out, wide), *out[len(wide) :]]) if isinstance(out, tuple) else _as_before(out, wide[0])
+        return (*map(_as_before, out, wide), *out[len(wide) :]) if isinstance(out, tuple) else _as_before(out, wide[0])
 
     @functools.wraps(rule)
     def lifted(*given: Any) -> Any:
@@ -74,9 +74,12 @@ def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
         if not out:  # a tree without leaves: only the number of results is wanted
             probe = jax.eval_shape(promoted, *[jnp.zeros(())] * len(given))
             return tuple(given[:1] * len(probe)) if isinstance(probe, tuple) else given[0]
-        if isinstance(out[0], tuple):
-            return tuple(map(treedef.unflatten, zip(*out, strict=True)))
-        return treedef.unflatten(out)
+        if not isinstance(out[0], tuple):
+            return treedef.unflatten(out)
+        for k in range(1, min(len(given), len(out[0]))):  # no state grows to the shape of its update
+            if any(np.shape(new[k]) != np.shape(row[k]) for new, row in zip(out, rows, strict=True)):
+                raise_other_shape(given[0], given[k], scalars=False)
+        return tuple(map(treedef.unflatten, zip(*out, strict=True)))
 
     return lifted
 

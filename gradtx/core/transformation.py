@@ -141,6 +141,8 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
 
     takes: ClassVar[Mapping[str, bool]] = {}
     """The extra arguments that `step` declares, and whether it needs them."""
+    keeps_form: ClassVar[bool] = True
+    """Whether the state has one form for good; of other libraries' pairs nobody knows."""
     state_type: ClassVar[type] = object
     """What the state must be, by the annotation in `step`."""
 
@@ -193,11 +195,6 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         """Whether it takes leaves of any kind: integers too, as those that only hand leaves on do."""
         return bool(self.inside)
 
-    @property
-    def called(self) -> str:
-        """What errors call it."""
-        return type(self).__name__
-
     def init(self, params: Params) -> State:
         """Makes the state from the parameters; without one of its own a transformation keeps none."""
         del params
@@ -241,6 +238,8 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
                 raise checks.WrongType(f"step returned {checks.kind(result)}, expected a pair (updates, state).")
             if not self.measuring:
                 trees.check_returned(result[0], updates, params)
+            if self.keeps_form:
+                trees.check_state(result[1], state)
         except checks.Refusal as refusal:
             raise refusal.by(self.called)
         return result
@@ -348,6 +347,7 @@ class GradientTransformation(Transformation):
       (Array([1., 1.], dtype=float32), ())
     """
 
+    keeps_form: ClassVar[bool] = False
     init_fn: Callable[[Params], State]
     update_fn: Callable[..., tuple[Updates, State]]
 
@@ -418,7 +418,11 @@ class Preset(Transformation):
     @functools.cached_property
     def stands_for(self) -> Transformation:
         """What `chain()` makes, once."""
-        return as_transformation(self.chain())
+        made = self.chain()
+        if not checks.is_transformation(made):
+            missing = " Is a `return` missing?" if made is None else ""
+            raise TypeError(f"{self.called}: chain returned {checks.kind(made)}, expected {checks.TRANSFORMATION.text}.{missing}")
+        return as_transformation(made)
 
     def init(self, params: Params) -> State:
         """The state of what it stands for."""

@@ -67,20 +67,40 @@ def check_same_shapes(updates: Any, params: Any) -> None:
 
 
 def check_returned(returned: Any, updates: Any, params: Any) -> None:
-    """Raises a `ValueError` unless an update returned the tree and shapes of the updates that it got, or of the parameters."""
+    """Raises unless a step returned the tree, shapes and kinds of number of the updates that it got, or of the parameters."""
+    like = updates if params is None or jax.tree.structure(returned) == jax.tree.structure(updates) else params
+    _check_like("update", "the update", returned, like)
+
+
+def check_state(after: Any, state: Any) -> None:
+    """Raises unless a step returned a state of the structure, shapes and kinds of number of the one that it got."""
+    _check_like("state", "the state", after, state)
+
+
+def _check_like(what: str, old: str, returned: Any, given: Any) -> None:
     found, treedef = jax.tree.flatten(returned)
-    like = updates if params is None or treedef == jax.tree.structure(updates) else params
-    expected, other = jax.tree.flatten(like)
+    expected, other = jax.tree.flatten(given)
     if treedef != other:
-        difference = structure_difference("what update returned", returned, "the updates that it got", updates)
+        got = f"{old}s that it got" if what == "update" else f"{old} that it got"
+        difference = structure_difference(f"the {what} that step returned", returned, got, given)
         raise checks.WrongValue(f"{difference}; expected the same tree.")
-    if any(np.shape(x) != np.shape(y) for x, y in zip(found, expected, strict=True)):
-        for (parts, x), y in zip(leaves_by_path(returned).items(), expected, strict=True):
-            if np.shape(x) != np.shape(y):
-                raise checks.WrongValue(
-                    f"update returned leaf `{'/'.join(parts) or ROOT}` of shape {np.shape(x)}, "
-                    f"expected {np.shape(y)}, the shape of the update that it got."
-                )
+    for i, (x, y) in enumerate(zip(found, expected, strict=True)):
+        if x is y:
+            continue
+        if np.shape(x) != np.shape(y):
+            difference = f"of shape {np.shape(x)}, expected {np.shape(y)}, the shape"
+        elif _kind(x) != _kind(y):
+            difference = f"of dtype {jnp.result_type(x)}, expected {jnp.result_type(y)}, the dtype"
+        else:
+            continue
+        path = "/".join(list(leaves_by_path(returned))[i]) or ROOT
+        raise checks.WrongValue(f"step returned {what} leaf `{path}` {difference} of {old} that it got.")
+
+
+def _kind(leaf: Any) -> str:
+    """What kind of number a leaf holds: real, complex, an integer, a boolean."""
+    dtype = getattr(leaf, "dtype", None)
+    return np.result_type(leaf).kind if dtype is None else "f" if dtype.kind == "V" and is_inexact(leaf) else dtype.kind
 
 
 def require_params(params: Any) -> Any:
@@ -102,7 +122,9 @@ def _cause(state: Any, expected: type) -> str:
     """Why a state may be of the wrong type. Some checkpoints turn tuples to lists, named tuples to dicts, empty ones to None."""
     restored = "was it restored from a checkpoint without a target? Restore it into tx.init(params)."
     fields = getattr(expected, "_fields", None)
-    if (isinstance(state, Mapping) and fields is not None and set(state) == set(fields)) or (state is None and fields == ()):
+    if (isinstance(state, Mapping) and state and fields is not None and set(state) <= set(fields)) or (
+        state is None and fields == ()
+    ):
         return restored
     if isinstance(state, list):
         return f"{restored} Or were state and params swapped?"
