@@ -92,7 +92,7 @@ def inject_hyperparams(
     return make
 
 
-class injected(Transformation):
+class injected(Transformation, any_leaves=True):
     """What `inject_hyperparams(inner_factory, ...)(**arguments)` makes."""
 
     inner_factory: Callable[..., Any]

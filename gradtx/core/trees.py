@@ -1,6 +1,9 @@
 """Checks of trees: leaves that are arrays, one structure, equal shapes; and the errors that name the leaf."""
 
+import contextlib
+import functools
 import inspect
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +17,13 @@ from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
 
 def is_inexact(leaf: Any) -> bool:
     """Whether a leaf is a floating or complex array, or a Python number of that kind."""
-    if isinstance(leaf, (float, complex)):
-        return True
     dtype = getattr(leaf, "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+    return isinstance(leaf, (float, complex)) if dtype is None else _is_inexact_dtype(dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _is_inexact_dtype(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
 _WHOLE_MODEL = (
@@ -34,7 +40,11 @@ def check_no_module(params: Any) -> None:
 
 def check_leaves(argument: str, tree: Any) -> None:
     """Raises a `TypeError` that names the first leaf of `tree` that is no floating or complex array."""
-    if all(map(is_inexact, jax.tree.leaves(tree))):
+    for leaf in jax.tree.leaves(tree):
+        dtype = getattr(leaf, "dtype", None)
+        if not (isinstance(leaf, (float, complex)) if dtype is None else _is_inexact_dtype(dtype)):
+            break
+    else:
         return
     for parts, leaf in leaves_by_path(tree).items():
         if not is_inexact(leaf):
@@ -61,27 +71,38 @@ def check_same_shapes(updates: Any, params: Any) -> None:
     others, other = jax.tree.flatten(params)
     if treedef != other:
         raise_unlike(updates, params, "params")
-    for update, param in zip(leaves, others, strict=True):
-        if np.shape(update) != np.shape(param):
-            raise_other_shape(updates, params, "params", scalars=False)
+    if list(map(np.shape, leaves)) != list(map(np.shape, others)):
+        raise_other_shape(updates, params, "params", scalars=False)
 
 
-def check_returned(returned: Any, updates: Any, params: Any) -> None:
-    """Raises unless a step returned the tree, shapes and kinds of number of the updates that it got, or of the parameters."""
-    like = updates if params is None or jax.tree.structure(returned) == jax.tree.structure(updates) else params
-    _check_like("update", "the update", returned, like)
+def check_returned(returned: tuple[Any, Any], given: tuple[Any, Any], params: Any, *, measures: bool, keeps_form: bool) -> None:
+    """Raises unless a step returned updates and a state of the structure, shapes and kinds of number of those that it got.
+
+    Updates may be like the parameters instead. Those of a transformation that `measures`, and the state of one that does not
+    keep its form, may be anything.
+    """
+    found, treedef = jax.tree.flatten(returned)
+    expected, other = jax.tree.flatten(given)
+    if treedef == other:
+        with contextlib.suppress(AttributeError):  # Python numbers have no shape
+            if list(map(_FORM, found)) == list(map(_FORM, expected)):
+                return
+    (updates, state), (old_updates, old_state) = returned, given
+    if not measures:
+        alike = params is None or jax.tree.structure(updates) == jax.tree.structure(old_updates)
+        _check_like("update", updates, old_updates if alike else params)
+    if keeps_form:
+        _check_like("state", state, old_state)
 
 
-def check_state(after: Any, state: Any) -> None:
-    """Raises unless a step returned a state of the structure, shapes and kinds of number of the one that it got."""
-    _check_like("state", "the state", after, state)
+_FORM = operator.attrgetter("shape", "dtype")
 
 
-def _check_like(what: str, old: str, returned: Any, given: Any) -> None:
+def _check_like(what: str, returned: Any, given: Any) -> None:
     found, treedef = jax.tree.flatten(returned)
     expected, other = jax.tree.flatten(given)
     if treedef != other:
-        got = f"{old}s that it got" if what == "update" else f"{old} that it got"
+        got = "the updates that it got" if what == "update" else "the state that it got"
         difference = structure_difference(f"the {what} that step returned", returned, got, given)
         raise checks.WrongValue(f"{difference}; expected the same tree.")
     for i, (x, y) in enumerate(zip(found, expected, strict=True)):
@@ -94,7 +115,7 @@ def _check_like(what: str, old: str, returned: Any, given: Any) -> None:
         else:
             continue
         path = "/".join(list(leaves_by_path(returned))[i]) or ROOT
-        raise checks.WrongValue(f"step returned {what} leaf `{path}` {difference} of {old} that it got.")
+        raise checks.WrongValue(f"step returned {what} leaf `{path}` {difference} of the {what} that it got.")
 
 
 def _kind(leaf: Any) -> str:

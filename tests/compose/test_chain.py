@@ -56,7 +56,7 @@ def test_no_member_changes_the_tree() -> None:
         return jnp.concatenate([x.ravel() for x in jax.tree.leaves(updates)])
 
     with pytest.raises(
-        ValueError, match=r"^chain > stateless: what update returned and the updates that it got differ in structure"
+        ValueError, match=r"^chain > stateless: the update that step returned and the updates that it got differ in structure"
     ):
         run(gradtx.chain(gradtx.stateless(flat), gradtx.scale(2.0)))
 
