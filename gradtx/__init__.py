@@ -194,12 +194,8 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> object:
     """Says what to do where code written for Optax asks for what gradtx has not."""
     hint = "" if name.startswith("_") else _importlib.import_module("gradtx.optax").hint(name)
-    raise AttributeError(
-        f"module 'gradtx' has no attribute {name!r}. {hint}"
-        if hint
-        else f"module 'gradtx' has no attribute {name!r}.{_checks.did_you_mean(name, __all__)} "
-        "Optax's losses work beside gradtx, and its combinators take a gradtx optimizer as gradtx.to_optax(tx)."
-    )
+    hint = f" {hint}" if hint else _checks.did_you_mean(name, __all__)
+    raise AttributeError(f"module 'gradtx' has no attribute {name!r}.{hint}")
 
 
 __all__ = [

@@ -393,10 +393,7 @@ def test_a_whole_module_of_flax() -> None:
 
 
 def test_names_that_only_optax_has() -> None:
-    text = (
-        "module 'gradtx' has no attribute 'adamww'. Did you mean 'adamw'? "
-        "Optax's losses work beside gradtx, and its combinators take a gradtx optimizer as gradtx.to_optax(tx)."
-    )
+    text = "module 'gradtx' has no attribute 'adamww'. Did you mean 'adamw'?"
     assert_raises(lambda: gradtx.adamww, AttributeError, text)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from gradtx.core import checks
 
-TORCH_NAMES = {"lr": "learning_rate", "betas": "b1", "wd": "weight_decay", "alpha": "decay", "rho": "decay"}
+TORCH_NAMES = {"lr": "learning_rate", "betas": "b1", "beta1": "b1", "beta2": "b2", "epsilon": "eps", "wd": "weight_decay", "alpha": "decay", "rho": "decay"}
 """What PyTorch and its users call some arguments, for hints."""
 
 registry: dict[str, "type[Value]"] = {}
