@@ -1,6 +1,5 @@
 """Cautious updates: no step where it would go against the gradient."""
 
-import functools
 from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
@@ -8,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.checks import Flag
-from gradtx.core.leaves import cast_like, map_leaves, widen
-from gradtx.core.transformation import Inner, Params, Transformation, Updates, as_transformation, check_not_final, check_steps
+from gradtx.core.leaves import each_leaf
+from gradtx.core.transformation import Inner, Params, Updates, Wrapper, check_not_final, check_steps
 
 LEAST_SHARE = 1e-3  # of the authors' code, which so bounds the factor by 1,000
 
@@ -20,14 +19,7 @@ class CautiousState(NamedTuple):
     inner_state: Any
 
 
-def _masked(u: jax.Array, g: jax.Array, *, sign: int) -> jax.Array:
-    agreement = sign * jnp.real(jnp.sign(u) * jnp.conj(jnp.sign(g)))  # of signs: a product of the numbers could underflow
-    against = agreement <= 0  # False for NaN, which must not become a silent 0
-    share = jnp.sum(~against) / max(u.size, 1)
-    return jnp.where(against, 0, u / jnp.maximum(share, LEAST_SHARE).astype(u.real.dtype))
-
-
-class cautious(Transformation, keeps_zero=True):
+class cautious(Wrapper, keeps_zero=True):
     """Sets an update to zero where it would climb, and scales the others up: `u * mask / max(mean(mask), 0.001)`, by leaf.
 
     `mask` is 1 where `u` and the gradient have opposite signs, else 0. Momentum goes against the newest gradient at times;
@@ -71,16 +63,20 @@ class cautious(Transformation, keeps_zero=True):
         check_not_final("cautious", "inner", self.inner)
         check_steps("cautious", "inner", self.inner)
 
-    @functools.cached_property
-    def tx(self) -> Any:
-        return as_transformation(self.inner)
-
     def init(self, params: Params) -> CautiousState:
-        return CautiousState(self.tx.init(params))
+        return CautiousState(self.inner.init(params))
 
     def step(
         self, updates: Updates, state: CautiousState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, CautiousState]:
-        grads = widen(updates)
-        steps, inner_state = self.tx.advance(grads, state.inner_state, params, extra_args)
-        return cast_like(map_leaves(_masked, steps, grads, sign=-1 if self.flip_sign else 1), updates), CautiousState(inner_state)
+        sign = -1 if self.flip_sign else 1
+
+        @each_leaf
+        def rule(u: jax.Array, g: jax.Array) -> jax.Array:
+            agreement = sign * jnp.real(jnp.sign(u) * jnp.conj(jnp.sign(g)))  # of signs: a product of the numbers could underflow
+            against = agreement <= 0  # False for NaN, which must not become a silent 0
+            share = jnp.sum(~against) / max(u.size, 1)
+            return jnp.where(against, 0, u / jnp.maximum(share, LEAST_SHARE).astype(u.real.dtype))
+
+        steps, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
+        return rule(steps, updates), CautiousState(inner_state)

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx.core.checks import Decay, Rate
-from gradtx.core.leaves import cast_like, map_leaves, widen, zeros_like
+from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import guarded_ratio, promote, safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, Transformation, Updates, check_steps
+from gradtx.core.transformation import Inner, Params, Updates, Wrapper, check_steps
 from gradtx.core.trees import require_params
 from gradtx.tree.reductions import norm
-from gradtx.wrappers.ascent import beside, inner_of, per_lane, radius
+from gradtx.wrappers.ascent import beside, check_one_gradient, per_lane, radius
 
 
 class MomentumSamState(NamedTuple):
@@ -39,19 +39,7 @@ def _pull(rho: Any, momentum: Any) -> jax.Array:
     return guarded_ratio(rho, norm(momentum))
 
 
-def _accumulate(g: jax.Array, v: jax.Array, *, beta: Any) -> tuple[jax.Array, jax.Array]:
-    return g, beta * v + g
-
-
-def _shift(u: jax.Array, old: jax.Array, new: jax.Array, *, back: Any, out: Any) -> jax.Array:
-    return u + back * old - out * new
-
-
-def _clean(p: jax.Array, v: jax.Array, *, back: Any) -> jax.Array:
-    return p + back * v
-
-
-class momentum_sam(Transformation, final=True):
+class momentum_sam(Wrapper, final=True):
     """Momentum-SAM: gradients at `w - rho * v / |v|`, with `v = beta * v + g` the momentum: one gradient a step.
 
     The parameters that `update` moves are the perturbed ones, `w - rho * v / |v|`: there the next gradient is taken, by an ordinary
@@ -94,7 +82,7 @@ class momentum_sam(Transformation, final=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_steps("momentum_sam", "inner", self.inner)
-        inner_of("momentum_sam", self.inner)
+        check_one_gradient("momentum_sam", "inner", self.inner)
 
     def init(self, params: Params) -> MomentumSamState:
         return MomentumSamState(zero_count(), radius(self.rho, zero_count()), zeros_like(params), self.inner.init(params))
@@ -102,11 +90,25 @@ class momentum_sam(Transformation, final=True):
     def step(
         self, updates: Updates, state: MomentumSamState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, MomentumSamState]:
-        r, old = radius(self.rho, state.count), state.momentum
-        back = _pull(state.rho, old)
-        clean = cast_like(map_leaves(_clean, widen(require_params(params)), old, back=back), params)
-        _, momentum = map_leaves(_accumulate, updates, old, beta=self.beta)
-        moved, inner_state = self.inner.advance(updates, state.inner_state, clean, extra_args)
+        params, r, beta = require_params(params), radius(self.rho, state.count), self.beta
+        back = _pull(state.rho, state.momentum)
+
+        @each_leaf
+        def without(p: jax.Array, v: jax.Array) -> jax.Array:
+            return p + back * v
+
+        @each_leaf
+        def accumulate(v: jax.Array, g: jax.Array) -> jax.Array:
+            return beta * v + g
+
+        momentum = accumulate(state.momentum, updates)
         out = _pull(r, momentum)
-        moved = map_leaves(_shift, moved, old, momentum, back=back, out=out)
-        return moved, MomentumSamState(safe_increment(state.count), r, momentum, inner_state)
+
+        @each_leaf
+        def perturbed(u: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+            return u + back * old - out * new
+
+        w = cast_like(without(params, state.momentum), params)
+        updates, inner_state = self.inner.advance(updates, state.inner_state, w, extra_args)
+        updates = perturbed(updates, state.momentum, momentum)
+        return updates, MomentumSamState(safe_increment(state.count), r, momentum, inner_state)

@@ -1,5 +1,6 @@
 """Sharpness-aware minimization (SAM), and its adaptive form (ASAM): the gradient at the worst point nearby."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
@@ -7,13 +8,14 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx.core.checks import Flag, Mask, NonNegative, PositiveInt, Rate
-from gradtx.core.numerics import cond, safe_increment, zero_count
-from gradtx.core.transformation import GradientTransformation, Inner, Preset
+from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.transformation import Inner, Params, Updates, Wrapper
 from gradtx.core.trees import require_params
 from gradtx.linalg.ascent import Exponent
-from gradtx.wrappers.ascent import Climb, inner_of, radius, weight_scale
+from gradtx.wrappers.ascent import Climb, check_one_gradient, each_kth, radius, weight_scale
 
-ETA = 0.01  # Kwon et al. 2021
+ETA = 0.01
+"""The usual `eta` of ASAM: Kwon et al. 2021."""
 
 
 class SamWrapperState(NamedTuple):
@@ -28,7 +30,46 @@ class SamWrapperState(NamedTuple):
         return {"rho": self.rho}
 
 
-class sam_wrapper(Preset):
+class SharpnessAware(Wrapper):
+    """SAM in general: `inner(fed(g, s))`, with `g` the gradient at the parameters and `s` the one at the worst point nearby.
+
+    A subclass says how it climbs there (`climb`), and, if it is not `s` alone, what it feeds to the optimizer (`fed`).
+    """
+
+    rho: Rate = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_one_gradient(type(self).__name__, "inner", self.inner)
+
+    @property
+    def climb(self) -> Climb:
+        """The way uphill."""
+        raise NotImplementedError(f"{type(self).__name__}: climb is missing; it is the way to the worst point nearby.")
+
+    def fed(self, g: Updates, uphill: Callable[[], Updates], count: jax.Array) -> Updates:
+        """What the optimizer sees, from the gradient here and a function that takes the one uphill."""
+        return uphill()
+
+    def init(self, params: Params) -> SamWrapperState:
+        return SamWrapperState(zero_count(), radius(self.rho, zero_count()), self.inner.init(params))
+
+    def step(
+        self,
+        updates: Updates,
+        state: SamWrapperState,
+        params: Params | None = None,
+        *,
+        grad_fn: Callable[[Params], Updates],
+        **extra_args: Any,
+    ) -> tuple[Updates, SamWrapperState]:
+        params, r = require_params(params), radius(self.rho, state.count)
+        gradient = self.fed(updates, lambda: self.climb.gradient(grad_fn, params, updates, r), state.count)
+        updates, inner_state = self.inner.advance(gradient, state.inner_state, params, extra_args)
+        return updates, SamWrapperState(safe_increment(state.count), r, inner_state)
+
+
+class sam_wrapper(SharpnessAware):
     """SAM: any optimizer, fed the gradient at `w + e`, the worst point within `rho`: `inner(grad_fn(w + e))`.
 
     `e = rho * sign(g) * |g|^(q-1) / (sum |g|^q)^(1/p)` with `1/p + 1/q = 1` and `g` the gradient at the parameters `w`, the one
@@ -87,17 +128,16 @@ class sam_wrapper(Preset):
     ascent_steps: PositiveInt = 1
     eps: NonNegative = 1e-12
 
-    def chain(self) -> Any:
-        return _sam(
-            "sam_wrapper",
-            self.inner,
-            self.rho,
-            Climb(self.p, self.eps, self.ascent_steps, _default_scale if self.adaptive else None),
-            self.every_k,
-        )
+    @property
+    def climb(self) -> Climb:
+        scale = functools.partial(weight_scale, eta=ETA) if self.adaptive else None
+        return Climb(self.p, self.eps, self.ascent_steps, scale)
+
+    def fed(self, g: Updates, uphill: Callable[[], Updates], count: jax.Array) -> Updates:
+        return each_kth(self.every_k, count, uphill, lambda: g)
 
 
-class asam(Preset):
+class asam(SharpnessAware):
     """Adaptive SAM: the worst point in units of the weights, `|e / T|_p <= rho` with `T = |w| + eta`; see `sam_wrapper`.
 
     For `p` = 2, `e = rho * T^2 * g / |T * g|`. Rescaling the weights of successive layers so that the network stays the same
@@ -141,36 +181,10 @@ class asam(Preset):
     ascent_steps: PositiveInt = 1
     eps: NonNegative = 1e-12
 
-    def chain(self) -> Any:
-        return _sam(
-            "asam",
-            self.inner,
-            self.rho,
-            Climb(self.p, self.eps, self.ascent_steps, lambda params: weight_scale(params, self.eta, self.weights)),
-            self.every_k,
-        )
+    @property
+    def climb(self) -> Climb:
+        scale = functools.partial(weight_scale, eta=self.eta, weights=self.weights)
+        return Climb(self.p, self.eps, self.ascent_steps, scale)
 
-
-def _default_scale(params: Any) -> Any:
-    return weight_scale(params, ETA, None)
-
-
-def _sam(name: str, inner: Any, rho: Any, climb: Climb, every_k: int) -> GradientTransformation:
-    inner = inner_of(name, inner)
-
-    def init(params: Any) -> SamWrapperState:
-        return SamWrapperState(zero_count(), radius(rho, zero_count()), inner.init(params))
-
-    def update(
-        updates: Any, state: SamWrapperState, params: Any = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
-    ) -> tuple[Any, SamWrapperState]:
-        params, r = require_params(params), radius(rho, state.count)
-
-        def uphill() -> Any:
-            return climb.gradient(grad_fn, params, updates, r)
-
-        gradient = uphill() if every_k == 1 else cond(state.count % every_k == 0, uphill, lambda: updates)
-        updates, inner_state = inner.advance(gradient, state.inner_state, params, extra_args)
-        return updates, SamWrapperState(safe_increment(state.count), r, inner_state)
-
-    return GradientTransformation(init, update)
+    def fed(self, g: Updates, uphill: Callable[[], Updates], count: jax.Array) -> Updates:
+        return each_kth(self.every_k, count, uphill, lambda: g)

@@ -8,19 +8,15 @@ import jax.numpy as jnp
 
 from gradtx.compose.groups import cut
 from gradtx.core.checks import Flag, Function, NonNegative, PositiveInt
-from gradtx.core.leaves import cast_like, map_leaves, widen
+from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.values import checked
 from gradtx.core.varying import scan
 from gradtx.linalg.ascent import Exponent, ascent
 from gradtx.tree.arithmetic import conj
-from gradtx.wrappers.ascent import add
+from gradtx.wrappers.ascent import moved
 
-NAME = "sam_value_and_grad"
 EPS = 1e-12
-
-
-def _add_share(total: jax.Array, g: jax.Array, *, share: float) -> jax.Array:
-    return total + share * g
+"""The largest magnitude that counts as no gradient at all."""
 
 
 @checked
@@ -73,21 +69,24 @@ def sam_value_and_grad(
 
     def at_worst(params: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         value, gradient = evaluate(params, *args, **kwargs)
-        e = ascent(conj(gradient), rho, p, EPS)
-        worst = cast_like(map_leaves(add, e, params), params)
+        worst = cast_like(moved(ascent(conj(gradient), rho, p, EPS), params), params)
         return value, evaluate(worst, *args, **kwargs)[1]
 
     if groups is None:
         return at_worst
 
+    @each_leaf
+    def add_part(total: jax.Array, g: jax.Array) -> jax.Array:
+        return total + g / groups
+
     def by_group(params: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        parts, whole_again = cut(NAME, "groups", args, groups)
+        parts, whole_again = cut("sam_value_and_grad", "groups", args, groups)
 
         def one(total: Any, part: Any) -> tuple[Any, Any]:
             value, gradient = at_worst(params, *whole_again(part), **kwargs)
-            return map_leaves(_add_share, total, gradient, share=1 / groups), value
+            return add_part(total, gradient), value
 
-        total, values = scan(one, jax.tree.map(jnp.zeros_like, widen(params)), parts)
+        total, values = scan(one, zeros_like(params), parts)
         loss = jnp.mean(values[0] if has_aux else values)
         return ((loss, values[1]) if has_aux else loss), cast_like(total, params)
 

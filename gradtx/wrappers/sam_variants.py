@@ -1,21 +1,21 @@
 """What came after SAM: LookSAM, which reuses its second gradient, and GSAM, which also closes the gap to the worst point."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.checks import NonNegative, PositiveInt, Rate
-from gradtx.core.leaves import cast_like, map_leaves, widen, zeros_like
-from gradtx.core.numerics import cond, guarded_ratio, safe_increment, zero_count
-from gradtx.core.transformation import GradientTransformation, Inner
+from gradtx.core.leaves import cast_like, each_leaf, zeros_like
+from gradtx.core.numerics import guarded_ratio, safe_increment, zero_count
+from gradtx.core.transformation import Inner, Params, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 from gradtx.linalg.ascent import Exponent
 from gradtx.tree.reductions import norm, vdot
-from gradtx.wrappers.ascent import Climb, inner_of, radius
-from gradtx.wrappers.sam import SamWrapperState
+from gradtx.wrappers.ascent import Climb, each_kth, radius
+from gradtx.wrappers.sam import SharpnessAware
 
 NOISE = 16
 """What is shorter than so many units of rounding has no direction of its own."""
@@ -34,29 +34,29 @@ class LooksamState(NamedTuple):
         return {"rho": self.rho}
 
 
-def _over(x: jax.Array, *, length: Any) -> jax.Array:
-    return guarded_ratio(x, length)
+def unit(tree: Updates, length: jax.Array) -> Updates:
+    """The tree over its length; 0 where that is 0."""
+
+    @each_leaf
+    def rule(x: jax.Array) -> jax.Array:
+        return guarded_ratio(x, length)
+
+    return rule(tree)
 
 
-def _minus(x: jax.Array, y: jax.Array, *, share: Any) -> jax.Array:
-    return x - share * y
-
-
-def unit(tree: Any, length: Any) -> Any:
-    """The tree over its length, in at least float32; 0 where that is 0."""
-    return map_leaves(_over, widen(tree), length=length)
-
-
-def across(x: Any, y: Any) -> Any:
+def across(x: Updates, y: Updates) -> Updates:
     """The part of `x` that is orthogonal to `y`, all leaves as one vector: `x - <x, y> / |y|^2 * y`; `x` where `y` is 0."""
     along = unit(y, norm(y))
-    return map_leaves(_minus, widen(x), along, share=jnp.real(vdot(along, x)))
+    share = jnp.real(vdot(along, x))
+
+    @each_leaf
+    def rule(x: jax.Array, along: jax.Array) -> jax.Array:
+        return x - share * along
+
+    return rule(x, along)
 
 
-@factory()
-def looksam(
-    inner: Inner, rho: Rate = 0.05, every_k: PositiveInt = 5, alpha: NonNegative = 0.7, eps: NonNegative = 1e-12
-) -> GradientTransformation:
+class looksam(SharpnessAware):
     """LookSAM: SAM each k-th step; between, its turn away from the gradient is used again: `inner(g + alpha * |g| * v / |v|)`.
 
     At the first step and each k-th after it, `s = grad_fn(w + rho * g / |g|)` is the gradient for `inner`, and `v` the part of `s`
@@ -94,42 +94,57 @@ def looksam(
     **Differs:** where `v` is as short as rounding errors (one parameter, or gradients that are parallel), it is taken as 0, whose
     direction the paper divides out of noise.
     """
-    inner, climb = inner_of("looksam", inner), Climb(2.0, eps)
 
-    def init(params: Any) -> LooksamState:
-        return LooksamState(zero_count(), radius(rho, zero_count()), zeros_like(params), inner.init(params))
+    inner: Inner
+    rho: Rate = 0.05
+    every_k: PositiveInt = 5
+    alpha: NonNegative = 0.7
+    eps: NonNegative = 1e-12
 
-    def update(
-        updates: Any, state: LooksamState, params: Any = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
-    ) -> tuple[Any, LooksamState]:
-        params, r = require_params(params), radius(rho, state.count)
+    @property
+    def climb(self) -> Climb:
+        return Climb(2.0, self.eps)
 
-        def anew() -> tuple[Any, Any]:
-            uphill = climb.gradient(grad_fn, params, updates, r)
-            v = across(uphill, updates)
-            length = norm(v)
-            noise = NOISE * jnp.finfo(length.dtype).eps * norm(uphill)
-            return uphill, cast_like(unit(v, jnp.where(length <= noise, jnp.inf, length)), state.direction)
+    def init(self, params: Params) -> LooksamState:  # type: ignore[override]
+        return LooksamState(zero_count(), radius(self.rho, zero_count()), zeros_like(params), self.inner.init(params))
 
-        def again() -> tuple[Any, Any]:
-            return map_leaves(_minus, updates, state.direction, share=-norm(updates) * alpha), state.direction
+    def step(  # type: ignore[override]
+        self,
+        updates: Updates,
+        state: LooksamState,
+        params: Params | None = None,
+        *,
+        grad_fn: Callable[[Params], Updates],
+        **extra_args: Any,
+    ) -> tuple[Updates, LooksamState]:
+        params, r = require_params(params), radius(self.rho, state.count)
 
-        gradient, direction = anew() if every_k == 1 else cond(state.count % every_k == 0, anew, again)
-        updates, inner_state = inner.advance(gradient, state.inner_state, params, extra_args)
+        def anew() -> tuple[Updates, Updates]:
+            s = self.climb.gradient(grad_fn, params, updates, r)
+            return s, cast_like(self.turn(updates, s), state.direction)
+
+        def again() -> tuple[Updates, Updates]:
+            length = self.alpha * norm(updates)
+
+            @each_leaf
+            def rule(g: jax.Array, direction: jax.Array) -> jax.Array:
+                return g + length * direction
+
+            return rule(updates, state.direction), state.direction
+
+        gradient, direction = each_kth(self.every_k, state.count, anew, again)
+        updates, inner_state = self.inner.advance(gradient, state.inner_state, params, extra_args)
         return updates, LooksamState(safe_increment(state.count), r, direction, inner_state)
 
-    return GradientTransformation(init, update)
+    def turn(self, g: Updates, s: Updates) -> Updates:
+        """`v / |v|`, where `v` is longer than rounding errors."""
+        v = across(s, g)
+        length = norm(v)
+        noise = NOISE * jnp.finfo(length.dtype).eps * norm(s)
+        return unit(v, jnp.where(length <= noise, jnp.inf, length))
 
 
-@factory()
-def gsam(
-    inner: Inner,
-    rho: Rate = 0.05,
-    alpha: NonNegative = 0.4,
-    p: Exponent = 2.0,
-    *,
-    eps: NonNegative = 1e-12,
-) -> GradientTransformation:
+class gsam(SharpnessAware):
     """GSAM: SAM, less what of the plain gradient is orthogonal to it: `inner(s - alpha * (g - <g, s> / |s|^2 * s))`.
 
     `g` is the gradient at the parameters and `s = grad_fn(w + e)` SAM's. To first order the second term leaves the loss at the
@@ -163,18 +178,23 @@ def gsam(
     `rho` from 0.6 to 0.1, for a ViT-B/32 on ImageNet (google-research/big_vision, configs/proj/gsam), and 0.2 with an adaptive
     `rho` of 2 for a wide residual network on CIFAR-10 (juntang-zhuang/GSAM); the default here is pytorch_optimizer's.
     """
-    inner, climb = inner_of("gsam", inner), Climb(p, eps)
 
-    def init(params: Any) -> SamWrapperState:
-        return SamWrapperState(zero_count(), radius(rho, zero_count()), inner.init(params))
+    inner: Inner
+    rho: Rate = 0.05
+    alpha: NonNegative = 0.4
+    p: Exponent = 2.0
+    _: KW_ONLY
+    eps: NonNegative = 1e-12
 
-    def update(
-        updates: Any, state: SamWrapperState, params: Any = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
-    ) -> tuple[Any, SamWrapperState]:
-        params, r = require_params(params), radius(rho, state.count)
-        uphill = climb.gradient(grad_fn, params, updates, r)
-        gradient = map_leaves(_minus, uphill, across(updates, uphill), share=alpha)
-        updates, inner_state = inner.advance(gradient, state.inner_state, params, extra_args)
-        return updates, SamWrapperState(safe_increment(state.count), r, inner_state)
+    @property
+    def climb(self) -> Climb:
+        return Climb(self.p, self.eps)
 
-    return GradientTransformation(init, update)
+    def fed(self, g: Updates, uphill: Callable[[], Updates], count: jax.Array) -> Updates:
+        s = uphill()
+
+        @each_leaf
+        def rule(s: jax.Array, v: jax.Array) -> jax.Array:
+            return s - self.alpha * v
+
+        return rule(s, across(g, s))
