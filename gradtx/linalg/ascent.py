@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.core.checks import Domain
 from gradtx.core.leaves import each_leaf
@@ -21,7 +22,7 @@ Exponent = Annotated[float, Domain("a number in [1, inf], not an array: it selec
 """The `p` of a norm."""
 
 
-def _below(h: jax.Array, largest: Any) -> jax.Array:
+def _below(h: jax.Array, largest: jax.Array) -> jax.Array:
     """Whether `|h|` is not the largest, up to rounding: XLA may compute `h` twice, once for the largest, and round the two unlike.
 
     False for NaN, which must not become a silent 0.
@@ -29,12 +30,13 @@ def _below(h: jax.Array, largest: Any) -> jax.Array:
     return jnp.abs(h) < largest * (1 - 4 * jnp.finfo(h.dtype).eps)
 
 
-def ascent(gradient: Any, rho: Any, p: float = 2.0, eps: Any = 0.0) -> Any:
+def ascent(gradient: Any, rho: ArrayLike, p: float = 2.0, eps: ArrayLike = 0.0) -> Any:
     """`argmax <g, e>` over `|e|_p <= rho`: `rho * sign(g) * |g|^(q-1) / (sum |g|^q)^(1/p)`, with `1/p + 1/q = 1`.
 
-    At `p` = inf it is `rho * sign(g)`, at 1 all of `rho` on the largest element (shared among equals). `|e|_p = rho` and
-    `<g, e> = rho * |g|_q`. Magnitudes are divided by the largest before any power, so that nothing over- or underflows. 0 where the
-    largest is at most `eps`; a NaN stays a NaN.
+    At `p` = inf it is `rho * sign(g)`, at 1 all of `rho` on the largest element (shared among
+    equals). `|e|_p = rho` and `<g, e> = rho * |g|_q`. Magnitudes are divided by the largest before
+    any power, so that nothing over- or underflows. 0 where the largest is at most `eps`; a NaN
+    stays a NaN.
 
     Args:
       gradient: tree of arrays; all leaves are one vector.

@@ -19,15 +19,15 @@ AxisName = Annotated[str, Domain("the name of a mapped axis", lambda value: isin
 
 
 class SAMState(NamedTuple):
-    """Adversarial steps since the last outer one, both optimizers' states, and the parameters to return to (None if opaque)."""
+    """Adversarial steps since the last outer one, both states, and what to return to (None if opaque)."""
 
     steps_since_sync: jax.Array
-    opt_state: Any
-    adv_state: Any
-    cache: Any
+    opt_state: State
+    adv_state: State
+    cache: Params | None
 
-    def eval_params(self, params: Any) -> Any:
-        """What `gradtx.eval_params` gives: the parameters themselves, or those to return to in the midst of adversarial steps."""
+    def eval_params(self, params: Params) -> Params:
+        """What `gradtx.eval_params` gives: those to return to amid adversarial steps, else `params`."""
         if self.cache is None:
             return params
         return beside(lambda c, p: jnp.where(per_lane(self.steps_since_sync == 0, c), p.astype(c.dtype), c), self.cache, params)
@@ -60,42 +60,47 @@ class normalize(Transformation, keeps_zero=True):
 
 
 class sam(Transformation):
-    """Optax's SAM: `sync_period - 1` steps uphill by `adv_optimizer`, then one of `optimizer` from where they began.
+    """Optax's SAM: `sync_period - 1` steps uphill, then one of `optimizer` from where they began.
 
-    `sam(sgd(0.1), chain(normalize(), sgd(0.05)))` is SAM with `rho` = 0.05. Unless opaque, each call of `update` is one of these
-    steps, so that the parameters are perturbed ones after all but each `sync_period`-th call; `gradtx.eval_params(state, params)`
-    gives those to return to. An average of the parameters belongs inside, in `optimizer`: around it would count the perturbed ones.
-    `sam_wrapper` has no such states in between: prefer it in new code.
+    `sam(sgd(0.1), chain(normalize(), sgd(0.05)))` is SAM with `rho` = 0.05. Unless opaque, each
+    call of `update` is one of these steps, so that the parameters are perturbed ones after all but
+    each `sync_period`-th call; `gradtx.eval_params(state, params)` gives those to return to. Its
+    updates must then be applied as they are, and an average of the parameters belongs inside, in
+    `optimizer`: around it would count the perturbed ones. `sam_wrapper` has no such states in
+    between: prefer it in new code.
+
+    Its update needs `params`. That of an opaque one needs `grad_fn(params, i)`, too, which gives
+    the gradient at the parameters after `i + 1` steps uphill.
 
     Args:
       optimizer: the outer optimizer.
       adv_optimizer: the adversarial one; its updates are subtracted.
       sync_period: calls from one outer step to the next, >= 1; 1 is `optimizer` alone.
       reset_state: whether `adv_optimizer` starts anew after each outer step.
-      opaque_mode: True takes all steps in one call, with gradients from the extra argument `grad_fn`.
-      batch_axis_name: mapped axis over which an opaque SAM averages its gradients (`jax.lax.pmean`); None is none.
+      opaque_mode: True takes all steps in one call, with gradients from the extra argument
+        `grad_fn`.
+      batch_axis_name: mapped axis over which an opaque SAM averages its gradients
+        (`jax.lax.pmean`); None is none.
 
-    State: `SAMState(steps_since_sync int32, opt_state, adv_state, cache)`: both states, and, unless opaque, 4 bytes a parameter.
-
-    Returns:
-      The transformation. Its update needs `params`; an opaque one also `grad_fn(params, i)`, which gives the gradient at the
-      parameters after `i + 1` steps uphill. Unless opaque, nothing may change its updates before they are applied.
+    State: `SAMState(steps_since_sync int32, opt_state, adv_state, cache)`: both states, and, unless
+      opaque, 4 bytes a parameter.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, `params` or `grad_fn` was not passed to `update`, or a member calls
-        `grad_fn` itself.
+      ValueError: a member calls `grad_fn` itself, or `adv_optimizer` keeps averages of the
+        parameters.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.sam(gradtx.sgd(0.1), gradtx.chain(gradtx.normalize(), gradtx.sgd(0.5)), opaque_mode=True)
-      >>> w = jnp.array([3.0, 4.0])
+      >>> adversary = gradtx.chain(gradtx.normalize(), gradtx.sgd(0.5))
+      >>> tx, w = gradtx.sam(gradtx.sgd(0.1), adversary, opaque_mode=True), jnp.array([3.0, 4.0])
       >>> [round(float(u), 4) for u in tx.update(w, tx.init(w), w, grad_fn=lambda w, i: w)[0]]
       [-0.33, -0.44]
 
     Source: Foret et al. 2020, arXiv:2010.01412; the form is that of Optax's `contrib.sam`.
 
-    **Differs:** the cache is float32 for half-precision parameters; optimizers that are not due are not run, so that what they
-    would have made of a NaN goes nowhere. In Optax `sync_period` = 1 steps from the parameters before last.
+    **Differs:** the cache is float32 for half-precision parameters; optimizers that are not due are
+    not run, so that what they would have made of a NaN goes nowhere. In Optax `sync_period` = 1
+    steps from the parameters before last.
     """
 
     optimizer: Inner

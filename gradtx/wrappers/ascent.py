@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.compose.evaluation import gradient_at
 from gradtx.compose.labels import spread_mask
@@ -29,7 +30,7 @@ def moved(e: jax.Array, x: jax.Array) -> jax.Array:
     return e + x
 
 
-def weight_scale(params: Params, eta: Any, weights: Any = None) -> Params:
+def weight_scale(params: Params, eta: ArrayLike, weights: Any = None) -> Params:
     """ASAM's `T`: `|w| + eta` where `weights` is True, else 1; None takes leaves of two or more axes."""
     leaves, treedef = jax.tree.flatten(params)
     keep = [np.ndim(p) > 1 for p in leaves] if weights is None else spread_mask("weights", weights, params)
@@ -44,21 +45,22 @@ def weight_scale(params: Params, eta: Any, weights: Any = None) -> Params:
 class Climb(NamedTuple):
     """From the gradient at the parameters to the gradient uphill, by `steps` steps of length `rho / steps`.
 
-    Each step goes along the gradient where it begins. `scale` is a function from the parameters to ASAM's `T`, or None.
+    Each step goes along the gradient where it begins. `scale` is a function from the parameters to
+    ASAM's `T`, or None.
     """
 
     p: float
-    eps: Any
+    eps: ArrayLike
     steps: int = 1
     scale: Callable[[Params], Params] | None = None
 
-    def step(self, gradient: Updates, rho: Any, t: Any) -> Updates:
+    def step(self, gradient: Updates, rho: ArrayLike, t: Params | None) -> Updates:
         """`ascent(g)`, or `T * ascent(T * g)`: the worst point of the ball of `e / T`."""
         if t is None:
             return ascent(gradient, rho, self.p, self.eps)
         return scaled(ascent(scaled(gradient, t), rho, self.p, self.eps), t)
 
-    def gradient(self, grad_fn: Callable[[Params], Updates], params: Params, updates: Updates, rho: Any) -> Updates:
+    def gradient(self, grad_fn: Callable[[Params], Updates], params: Params, updates: Updates, rho: jax.Array) -> Updates:
         """The gradient at the end of the climb, in the dtypes of `updates`, which is the gradient at its foot."""
         t = None if self.scale is None else self.scale(params)
         gradient, climbed = updates, None
@@ -88,11 +90,11 @@ def each_kth(k: int, count: jax.Array, due: Callable[[], Any], between: Callable
     return due() if k == 1 else cond(count % k == 0, due, between)
 
 
-def beside(rule: Callable[..., Any], kept: Any, params: Any, *others: Any) -> Any:
+def beside(rule: Callable[..., Any], kept: Any, params: Params, *others: Any) -> Any:
     """`rule(leaf, param, *leaves of others)` for each leaf of a tree in the state; `MaskedNode` where the state has none.
 
-    Parameters are matched by path: the state may know only some of them, and in other containers. A leaf without a parameter
-    stays as it is, for the caller to name.
+    Parameters are matched by path: the state may know only some of them, and in other containers. A
+    leaf without a parameter stays as it is, for the caller to name.
 
     Args:
       rule: function of arrays.
@@ -112,6 +114,6 @@ def beside(rule: Callable[..., Any], kept: Any, params: Any, *others: Any) -> An
     return treedef.unflatten([at(path, leaf, *leaves) for (path, leaf), *leaves in zip(named.items(), *columns, strict=True)])
 
 
-def radius(rho: Any, count: Any) -> jax.Array:
+def radius(rho: checks.ScalarOrSchedule, count: jax.Array) -> jax.Array:
     """`rho`, or what its schedule gives, as a scalar for the state."""
     return jnp.asarray(checks.scheduled_value("rho", rho, count)).astype(default_float())

@@ -8,39 +8,42 @@ import jax.numpy as jnp
 
 from gradtx.core.checks import Flag
 from gradtx.core.leaves import each_leaf
-from gradtx.core.transformation import Inner, Params, Updates, Wrapper, check_not_final, check_steps
+from gradtx.core.transformation import Inner, Params, State, Updates, Wrapper, check_not_final, check_steps
 
-LEAST_SHARE = 1e-3  # of the authors' code, which so bounds the factor by 1,000
+LEAST_SHARE = 1e-3
+"""Of the authors' code, which so bounds the factor by 1,000."""
 
 
 class CautiousState(NamedTuple):
     """The wrapped transformation's state."""
 
-    inner_state: Any
+    inner_state: State
 
 
 class cautious(Wrapper, keeps_zero=True):
-    """Sets an update to zero where it would climb, and scales the others up: `u * mask / max(mean(mask), 0.001)`, by leaf.
+    """Leaves out updates that would climb: `u * mask / max(mean(mask), 0.001)`, leaf by leaf.
 
-    `mask` is 1 where `u` and the gradient have opposite signs, else 0. Momentum goes against the newest gradient at times;
-    with the mask each step lowers the loss to first order, and the method's fixed points stay. A leaf keeps its usual size of
-    steps, since the mean of the mask makes up for what was left out.
+    `mask` is 1 where `u` and the gradient have opposite signs, else 0. Momentum goes against the
+    newest gradient at times; with the mask each step lowers the loss to first order, and the
+    method's fixed points stay. A leaf keeps its usual size of steps, since the mean of the mask
+    makes up for what was left out.
+
+    The gradients that it compares with are those that reach it: put clipping before it. The paper's
+    C-AdamW is `adamw` with its Adam wrapped:
+    `chain(cautious(scale_by_adam(), flip_sign=False), add_decayed_weights(0.1),
+    scale_by_learning_rate(rate))`.
 
     Args:
-      inner: the transformation to wrap: an optimizer with momentum. A weight decay inside it is masked as well; the paper's is not,
-        see below.
-      flip_sign: False for a kernel without a learning rate, such as `scale_by_adam`, whose updates go along the gradient.
+      inner: the transformation to wrap: an optimizer with momentum. A weight decay inside it is
+        masked as well; the paper's is not, see above.
+      flip_sign: False for a kernel without a learning rate, such as `scale_by_adam`, whose updates
+        go along the gradient.
 
     State: `CautiousState(inner_state)`, 0 bytes more than the wrapped one's.
 
-    Returns:
-      The transformation. The gradients that it compares with are those that reach it: put clipping before it. The paper's C-AdamW
-      is `chain(cautious(scale_by_adam(), flip_sign=False), add_decayed_weights(0.1), scale_by_learning_rate(rate))`.
-
     Raises:
-      TypeError: an argument outside its domain.
-      ValueError: `inner` keeps averages of the parameters (`ema_params`, `lookahead_wrapper`, ...) or accumulates: put
-        `cautious` inside it.
+      ValueError: `inner` keeps averages of the parameters (`ema_params`, `lookahead_wrapper`, ...)
+        or accumulates: put `cautious` inside it.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -50,8 +53,9 @@ class cautious(Wrapper, keeps_zero=True):
       >>> updates
       Array([-3.,  0.], dtype=float32)
 
-    Source: Liang et al. 2024, "Cautious Optimizers: Improving Training with One Line of Code", arXiv:2411.16085, algorithm 1, with
-    the normalization of the authors' code (the paper divides by the number of ones plus 1).
+    Source: Liang et al. 2024, "Cautious Optimizers: Improving Training with One Line of Code",
+    arXiv:2411.16085, algorithm 1, with the normalization of the authors' code (the paper divides by
+    the number of ones plus 1).
     """
 
     inner: Inner

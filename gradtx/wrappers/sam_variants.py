@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.checks import NonNegative, PositiveInt, Rate
 from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import guarded_ratio, safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, Updates
+from gradtx.core.transformation import Inner, Params, State, Updates
 from gradtx.core.trees import require_params
 from gradtx.linalg.ascent import Exponent
 from gradtx.tree.reductions import norm, vdot
@@ -22,12 +22,12 @@ NOISE = 16
 
 
 class LooksamState(NamedTuple):
-    """Steps taken, the radius in use, the direction in which the last second gradient left the first, and the inner state."""
+    """Steps taken, radius in use, where the last second gradient turned to, and inner state."""
 
     count: jax.Array
     rho: jax.Array
-    direction: Any
-    inner_state: Any
+    direction: Updates
+    inner_state: State
 
     def metrics(self) -> dict[str, Any]:
         """What `gradtx.metrics` reports."""
@@ -45,7 +45,7 @@ def unit(tree: Updates, length: jax.Array) -> Updates:
 
 
 def across(x: Updates, y: Updates) -> Updates:
-    """The part of `x` that is orthogonal to `y`, all leaves as one vector: `x - <x, y> / |y|^2 * y`; `x` where `y` is 0."""
+    """The part of `x` orthogonal to `y`, as vectors: `x - <x, y> / |y|^2 * y`; `x` where `y` is 0."""
     along = unit(y, norm(y))
     share = jnp.real(vdot(along, x))
 
@@ -57,25 +57,25 @@ def across(x: Updates, y: Updates) -> Updates:
 
 
 class looksam(SharpnessAware):
-    """LookSAM: SAM each k-th step; between, its turn away from the gradient is used again: `inner(g + alpha * |g| * v / |v|)`.
+    """LookSAM: SAM each k-th step, and its turn again between: `inner(g + alpha * |g| * v / |v|)`.
 
-    At the first step and each k-th after it, `s = grad_fn(w + rho * g / |g|)` is the gradient for `inner`, and `v` the part of `s`
-    orthogonal to `g`.
+    At the first step and each k-th after it, `s = grad_fn(w + rho * g / |g|)` is the gradient for
+    `inner`, and `v` the part of `s` that is orthogonal to `g`. Its update needs `params` and
+    `grad_fn`, as that of `sam_wrapper`. A step costs `1 + 1/k` gradients.
 
     Args:
       inner: the optimizer; clipping and weight decay belong inside.
       rho: radius, >= 0, in units of the parameters, or a schedule of the steps taken so far.
       every_k: how often the second gradient is taken, >= 1; 1 is SAM.
       alpha: length of the turn, >= 0, in units of the gradient's.
-      eps: as in `sam_wrapper`.
+      eps: where no element of `g` is larger than this, `s` is taken at `w`; >= 0, in units of the
+        gradient.
 
-    State: `LooksamState(count int32, rho float32, direction, inner_state)`; 4 bytes a parameter for `v / |v|`, and the inner state.
-
-    Returns:
-      The transformation; its update needs `params` and `grad_fn`, as that of `sam_wrapper`. A step costs `1 + 1/k` gradients.
+    State: `LooksamState(count int32, rho float32, direction, inner_state)`; 4 bytes a parameter for
+      `v / |v|`, and the inner state. `gradtx.metrics` reports `rho`.
 
     Raises:
-      ValueError, TypeError: as `sam_wrapper`.
+      ValueError: `inner` calls `grad_fn` itself, or `grad_fn` gives no gradient.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -88,11 +88,11 @@ class looksam(SharpnessAware):
       >>> [round(float(x), 2) for x in turn]
       [-6.3, 0.7]
 
-    Source: Liu et al. 2022, arXiv:2203.02714, algorithm 1, without its layer-wise scaling; the default `alpha` as in
-    rollovd/looksam and pytorch_optimizer.
+    Source: Liu et al. 2022, arXiv:2203.02714, algorithm 1, without its layer-wise scaling; the
+    default `alpha` as in rollovd/looksam and pytorch_optimizer.
 
-    **Differs:** where `v` is as short as rounding errors (one parameter, or gradients that are parallel), it is taken as 0, whose
-    direction the paper divides out of noise.
+    **Differs:** where `v` is as short as rounding errors (one parameter, or gradients that are
+    parallel), it is taken as 0, whose direction the paper divides out of noise.
     """
 
     inner: Inner
@@ -105,10 +105,10 @@ class looksam(SharpnessAware):
     def climb(self) -> Climb:
         return Climb(2.0, self.eps)
 
-    def init(self, params: Params) -> LooksamState:  # type: ignore[override]
+    def init(self, params: Params) -> LooksamState:
         return LooksamState(zero_count(), radius(self.rho, zero_count()), zeros_like(params), self.inner.init(params))
 
-    def step(  # type: ignore[override]
+    def step(
         self,
         updates: Updates,
         state: LooksamState,
@@ -117,10 +117,10 @@ class looksam(SharpnessAware):
         grad_fn: Callable[[Params], Updates],
         **extra_args: Any,
     ) -> tuple[Updates, LooksamState]:
-        params, r = require_params(params), radius(self.rho, state.count)
+        params, rho = require_params(params), radius(self.rho, state.count)
 
         def anew() -> tuple[Updates, Updates]:
-            s = self.climb.gradient(grad_fn, params, updates, r)
+            s = self.climb.gradient(grad_fn, params, updates, rho)
             return s, cast_like(self.turn(updates, s), state.direction)
 
         def again() -> tuple[Updates, Updates]:
@@ -134,7 +134,7 @@ class looksam(SharpnessAware):
 
         gradient, direction = each_kth(self.every_k, state.count, anew, again)
         updates, inner_state = self.inner.advance(gradient, state.inner_state, params, extra_args)
-        return updates, LooksamState(safe_increment(state.count), r, direction, inner_state)
+        return updates, LooksamState(safe_increment(state.count), rho, direction, inner_state)
 
     def turn(self, g: Updates, s: Updates) -> Updates:
         """`v / |v|`, where `v` is longer than rounding errors."""
@@ -145,38 +145,42 @@ class looksam(SharpnessAware):
 
 
 class gsam(SharpnessAware):
-    """GSAM: SAM, less what of the plain gradient is orthogonal to it: `inner(s - alpha * (g - <g, s> / |s|^2 * s))`.
+    """GSAM, SAM that closes the gap to the worst point: `inner(s - alpha*(g - <g, s>/|s|^2 * s))`.
 
-    `g` is the gradient at the parameters and `s = grad_fn(w + e)` SAM's. To first order the second term leaves the loss at the
-    worst point as it is and raises the loss at `w`, so that the gap between them, the sharpness, closes.
+    `g` is the gradient at the parameters and `s = grad_fn(w + e)` SAM's. To first order the second
+    term leaves the loss at the worst point as it is and raises the loss at `w`, so that the gap
+    between them, the sharpness, closes. Its update needs `params` and `grad_fn`, as that of
+    `sam_wrapper`. A step costs two gradients.
 
     Args:
       inner: the optimizer; clipping and weight decay belong inside.
-      rho: radius in the p-norm, >= 0, in units of the parameters, or a schedule. In the paper it follows the learning rate,
-        between limits of its own: `lambda t: rho_min + (rho_max - rho_min) * (lr(t) - lr_min) / (lr_max - lr_min)`.
+      rho: radius in the p-norm, >= 0, in units of the parameters, or a schedule of the steps taken
+        so far. In the paper it follows the learning rate, between limits of its own:
+        `lambda t: rho_min + (rho_max - rho_min) * (lr(t) - lr_min) / (lr_max - lr_min)`.
       alpha: weight of the second term, >= 0, a pure number; 0 is SAM.
-      p, eps: as in `sam_wrapper`.
+      p: which norm, in [1, inf].
+      eps: where no element of `g` is larger than this, `e` is 0; >= 0, in units of the gradient.
 
     State: `SamWrapperState(count int32, rho float32, inner_state)`; 8 bytes and the inner state.
 
-    Returns:
-      The transformation; its update needs `params` and `grad_fn`, as that of `sam_wrapper`. A step costs two gradients.
-
     Raises:
-      ValueError, TypeError: as `sam_wrapper`.
+      ValueError: `inner` calls `grad_fn` itself, or `grad_fn` gives no gradient.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
       >>> gradient = jax.grad(lambda w: (w @ jnp.diag(jnp.array([1.0, 9.0])) @ w) / 2)
-      >>> tx, w = gradtx.gsam(gradtx.sgd(1.0), rho=0.1, alpha=0.5), jnp.ones(2)
-      >>> updates, _ = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
-      >>> sam, _ = gradtx.sam_wrapper(gradtx.sgd(1.0), rho=0.1).update(gradient(w), tx.init(w), w, grad_fn=gradient)
-      >>> bool(abs((updates - sam) @ sam) < 1e-4)  # what GSAM adds is orthogonal to SAM's gradient
+      >>> w = jnp.ones(2)
+      >>> def first_updates(tx):
+      ...     return tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)[0]
+      >>> gsam = first_updates(gradtx.gsam(gradtx.sgd(1.0), rho=0.1, alpha=0.5))
+      >>> sam = first_updates(gradtx.sam_wrapper(gradtx.sgd(1.0), rho=0.1))
+      >>> bool(abs((gsam - sam) @ sam) < 1e-4)  # what GSAM adds is orthogonal to SAM's gradient
       True
 
-    Source: Zhuang et al. 2022, arXiv:2203.08065, algorithm 1. The best `alpha` differs from task to task: their code has 0.6, with
-    `rho` from 0.6 to 0.1, for a ViT-B/32 on ImageNet (google-research/big_vision, configs/proj/gsam), and 0.2 with an adaptive
-    `rho` of 2 for a wide residual network on CIFAR-10 (juntang-zhuang/GSAM); the default here is pytorch_optimizer's.
+    Source: Zhuang et al. 2022, arXiv:2203.08065, algorithm 1. The best `alpha` differs from task to
+    task: their code has 0.6, with `rho` from 0.6 to 0.1, for a ViT-B/32 on ImageNet
+    (google-research/big_vision, configs/proj/gsam), and 0.2 with an adaptive `rho` of 2 for a wide
+    residual network on CIFAR-10 (juntang-zhuang/GSAM); the default here is pytorch_optimizer's.
     """
 
     inner: Inner
