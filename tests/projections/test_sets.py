@@ -102,7 +102,7 @@ def test_weights_of_elementwise_sets_are_checked() -> None:
     for name in ("box", "hypercube", "non_negative", "linf_ball"):
         project = SETS[name].make()
         np.testing.assert_array_equal(flat(project(tree(3), weights=2.0)), flat(project(tree(3))))
-        with pytest.raises(ValueError, match=rf"^projections\.{name}: weights is -1, expected numbers >= 0\."):
+        with pytest.raises(ValueError, match=rf"^projections\.{name}: weights is -1 at `b`, expected numbers >= 0\."):
             project(tree(3), weights=-1.0)
 
 
