@@ -32,7 +32,7 @@ def projection_non_negative(tree: Any) -> Any:
       {'w': Array([0., 2.], dtype=float32)}
     """
     parts(tree)
-    return each_leaf(jax.nn.relu)(tree)
+    return each_leaf(positive_part)(tree)
 
 
 @projection
@@ -120,6 +120,11 @@ def projection_linf_ball(tree: Any, scale: Positive = 1) -> Any:
 def check_edge(scale: Any) -> None:
     """Raises a `ValueError` unless the edges of a hypercube, where known, are positive."""
     check_each("scale", scale, lambda s: s > 0, "numbers > 0")
+
+
+def positive_part(x: jax.Array) -> jax.Array:
+    """`max(x, 0)`, whose derivative at 0 is 0; NaN stays NaN."""
+    return jnp.where(x <= 0, 0, x)
 
 
 def shorten(x: jax.Array, scale: Any) -> jax.Array:

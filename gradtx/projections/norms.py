@@ -15,7 +15,7 @@ from gradtx.core.checks import Positive
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import abs_sq, common_dtype, real_dtype, root_sum_squares, stacked
 from gradtx.core.varying import while_loop
-from gradtx.projections.boxes import shorten
+from gradtx.projections.boxes import positive_part, shorten
 from gradtx.projections.inputs import check_weights, parts, projection
 
 LEAST_WEIGHT = 1e-30
@@ -54,7 +54,7 @@ def projection_simplex(tree: Any, scale: Positive = 1) -> Any:
     if not xs:
         return tree
     top, theta = _threshold(xs, scale)
-    return each_leaf(lambda x: jax.nn.relu((x - top) - theta))(tree)
+    return each_leaf(lambda x: positive_part((x - top) - theta))(tree)
 
 
 @projection
@@ -309,7 +309,7 @@ def _sign(x: jax.Array) -> jax.Array:
 
 def _shrunk(tree: Any, top: jax.Array, theta: jax.Array) -> Any:
     """Magnitudes less `top + theta`, or 0."""
-    return each_leaf(lambda x: _sign(x) * jax.nn.relu((jnp.abs(x) - top) - theta))(tree)
+    return each_leaf(lambda x: _sign(x) * positive_part((jnp.abs(x) - top) - theta))(tree)
 
 
 def _relative(weights: Any, tree: Any) -> Any:
