@@ -146,7 +146,7 @@ def test_rules_print_compare_and_make_configs():
     ],
 )
 def test_errors_at_parameters(path, shape, rules, text):
-    with pytest.raises(ValueError, match=f"^(gradtx: )?{text}$"):
+    with pytest.raises(ValueError, match=f"^(matrix_axes: )?{text}$"):
         numbers(path, shape, rules)
 
 
