@@ -141,12 +141,13 @@ def _check_size(what: str, size: int, dtype: Any, max_size: int) -> None:
 
 def _check_matrices(updates: Any, vectors: list[Any], matrices: list[Any]) -> None:
     for i, (vector, matrix) in enumerate(zip(vectors, matrices, strict=True)):
-        if matrix.shape != (vector.size, vector.size):
+        size = np.size(vector)
+        if matrix.shape != (size, size):
             paths = ["/".join(parts) or ROOT for parts in leaves_by_path(updates)]
             what = f"updates leaf `{paths[i]}` has" if len(vectors) == len(paths) else "updates have"
             raise checks.WrongValue(
-                f"{what} {vector.size} elements, but the matrix in the state has shape {matrix.shape}, expected "
-                f"{(vector.size, vector.size)}. Was the state made from other parameters, or with another whole_tree?"
+                f"{what} {size} elements, but the matrix in the state has shape {matrix.shape}, expected "
+                f"{(size, size)}. Was the state made from other parameters, or with another whole_tree?"
             )
 
 
