@@ -56,14 +56,13 @@ class clip(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmptyState]:
+        bound = self.max_delta
+
         @each_leaf
         def rule(u: jax.Array) -> jax.Array:
             if jnp.iscomplexobj(u):
-                return jax.lax.complex(within(u.real), within(u.imag))
-            return within(u)
-
-        def within(x: jax.Array) -> jax.Array:
-            return jnp.clip(x, -self.max_delta, self.max_delta)
+                return jax.lax.complex(jnp.clip(u.real, -bound, bound), jnp.clip(u.imag, -bound, bound))
+            return jnp.clip(u, -bound, bound)
 
         return rule(updates), state
 

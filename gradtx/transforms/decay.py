@@ -64,16 +64,16 @@ class add_decayed_weights(Transformation):
 
         @each_leaf
         def rule(u: jax.Array, p: jax.Array) -> jax.Array:
-            return u + self.pull(u, amount * p)
+            return u + amount * self.pulled(u, p)
 
         if self.mask is None:
             return rule(updates, params)
         keep = spread_mask("mask", self.mask, params)
         return merge(updates, keep, jax.tree.leaves(rule(select(updates, keep), select(params, keep))))
 
-    def pull(self, u: jax.Array, decay: jax.Array) -> jax.Array:
-        """What is added to an update."""
-        return decay
+    def pulled(self, u: jax.Array, p: jax.Array) -> jax.Array:
+        """The parameters that decay under an update; the others as 0."""
+        return p
 
     def touches(self, params: Params) -> list[bool]:
         """The parameters that decay."""
@@ -105,9 +105,9 @@ class add_cautious_decayed_weights(add_decayed_weights):
     Source: Chen et al. 2025, "Cautious Weight Decay", arXiv:2510.12402.
     """
 
-    def pull(self, u: jax.Array, decay: jax.Array) -> jax.Array:
-        """The decay where it has the update's sign."""
-        return jnp.where((u * decay.conj()).real >= 0, decay, 0)
+    def pulled(self, u: jax.Array, p: jax.Array) -> jax.Array:
+        """The parameters that have the update's sign."""
+        return jnp.where((u * p.conj()).real >= 0, p, 0)
 
 
 def _is_zero(weight_decay: Any) -> bool:
