@@ -1,5 +1,6 @@
 """Bounds on updates: by element, by norm, by block."""
 
+import math
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -56,7 +57,7 @@ class clip(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmptyState]:
-        bound = self.max_delta
+        bound: Any = self.max_delta
 
         @each_leaf
         def rule(u: jax.Array) -> jax.Array:
@@ -264,7 +265,7 @@ def per_example_layer_norm_clip(grads: Updates, global_l2_norm_clip: Bound, unif
     """
     _check_batch(grads)
     leaves, treedef = jax.tree.flatten(grads)
-    sizes = [1 if uniform else leaf[0].size for leaf in leaves]
+    sizes = [1 if uniform else math.prod(leaf.shape[1:]) for leaf in leaves]
     bounds = [global_l2_norm_clip * (size / max(sum(sizes), 1)) ** 0.5 for size in sizes]
     pairs = [_clip_examples(leaf, bound) for leaf, bound in zip(leaves, bounds, strict=True)]
     return treedef.unflatten([total for total, _ in pairs]), treedef.unflatten([count for _, count in pairs])

@@ -110,12 +110,13 @@ class ema(Transformation, keeps_zero=True):
         return EmaState(zero_count(), zeros_like(params, self.accumulator_dtype))
 
     def step(self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: Any) -> tuple[Updates, EmaState]:
+        decay: Any = self.decay
         count = safe_increment(state.count)
-        correction = one_minus_power(self.decay, count) if self.debias else 1.0
+        correction = one_minus_power(decay, count) if self.debias else 1.0
 
         @each_leaf
         def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
-            m = self.decay * m + (1 - self.decay) * g
+            m = decay * m + (1 - decay) * g
             return m / correction, m
 
         updates, m = rule(updates, state.ema)
