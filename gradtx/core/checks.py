@@ -274,6 +274,8 @@ def scheduled_value(argument: str, number: Any, count: Any) -> Any:
     """A number, or what a schedule gives at a step: a scalar, or an error that says what it gave."""
     if not callable(number):
         return number
+    if count is None:
+        raise WrongType(f"the state has no step count, which the schedule {argument} needs; does it belong to another optimizer?")
     value = number(count)
     if not _is_number(value):
         raise WrongType(f"the schedule {argument} gave {kind(value)}, expected a scalar.")

@@ -1,17 +1,20 @@
 """Bounds on updates: by element, by norm, by block."""
 
+import math
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks
-from gradtx.core.checks import Bound, Domain, Positive
-from gradtx.core.leaves import map_leaves
+from gradtx.core.checks import Bound, Domain, Flag, Positive
+from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import abs_sq, default_float, promote, real_dtype, root_sum_squares, safe_increment, zero_count
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
 from gradtx.core.trees import require_params
+from gradtx.core.values import checked
+from gradtx.transforms.scaling import scaled
 
 
 def _is_axes(value: Any) -> bool:
@@ -29,15 +32,9 @@ class ClipByGlobalNormState(NamedTuple):
     clipped: jax.Array
     norm: jax.Array
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"grad_norm": self.norm, "clip_fraction": self.clipped / jnp.maximum(self.steps, 1)}
-
-
-def _clip(u: jax.Array, *, max_delta: Any) -> jax.Array:
-    if jnp.iscomplexobj(u):
-        return jax.lax.complex(jnp.clip(u.real, -max_delta, max_delta), jnp.clip(u.imag, -max_delta, max_delta))
-    return jnp.clip(u, -max_delta, max_delta)
 
 
 class clip(Transformation, keeps_zero=True):
@@ -47,9 +44,6 @@ class clip(Transformation, keeps_zero=True):
       max_delta: largest magnitude, >= 0.
 
     State: `EmptyState()`, 0 bytes.
-
-    Raises:
-      ValueError: `max_delta` is negative.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -63,27 +57,30 @@ class clip(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmptyState]:
-        return map_leaves(_clip, updates, max_delta=self.max_delta), state
+        bound: Any = self.max_delta
 
+        @each_leaf
+        def rule(u: jax.Array) -> jax.Array:
+            if jnp.iscomplexobj(u):
+                return jax.lax.complex(jnp.clip(u.real, -bound, bound), jnp.clip(u.imag, -bound, bound))
+            return jnp.clip(u, -bound, bound)
 
-def _shrink(u: jax.Array, *, ratio: Any) -> jax.Array:
-    return u * ratio
+        return rule(updates), state
 
 
 class clip_by_global_norm(Transformation, keeps_zero=True):
     """Scales all updates down together where their norm is too large: `u * min(1, max_norm / |u|)`.
 
-    `|u|` is the Euclidean norm over the whole tree, taken in at least float32 and safe from overflow. Where it is inf or NaN,
-    updates pass unchanged, so that a wrapper that skips non-finite steps sees them.
+    `|u|` is the Euclidean norm over the whole tree, taken in at least float32 and safe from overflow.
+    Where it is inf or NaN, updates pass unchanged, so that a wrapper that skips non-finite steps sees
+    them.
 
     Args:
       max_norm: largest norm, >= 0; inf only measures.
 
-    State: `ClipByGlobalNormState(steps int32, clipped int32, norm float32)`, 12 bytes. `gradtx.metrics` reports `grad_norm`
-      (the last norm before clipping) and `clip_fraction` (the share of steps that clipped).
-
-    Raises:
-      ValueError: `max_norm` is negative.
+    State: `ClipByGlobalNormState(steps int32, clipped int32, norm float32)`, 12 bytes.
+      `gradtx.metrics` reports `grad_norm` (the last norm before clipping) and `clip_fraction` (the
+      share of steps that clipped).
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -94,8 +91,8 @@ class clip_by_global_norm(Transformation, keeps_zero=True):
 
     Source: Pascanu et al. 2012, arXiv:1211.5063.
 
-    **Differs:** in Optax the state is empty, one inf gives NaN there and 0 elsewhere, and a norm beyond the range of the dtype
-    sets the update to zero.
+    **Differs:** in Optax the state is empty, one inf gives NaN there and 0 elsewhere, and a norm beyond
+    the range of the dtype sets the update to zero.
     """
 
     max_norm: Bound
@@ -111,13 +108,7 @@ class clip_by_global_norm(Transformation, keeps_zero=True):
         ratio = jnp.where(too_large, self.max_norm / jnp.where(too_large, norm, 1), 1)
         clipped = jnp.where(too_large, safe_increment(state.clipped), state.clipped)
         state = ClipByGlobalNormState(safe_increment(state.steps), clipped, norm.astype(state.norm.dtype))
-        return map_leaves(_shrink, updates, ratio=ratio), state
-
-
-def _clip_rms(u: jax.Array, *, threshold: Any) -> jax.Array:
-    if not u.size:
-        return u
-    return u / jnp.maximum(1.0, jnp.sqrt(jnp.mean(abs_sq(u))) / threshold)
+        return scaled(ratio, updates), state
 
 
 class clip_by_block_rms(Transformation, keeps_zero=True):
@@ -127,9 +118,6 @@ class clip_by_block_rms(Transformation, keeps_zero=True):
       threshold: largest root mean square, > 0.
 
     State: `EmptyState()`, 0 bytes.
-
-    Raises:
-      ValueError: `threshold` is not positive.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -145,18 +133,26 @@ class clip_by_block_rms(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmptyState]:
-        return map_leaves(_clip_rms, updates, threshold=self.threshold), state
+        @each_leaf
+        def rule(u: jax.Array) -> jax.Array:
+            if not u.size:
+                return u
+            rms = jnp.sqrt(jnp.mean(abs_sq(u)))
+            return u / jnp.maximum(1.0, rms / self.threshold)
+
+        return rule(updates), state
 
 
-def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
-    """Norms over the inputs of each unit, in the shape of `x`: the whole of a vector or scalar, else all axes but the last.
+@checked
+def unitwise_norm(x: jax.Array, axis: Axes | None = None) -> jax.Array:
+    """Norms over the inputs of each unit, broadcast to the shape of `x`.
+
+    A unit's inputs are the whole of a vector or scalar, else all axes but the last.
 
     Args:
-      x: array of up to 5 axes; more with `axis`. Three axes reduce over the first alone (fused projections).
+      x: array of up to 5 axes; more with `axis`. Three axes reduce over the first alone (fused
+        projections).
       axis: axes to reduce over instead.
-
-    Returns:
-      Norms, broadcast to the shape of `x`.
 
     Raises:
       ValueError: `x` has more than 5 axes and `axis` is None.
@@ -184,27 +180,18 @@ def _unit_norms(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
     return jnp.sqrt(jnp.sum(abs_sq(x), axis=axis, keepdims=True))
 
 
-def _clip_unitwise(u: jax.Array, p: jax.Array, *, clipping: Any, eps: Any, axis: Any) -> jax.Array:
-    norm = _unit_norms(u, axis)
-    largest = clipping * jnp.maximum(_unit_norms(p, axis), eps)
-    return u * jnp.where(norm < largest, 1, largest / jnp.maximum(norm, 1e-6))
-
-
 class adaptive_grad_clip(Transformation, keeps_zero=True):
-    """Clips each unit's gradient by its weights: `u * min(1, clipping * max(|w|, eps) / |u|)`, norms as in `unitwise_norm`.
+    """Clips each unit's gradient by its weights: `u * min(1, clipping * max(|p|, eps) / |u|)`.
+
+    Norms are those of `unitwise_norm`. Its update needs `params`.
 
     Args:
       clipping: largest ratio of gradient norm to weight norm, > 0.
-      eps: floor of the weight norm, > 0, so that zero weights can move.
-      axis: axes over which norms are taken; None chooses by the number of axes.
+      eps: floor of the weight norm, > 0, so that zero weights can move; in units of the weights.
+      axis: axes over which norms are taken; None chooses by the number of axes, of which there may
+        be five at most.
 
     State: `EmptyState()`, 0 bytes.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError: an argument is not positive, a leaf has more than 5 axes, or `params` was not passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -222,11 +209,17 @@ class adaptive_grad_clip(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmptyState]:
-        hypers = {"clipping": self.clipping, "eps": self.eps, "axis": self.axis}
-        return map_leaves(_clip_unitwise, updates, require_params(params), **hypers), state
+        @each_leaf
+        def rule(u: jax.Array, p: jax.Array) -> jax.Array:
+            norm = _unit_norms(u, self.axis)
+            largest = self.clipping * jnp.maximum(_unit_norms(p, self.axis), self.eps)
+            return u * jnp.where(norm < largest, 1, largest / jnp.maximum(norm, 1e-6))
+
+        return rule(updates, require_params(params)), state
 
 
-def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, jax.Array]:
+@checked
+def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Bound) -> tuple[Updates, jax.Array]:
     """Clips each example's gradient by its norm over the whole tree and sums over the batch (DP-SGD).
 
     Args:
@@ -236,9 +229,6 @@ def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, ja
     Returns:
       The sum of the clipped gradients, in the dtypes of `grads`, and how many were clipped (int32).
 
-    Raises:
-      ValueError: a leaf has no batch axis, or sizes of axis 0 differ; the message names the leaf.
-
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> gradtx.per_example_global_norm_clip(jnp.array([[3.0, 4.0], [0.0, 0.5]]), 2.5)
@@ -246,22 +236,23 @@ def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, ja
 
     Source: Abadi et al. 2016, arXiv:1607.00133, algorithm 1.
     """
-    return _clip_examples("per_example_global_norm_clip", grads, l2_norm_clip)
+    _check_batch(grads)
+    return _clip_examples(grads, l2_norm_clip)
 
 
-def per_example_layer_norm_clip(grads: Any, global_l2_norm_clip: Any, uniform: bool = True) -> tuple[Any, Any]:
-    """Clips each example's gradient leaf by leaf and sums over the batch; the bounds together make `global_l2_norm_clip`.
+@checked
+def per_example_layer_norm_clip(grads: Updates, global_l2_norm_clip: Bound, uniform: Flag = True) -> tuple[Updates, Updates]:
+    """Clips each example's gradient leaf by leaf and sums over the batch; the bounds add up to `global_l2_norm_clip`, as norms do.
 
     Args:
       grads: tree of arrays with the examples on axis 0.
-      global_l2_norm_clip: `C`, >= 0. Of `n` leaves each has the bound `C / sqrt(n)`, or `C * sqrt(size / total size)`.
+      global_l2_norm_clip: largest norm `C` of all leaves together, >= 0. Of `n` leaves each has the
+        bound `C / sqrt(n)`, or `C * sqrt(size / total size)`.
       uniform: whether all leaves have the same bound.
 
     Returns:
-      The sum of the clipped gradients, and a tree of how many examples were clipped in each leaf (int32).
-
-    Raises:
-      ValueError: a leaf has no batch axis, or sizes of axis 0 differ; the message names the leaf.
+      The sum of the clipped gradients, and a tree of how many examples were clipped in each leaf
+      (int32).
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -272,16 +263,15 @@ def per_example_layer_norm_clip(grads: Any, global_l2_norm_clip: Any, uniform: b
 
     Source: McMahan et al. 2018, arXiv:1812.06210.
     """
+    _check_batch(grads)
     leaves, treedef = jax.tree.flatten(grads)
-    _check_batch("per_example_layer_norm_clip", grads)
-    sizes = [1 if uniform else leaf[0].size for leaf in leaves]
+    sizes = [1 if uniform else math.prod(leaf.shape[1:]) for leaf in leaves]
     bounds = [global_l2_norm_clip * (size / max(sum(sizes), 1)) ** 0.5 for size in sizes]
-    pairs = [_clip_examples("per_example_layer_norm_clip", leaf, bound) for leaf, bound in zip(leaves, bounds, strict=True)]
+    pairs = [_clip_examples(leaf, bound) for leaf, bound in zip(leaves, bounds, strict=True)]
     return treedef.unflatten([total for total, _ in pairs]), treedef.unflatten([count for _, count in pairs])
 
 
-def _clip_examples(name: str, grads: Any, bound: Any) -> tuple[Any, jax.Array]:
-    _check_batch(name, grads)
+def _clip_examples(grads: Updates, bound: Any) -> tuple[Updates, jax.Array]:
     norms = jax.vmap(lambda g: root_sum_squares(jax.tree.leaves(g)))(grads)
     ratios = jnp.where(norms > bound, bound / jnp.where(norms > bound, norms, 1), 1)
 
@@ -292,12 +282,12 @@ def _clip_examples(name: str, grads: Any, bound: Any) -> tuple[Any, jax.Array]:
     return jax.tree.map(total, grads), jnp.sum(norms > bound).astype(jnp.int32)
 
 
-def _check_batch(name: str, grads: Any) -> None:
+def _check_batch(grads: Updates) -> None:
     sizes = {parts: leaf.shape[:1] for parts, leaf in leaves_by_path(grads).items()}
     first = next(iter(sizes.values()), ())
     for parts, size in sizes.items():
         if not size or size != first:
-            raise ValueError(
-                f"{name}: grads leaf `{'/'.join(parts) or ROOT}` has axis 0 of size {size[0] if size else 'none'}, "
+            raise checks.WrongValue(
+                f"grads leaf `{'/'.join(parts) or ROOT}` has axis 0 of size {size[0] if size else 'none'}, "
                 f"expected one gradient an example on axis 0 of every leaf{f' ({first[0]} of them)' if first else ''}."
             )

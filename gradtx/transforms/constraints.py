@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leaves import map_leaves
+from gradtx.core.leaves import each_leaf
 from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
 from gradtx.core.trees import require_params
 
@@ -14,10 +14,6 @@ class ZeroNansState(NamedTuple):
     """For each leaf, whether its last update had a NaN."""
 
     found_nan: Any
-
-
-def _no_nan(u: jax.Array) -> jax.Array:
-    return jnp.where(jnp.isnan(u), jnp.zeros_like(u), u)
 
 
 class zero_nans(Transformation, keeps_zero=True):
@@ -39,26 +35,21 @@ class zero_nans(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: ZeroNansState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ZeroNansState]:
-        found = jax.tree.map(lambda u: jnp.any(jnp.isnan(u)), updates)
-        return map_leaves(_no_nan, updates), ZeroNansState(found)
+        @each_leaf
+        def rule(u: jax.Array) -> tuple[jax.Array, jax.Array]:
+            is_nan = jnp.isnan(u)
+            return jnp.where(is_nan, 0, u), jnp.any(is_nan)
 
-
-def _stop_at_zero(u: jax.Array, p: jax.Array) -> jax.Array:
-    return jnp.where(p + u < 0, -p, u)
+        updates, found_nan = rule(updates)
+        return updates, ZeroNansState(found_nan)
 
 
 class keep_params_nonnegative(Transformation):
     """Shortens updates so that parameters do not fall below zero: `max(u, -p)`. Put it last in a chain.
 
-    Parameters must not be negative at the start.
+    Parameters must not be negative at the start. Its update needs `params`.
 
     State: `EmptyState()`, 0 bytes.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError: `params` was not passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -72,4 +63,8 @@ class keep_params_nonnegative(Transformation):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmptyState]:
-        return map_leaves(_stop_at_zero, updates, require_params(params)), state
+        @each_leaf
+        def rule(u: jax.Array, p: jax.Array) -> jax.Array:
+            return jnp.where(p + u < 0, -p, u)
+
+        return rule(updates, require_params(params)), state

@@ -23,18 +23,15 @@ class WeightDecayState(NamedTuple):
 class add_decayed_weights(Transformation):
     """Adds a multiple of the parameters to the updates: `u + weight_decay * p`.
 
-    Before an optimizer this is an L2 penalty `weight_decay/2 * |p|^2`; after it, and before the learning rate, it is
-    decoupled weight decay. The two agree for plain SGD only.
+    Before an optimizer this is an L2 penalty `weight_decay/2 * |p|^2`; after it, and before the learning
+    rate, it is decoupled weight decay. The two agree for plain SGD only. Its update needs `params`.
 
     Args:
       weight_decay: number >= 0, or a schedule of the steps taken so far.
-      mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the parameters to one, such as
-        `by_path({...: False}, default=True)`. None is all.
+      mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the
+        parameters to one, such as `by_path({...: False}, default=True)`. None is all.
 
-    State: `WeightDecayState(count)`, with a schedule alone: 4 bytes.
-
-    Raises:
-      ValueError: `weight_decay` is negative, or `params` was not passed to `update`.
+    State: `WeightDecayState(count int32)`, 4 bytes with a schedule, else 0.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -57,28 +54,26 @@ class add_decayed_weights(Transformation):
         self, updates: Updates, state: WeightDecayState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, WeightDecayState]:
         params = require_params(params)
-        if state.count is not None:
-            amount = scheduled_value("weight_decay", self.weight_decay, state.count)
-            return self.decayed(updates, params, amount), WeightDecayState(safe_increment(state.count))
-        if _is_zero(self.weight_decay):
-            return updates, state
-        return self.decayed(updates, params, self.weight_decay), state
+        amount = scheduled_value("weight_decay", self.weight_decay, state.count)
+        if not _is_zero(amount):
+            updates = self.decayed(updates, params, amount)
+        return updates, WeightDecayState(None if state.count is None else safe_increment(state.count))
 
     def decayed(self, updates: Updates, params: Params, amount: Any) -> Updates:
         """The updates of the parameters that decay, with the multiple of them added."""
 
         @each_leaf
         def rule(u: jax.Array, p: jax.Array) -> jax.Array:
-            return u + self.pull(u, amount * p)
+            return u + amount * self.pulled(u, p)
 
         if self.mask is None:
             return rule(updates, params)
         keep = spread_mask("mask", self.mask, params)
         return merge(updates, keep, jax.tree.leaves(rule(select(updates, keep), select(params, keep))))
 
-    def pull(self, u: jax.Array, decay: jax.Array) -> jax.Array:
-        """What is added to an update."""
-        return decay
+    def pulled(self, u: jax.Array, p: jax.Array) -> jax.Array:
+        """The parameters that decay under an update; the others as 0."""
+        return p
 
     def touches(self, params: Params) -> list[bool]:
         """The parameters that decay."""
@@ -90,15 +85,15 @@ class add_decayed_weights(Transformation):
 class add_cautious_decayed_weights(add_decayed_weights):
     """Decay only where it agrees with the update: `u + weight_decay * p * (u*p >= 0)`.
 
-    Goes where `add_decayed_weights` goes: after an optimizer's direction, before the learning rate that turns its sign.
+    Goes after an optimizer's direction and before the learning rate, which turns its sign. Of complex
+    numbers the sign is that of `real(u * conj(p))`. Its update needs `params`.
 
     Args:
-      weight_decay, mask: as in `add_decayed_weights`.
+      weight_decay: number >= 0, or a schedule of the steps taken so far.
+      mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the
+        parameters to one, such as `by_path({...: False}, default=True)`. None is all.
 
-    State: as `add_decayed_weights`.
-
-    Raises:
-      ValueError, TypeError: as `add_decayed_weights`.
+    State: `WeightDecayState(count int32)`, 4 bytes with a schedule, else 0.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -110,9 +105,9 @@ class add_cautious_decayed_weights(add_decayed_weights):
     Source: Chen et al. 2025, "Cautious Weight Decay", arXiv:2510.12402.
     """
 
-    def pull(self, u: jax.Array, decay: jax.Array) -> jax.Array:
-        """The decay where it has the update's sign."""
-        return jnp.where((u * decay.conj()).real >= 0, decay, 0)
+    def pulled(self, u: jax.Array, p: jax.Array) -> jax.Array:
+        """The parameters that have the update's sign."""
+        return jnp.where((u * p.conj()).real >= 0, p, 0)
 
 
 def _is_zero(weight_decay: Any) -> bool:

@@ -1,16 +1,17 @@
 """Noise on updates: Gaussian of falling variance, on a sphere, of Langevin dynamics."""
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import Domain, NonNegative, Positive, Rate
-from gradtx.core.leaves import map_leaves, widen
+from gradtx.core.checks import Domain, NonNegative, Positive, Rate, scheduled_value
+from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float, guarded_ratio, is_key, root_sum_squares, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
-from gradtx.transforms.scaling import multiply
+from gradtx.transforms.scaling import scaled
 from gradtx.tree.creation import random_like
 
 
@@ -50,12 +51,29 @@ def as_key(key: int | jax.Array) -> jax.Array:
     return key if is_key(key) else jax.random.wrap_key_data(jnp.array(key))
 
 
-def _plus_noise(u: jax.Array, key: jax.Array, *, deviation: Any) -> jax.Array:
-    return u + deviation * jax.random.normal(key, u.shape, u.dtype)
+def _normal(key: jax.Array, shape: Any, dtype: Any, *, out_sharding: Any = None) -> jax.Array:
+    """Standard normal numbers; of complex ones, the real and the imaginary part each."""
+    parts = jnp.sqrt(2.0) if jnp.issubdtype(dtype, jnp.complexfloating) else 1
+    return (parts * jax.random.normal(key, shape, dtype, out_sharding=out_sharding)).astype(dtype)
+
+
+def gaussian_like(key: jax.Array, tree: Updates, sampler: Callable[..., jax.Array] = _normal) -> Updates:
+    """Standard normal numbers in the shapes and dtypes of a tree, other ones for each leaf."""
+    return random_like(key, tree, sampler) if jax.tree.leaves(tree) else tree
+
+
+def sphere_like(key: jax.Array, tree: Updates, radius: Any) -> Updates:
+    """Noise in the shapes and dtypes of a tree, uniform on the sphere of a radius; the whole tree is one vector."""
+    xi = gaussian_like(key, tree)
+    return scaled(guarded_ratio(radius, root_sum_squares(jax.tree.leaves(xi))), xi)
+
+
+def _plus(updates: Updates, xi: Updates, deviation: Any = 1) -> Updates:
+    return each_leaf(lambda u, x: u + deviation * x)(updates, xi)
 
 
 class add_noise(Transformation):
-    """Adds Gaussian noise of falling variance: `u + sqrt(eta / t^gamma) * xi`, `t = 1, 2, ...`.
+    """Adds Gaussian noise of falling variance: `u + sqrt(eta / t^gamma) * xi`, `t = 1, 2, ...`, `xi` standard normal.
 
     Args:
       eta: variance at the first step, >= 0, in units of the update squared.
@@ -63,10 +81,6 @@ class add_noise(Transformation):
       key: random key, or a whole number to seed one.
 
     State: `AddNoiseState(count int32, rng_key)`, one key.
-
-    Raises:
-      ValueError: `eta` or `gamma` is negative.
-      TypeError: `key` is no key.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -90,37 +104,11 @@ class add_noise(Transformation):
     def step(
         self, updates: Updates, state: AddNoiseState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, AddNoiseState]:
-        count = safe_increment(state.count)
-        deviation = jnp.sqrt(self.eta / count.astype(default_float()) ** self.gamma)
+        t = safe_increment(state.count)
+        deviation = jnp.sqrt(self.eta / t.astype(default_float()) ** self.gamma)
         next_key, now = jax.random.split(state.rng_key)
-        treedef = jax.tree.structure(updates)
-        state = AddNoiseState(count, next_key)
-        if not treedef.num_leaves:
-            return updates, state
-        keys = treedef.unflatten(list(jax.random.split(now, treedef.num_leaves)))
-        return map_leaves(_plus_noise, updates, keys, deviation=deviation), state
-
-
-def _normal(key: jax.Array, shape: Any, dtype: Any, *, out_sharding: Any = None) -> jax.Array:
-    """Standard normal numbers; of complex ones, the real and the imaginary part each."""
-    parts = jnp.sqrt(2.0) if jnp.issubdtype(dtype, jnp.complexfloating) else 1
-    return (parts * jax.random.normal(key, shape, dtype, out_sharding=out_sharding)).astype(dtype)
-
-
-def gaussian_like(key: jax.Array, tree: Any) -> Any:
-    """Standard normal numbers in the shapes of a tree, in at least float32, other ones for each leaf."""
-    return random_like(key, widen(tree), _normal) if jax.tree.leaves(tree) else tree
-
-
-def sphere_like(key: jax.Array, tree: Any, radius: Any) -> Any:
-    """Noise in the shapes of a tree, in at least float32, uniform on the sphere of a radius; the whole tree is one vector."""
-    xi = gaussian_like(key, tree)
-    norm = root_sum_squares(jax.tree.leaves(xi))
-    return map_leaves(multiply, xi, factor=guarded_ratio(radius, norm))
-
-
-def _plus(u: jax.Array, xi: jax.Array, *, factor: Any = 1) -> jax.Array:
-    return u + factor * xi
+        xi = gaussian_like(now, updates, jax.random.normal)
+        return _plus(updates, xi, deviation), AddNoiseState(t, next_key)
 
 
 class add_sphere_noise(Transformation):
@@ -134,19 +122,16 @@ class add_sphere_noise(Transformation):
 
     State: `AddSphereNoiseState(rng_key)`, one key.
 
-    Raises:
-      ValueError: `radius` is not positive.
-      TypeError: `key` is no key.
-
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx, params = gradtx.add_sphere_noise(radius=2.0, key=0), {"w": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
+      >>> params = {"w": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
+      >>> tx = gradtx.add_sphere_noise(radius=2.0, key=0)
       >>> u, state = tx.update(params, tx.init(params))
       >>> round(float(gradtx.global_norm(u)), 4)
       2.0
 
-    Source: Ge et al. 2015, arXiv:1503.02101, algorithm 1, where the radius is 1. Normal numbers divided by their norm are uniform
-    on the sphere: Muller 1959.
+    Source: Ge et al. 2015, arXiv:1503.02101, algorithm 1, where the radius is 1. Normal numbers
+    divided by their norm are uniform on the sphere: Muller 1959.
     """
 
     radius: Positive
@@ -159,24 +144,22 @@ class add_sphere_noise(Transformation):
         self, updates: Updates, state: AddSphereNoiseState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, AddSphereNoiseState]:
         next_key, now = jax.random.split(state.rng_key)
-        return map_leaves(_plus, updates, sphere_like(now, updates, self.radius)), AddSphereNoiseState(next_key)
+        return _plus(updates, sphere_like(now, updates, self.radius)), AddSphereNoiseState(next_key)
 
 
 class add_langevin_noise(Transformation):
-    """Adds the noise of Langevin dynamics to a step: `u + sqrt(2 * learning_rate * temperature) * xi`, `xi` standard normal.
+    """Adds the noise of Langevin dynamics: `u + sqrt(2 * learning_rate * temperature) * xi`, `xi` standard normal.
 
-    It stands after the learning rate, so that no rate divides: `chain(sgd(rate), add_langevin_noise(rate, key=0))`.
+    It stands after the learning rate, so that no rate divides:
+    `chain(sgd(rate), add_langevin_noise(rate, key=0))`.
 
     Args:
-      learning_rate: number >= 0 or schedule of the steps taken so far: the rate that made the step `u`.
+      learning_rate: number >= 0 or schedule of the steps taken so far: the rate that made the
+        step `u`.
       temperature: >= 0; 1 samples from `exp(-loss)`, 0 adds nothing.
       key: random key, or a whole number to seed one.
 
     State: `AddLangevinNoiseState(count int32, rng_key)`, one key.
-
-    Raises:
-      ValueError: `learning_rate` or `temperature` is negative.
-      TypeError: `key` is no key.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -199,8 +182,7 @@ class add_langevin_noise(Transformation):
     def step(
         self, updates: Updates, state: AddLangevinNoiseState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, AddLangevinNoiseState]:
-        rate = self.learning_rate(state.count) if callable(self.learning_rate) else self.learning_rate
-        deviation = jnp.sqrt(2 * jnp.asarray(rate, default_float()) * self.temperature)
+        rate = jnp.asarray(scheduled_value("learning_rate", self.learning_rate, state.count), default_float())
+        deviation = jnp.sqrt(2 * rate * self.temperature)
         next_key, now = jax.random.split(state.rng_key)
-        updates = map_leaves(_plus, updates, gaussian_like(now, updates), factor=deviation)
-        return updates, AddLangevinNoiseState(safe_increment(state.count), next_key)
+        return _plus(updates, gaussian_like(now, updates), deviation), AddLangevinNoiseState(safe_increment(state.count), next_key)

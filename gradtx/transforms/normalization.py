@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.checks import NonNegative, Positive
-from gradtx.core.leaves import map_leaves
+from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float, guarded_ratio, root_sum_squares
 from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
-from gradtx.transforms.scaling import multiply
+from gradtx.transforms.scaling import scaled
 
 
 class NormalizeByUpdateNormState(NamedTuple):
@@ -17,15 +17,9 @@ class NormalizeByUpdateNormState(NamedTuple):
 
     norm: jax.Array
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"update_norm": self.norm}
-
-
-def _subtract_mean(u: jax.Array) -> jax.Array:
-    if u.ndim < 2 or not u.size:
-        return u
-    return u - jnp.mean(u, axis=tuple(range(1, u.ndim)), keepdims=True)
 
 
 class centralize(Transformation, keeps_zero=True):
@@ -46,7 +40,13 @@ class centralize(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmptyState]:
-        return map_leaves(_subtract_mean, updates), state
+        @each_leaf
+        def rule(u: jax.Array) -> jax.Array:
+            if u.ndim < 2 or not u.size:
+                return u
+            return u - jnp.mean(u, axis=tuple(range(1, u.ndim)), keepdims=True)
+
+        return rule(updates), state
 
 
 class normalize_by_update_norm(Transformation, keeps_zero=True):
@@ -54,12 +54,10 @@ class normalize_by_update_norm(Transformation, keeps_zero=True):
 
     Args:
       scale_factor: the norm that results, > 0.
-      eps: added to the norm, >= 0.
+      eps: added to the norm, >= 0; in units of the update.
 
-    State: `NormalizeByUpdateNormState(norm float32)`, 4 bytes. `gradtx.metrics` reports `update_norm`, the last norm before.
-
-    Raises:
-      ValueError: an argument outside its domain.
+    State: `NormalizeByUpdateNormState(norm float32)`, 4 bytes. `gradtx.metrics` reports
+      `update_norm`, the last norm before.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -81,4 +79,4 @@ class normalize_by_update_norm(Transformation, keeps_zero=True):
     ) -> tuple[Updates, NormalizeByUpdateNormState]:
         norm = root_sum_squares(jax.tree.leaves(updates))
         factor = guarded_ratio(jnp.asarray(self.scale_factor, norm.dtype), norm + self.eps)
-        return map_leaves(multiply, updates, factor=factor), NormalizeByUpdateNormState(norm.astype(state.norm.dtype))
+        return scaled(factor, updates), NormalizeByUpdateNormState(norm.astype(state.norm.dtype))

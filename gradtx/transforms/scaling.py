@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.checks import Flag, NonNegative, Number, Positive, Rate, ScheduleArg, scheduled_value
-from gradtx.core.leaves import map_leaves
+from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float, root_sum_squares, safe_increment, zero_count
 from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
 from gradtx.core.trees import require_params
@@ -22,12 +22,12 @@ class ScaleByScheduleState(NamedTuple):
 
 
 class ScaleByLearningRateState(NamedTuple):
-    """The learning rate that the last step used (the first step's before any), and, for a schedule, the steps taken."""
+    """The rate that the last step used (the first step's before any), and, for a schedule, the steps taken."""
 
     learning_rate: jax.Array | None
     count: jax.Array | None = None
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
 
@@ -37,6 +37,11 @@ def multiply(u: jax.Array, *, factor: Any) -> jax.Array:
     return factor * u
 
 
+def scaled(factor: Any, updates: Updates) -> Updates:
+    """`factor * u`, leaf by leaf."""
+    return each_leaf(lambda u: factor * u)(updates)
+
+
 class scale(Transformation, keeps_zero=True):
     """Multiplies updates by a constant: `step_size * u`.
 
@@ -44,9 +49,6 @@ class scale(Transformation, keeps_zero=True):
       step_size: the factor, any finite number; negative to descend.
 
     State: `EmptyState()`, 0 bytes.
-
-    Raises:
-      ValueError: `step_size` is not finite.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -60,7 +62,7 @@ class scale(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmptyState]:
-        return map_leaves(multiply, updates, factor=self.step_size), state
+        return scaled(self.step_size, updates), state
 
 
 class scale_by_schedule(Transformation, keeps_zero=True):
@@ -83,7 +85,8 @@ class scale_by_schedule(Transformation, keeps_zero=True):
 
     step_size_fn: ScheduleArg
 
-    def step_size(self, count: Any) -> jax.Array:
+    def step_size(self, count: jax.Array) -> jax.Array:
+        """The factor at a step, as it is in the state."""
         return jnp.array(scheduled_value("step_size_fn", self.step_size_fn, count), default_float())
 
     def init(self, params: Params) -> ScaleByScheduleState:
@@ -93,22 +96,22 @@ class scale_by_schedule(Transformation, keeps_zero=True):
         self, updates: Updates, state: ScaleByScheduleState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByScheduleState]:
         s = self.step_size(state.count)
-        return map_leaves(multiply, updates, factor=s), ScaleByScheduleState(safe_increment(state.count), s)
+        return scaled(s, updates), ScaleByScheduleState(safe_increment(state.count), s)
 
 
 class scale_by_learning_rate(Transformation, keeps_zero=True):
     """The last link of most chains: `-learning_rate * u`, with the rate in the state, so that it can be read.
 
-    The rate in the state is a report: to change a rate in the middle of training, use `inject_hyperparams` or a schedule.
+    The rate in the state is a report: to change a rate in the middle of training, use
+    `inject_hyperparams` or a schedule.
 
     Args:
-      learning_rate: a number >= 0 or a schedule of the steps taken so far; None leaves updates as they are.
+      learning_rate: a number >= 0 or a schedule of the steps taken so far; None leaves updates as
+        they are.
       flip_sign: False multiplies by `+learning_rate`.
 
-    State: `ScaleByLearningRateState(learning_rate float32, count int32)`: 4 bytes, 8 with a schedule, none for None.
-
-    Raises:
-      ValueError: `learning_rate` is negative or not finite.
+    State: `ScaleByLearningRateState(learning_rate float32, count int32)`: 4 bytes, 8 with a
+      schedule, none for None.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -140,14 +143,8 @@ class scale_by_learning_rate(Transformation, keeps_zero=True):
         if self.learning_rate is None:
             return updates, state
         rate = self.rate(state.count)
-        factor = -rate if self.flip_sign else rate
         count = None if state.count is None else safe_increment(state.count)
-        return map_leaves(multiply, updates, factor=factor), ScaleByLearningRateState(rate, count)
-
-
-def sign(u: jax.Array) -> jax.Array:
-    """The rule `sign(u)`; `u/|u|` for complex numbers, 0 at 0."""
-    return jnp.sign(u)
+        return scaled(-rate if self.flip_sign else rate, updates), ScaleByLearningRateState(rate, count)
 
 
 class scale_by_sign(Transformation, keeps_zero=True):
@@ -167,41 +164,20 @@ class scale_by_sign(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmptyState]:
-        return map_leaves(sign, updates), state
-
-
-def _norm(x: jax.Array) -> jax.Array:
-    return root_sum_squares([x])
-
-
-def _rms(x: jax.Array) -> jax.Array:
-    return _norm(x) / math.sqrt(max(x.size, 1))
-
-
-def _trust_ratio(u: jax.Array, p: jax.Array, *, min_norm: Any, trust_coefficient: Any, eps: Any) -> jax.Array:
-    p_norm, u_norm = jnp.maximum(_norm(p), min_norm), jnp.maximum(_norm(u), min_norm)
-    either_zero = (p_norm == 0) | (u_norm == 0)
-    ratio = trust_coefficient * p_norm / jnp.where(either_zero, 1, u_norm + eps)
-    return u * jnp.where(either_zero, 1, ratio)
+        return each_leaf(jnp.sign)(updates), state
 
 
 class scale_by_trust_ratio(Transformation, keeps_zero=True):
-    """Gives each leaf's update the norm of its parameters: `u * c * |p| / (|u| + eps)`, per leaf.
+    """Gives each leaf's update the norm of its parameters: `u * trust_coefficient * |p| / (|u| + eps)`, per leaf.
 
-    Where one of the norms is zero the update stays as it is.
+    Where one of the norms is zero the update stays as it is. Its update needs `params`.
 
     Args:
       min_norm: floor of both norms, >= 0.
-      trust_coefficient: `c`.
+      trust_coefficient: the factor, any finite number.
       eps: added to the update's norm, >= 0.
 
     State: `EmptyState()`, 0 bytes.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError: `params` was not passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -220,27 +196,23 @@ class scale_by_trust_ratio(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmptyState]:
-        hypers = {"min_norm": self.min_norm, "trust_coefficient": self.trust_coefficient, "eps": self.eps}
-        return map_leaves(_trust_ratio, updates, require_params(params), **hypers), state
+        @each_leaf
+        def rule(u: jax.Array, p: jax.Array) -> jax.Array:
+            p_norm, u_norm = jnp.maximum(_norm(p), self.min_norm), jnp.maximum(_norm(u), self.min_norm)
+            either_zero = (p_norm == 0) | (u_norm == 0)
+            ratio = self.trust_coefficient * p_norm / jnp.where(either_zero, 1, u_norm + self.eps)
+            return u * jnp.where(either_zero, 1, ratio)
 
-
-def _times_norm(u: jax.Array, p: jax.Array, *, min_scale: Any) -> jax.Array:
-    return u * jnp.maximum(_norm(p), min_scale)
+        return rule(updates, require_params(params)), state
 
 
 class scale_by_param_block_norm(Transformation, keeps_zero=True):
-    """Multiplies each leaf's update by the norm of its parameters: `u * max(|p|, min_scale)`.
+    """Multiplies each leaf's update by the norm of its parameters: `u * max(|p|, min_scale)`. Its update needs `params`.
 
     Args:
       min_scale: smallest factor, > 0.
 
     State: `EmptyState()`, 0 bytes.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError: `params` was not passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -256,26 +228,22 @@ class scale_by_param_block_norm(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmptyState]:
-        return map_leaves(_times_norm, updates, require_params(params), min_scale=self.min_scale), state
+        @each_leaf
+        def rule(u: jax.Array, p: jax.Array) -> jax.Array:
+            return u * jnp.maximum(_norm(p), self.min_scale)
 
-
-def _times_rms(u: jax.Array, p: jax.Array, *, min_scale: Any) -> jax.Array:
-    return u * jnp.maximum(_rms(p), min_scale)
+        return rule(updates, require_params(params)), state
 
 
 class scale_by_param_block_rms(Transformation, keeps_zero=True):
     """Multiplies each leaf's update by the root mean square of its parameters: `u * max(rms(p), min_scale)`.
 
+    Its update needs `params`.
+
     Args:
       min_scale: smallest factor, > 0.
 
     State: `EmptyState()`, 0 bytes.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError: `params` was not passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -291,4 +259,13 @@ class scale_by_param_block_rms(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmptyState]:
-        return map_leaves(_times_rms, updates, require_params(params), min_scale=self.min_scale), state
+        @each_leaf
+        def rule(u: jax.Array, p: jax.Array) -> jax.Array:
+            rms = _norm(p) / math.sqrt(max(p.size, 1))
+            return u * jnp.maximum(rms, self.min_scale)
+
+        return rule(updates, require_params(params)), state
+
+
+def _norm(x: jax.Array) -> jax.Array:
+    return root_sum_squares([x])
