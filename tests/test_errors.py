@@ -302,7 +302,7 @@ def test_missing_parameters(tx: Any, name: str) -> None:
     [
         (
             lambda: gradtx.unitwise_norm(jnp.ones((1, 2, 1, 2, 1, 2))),
-            "a leaf has shape (1, 2, 1, 2, 1, 2), expected at most 5 axes; say with `axis` which to reduce.",
+            "unitwise_norm: a leaf has shape (1, 2, 1, 2, 1, 2), expected at most 5 axes; say with `axis` which to reduce.",
         ),
         (
             lambda: gradtx.per_example_global_norm_clip({"b": jnp.ones((3, 2)), "w": jnp.ones((4, 2))}, 1.0),

@@ -36,7 +36,7 @@ class Domain(NamedTuple):
 
 
 class Refusal(Exception):
-    """A call that a transformation or function refuses. On its way out the text gathers their names: `adamw > scale_by_adam: ...`."""
+    """A call that a transformation or function refuses; its text gathers names on its way out: `adamw > scale_by_adam: ...`."""
 
     __module__ = "gradtx"
     named = False
@@ -75,7 +75,8 @@ def calling(name: str) -> Iterator[None]:
     try:
         yield
     except Refusal as refusal:
-        raise refusal.by(name)
+        refusal.by(name)
+        raise
 
 
 def kind(value: Any) -> str:

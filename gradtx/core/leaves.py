@@ -273,9 +273,9 @@ def in_dtypes_of(tree: Any, like: Any) -> Any:
     if treedef != other:
         return tree
     for i, (x, before) in enumerate(zip(values, others, strict=True)):
-        if x is not before and (dtype := getattr(before, "dtype", None)) is not None:
-            if getattr(x, "dtype", None) != dtype or getattr(x, "weak_type", False):
-                values[i] = _cast(x, dtype)
+        dtype = getattr(before, "dtype", None)
+        if x is not before and dtype is not None and (getattr(x, "dtype", None) != dtype or getattr(x, "weak_type", False)):
+            values[i] = _cast(x, dtype)
     return treedef.unflatten(values)
 
 

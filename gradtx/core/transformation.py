@@ -55,7 +55,8 @@ def _checked(init: Callable[[Any, Params], State]) -> Callable[[Any, Params], St
                 trees.check_leaves("params", params)
             return leaves.own(init(self, params), [*jax.tree.leaves(params), *arrays_in(self)])
         except checks.Refusal as refusal:
-            raise refusal.by(self.called)
+            refusal.by(self.called)
+            raise
 
     return checked
 
@@ -185,7 +186,8 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         try:
             _check(self, updates, state, params, extra_args)
         except checks.Refusal as refusal:
-            raise refusal.by(self.called)
+            refusal.by(self.called)
+            raise
         arguments = (updates, state, params, extra_args)
         for x in jax.tree.leaves(arguments):
             if isinstance(x, Tracer) or not isinstance(x, _ARRAYS):
@@ -206,15 +208,16 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
                 if required and name not in extra_args:
                     call = f"tx.update(updates, state, params, {name}=...)"
                     raise checks.WrongType(f"missing extra argument `{name}`; call {call}.")
-            if not self.any_leaves:
+            if not (self.any_leaves or _are_inexact(updates)):
                 trees.check_leaves("updates", updates)
             result = self.step(updates, state, params, **extra_args)
             if type(result) is not tuple or len(result) != 2:
                 raise checks.WrongType(f"step returned {checks.kind(result)}, expected a pair (updates, state).")
-            if not self.transparent:  # what is inside was checked
+            if not (self.transparent or _are_alike(result, (updates, state))):  # members check for themselves
                 trees.check_returned(result, (updates, state), params, measures=self.measuring, keeps_form=self.keeps_form)
         except checks.Refusal as refusal:
-            raise refusal.by(self.called)
+            refusal.by(self.called)
+            raise
         return result
 
     @property
@@ -235,6 +238,27 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
 
     def __len__(self) -> int:
         return 2
+
+
+def _are_inexact(tree: Updates) -> bool:
+    """Whether all leaves are floating or complex arrays, or Python numbers of these kinds."""
+    for x in jax.tree.leaves(tree):
+        dtype = getattr(x, "dtype", None)
+        if not (isinstance(x, (float, complex)) if dtype is None else trees.is_inexact_dtype(dtype)):
+            return False
+    return True
+
+
+def _are_alike(returned: Any, given: Any) -> bool:
+    """Whether trees of arrays have one structure, and the same shapes and dtypes."""
+    found, treedef = jax.tree.flatten(returned)
+    expected, other = jax.tree.flatten(given)
+    if treedef != other:
+        return False
+    for x, y in zip(found, expected, strict=True):
+        if x is not y and (getattr(x, "shape", ()), getattr(x, "dtype", x)) != (getattr(y, "shape", ()), getattr(y, "dtype", None)):
+            return False
+    return True
 
 
 def _bounded(tx: Transformation, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
@@ -423,7 +447,8 @@ class Preset(Transformation, any_leaves=True):
                 return made.step(updates, state, params, **extra_args)
             return made.advance(updates, state, params, extra_args)
         except checks.Refusal as refusal:
-            raise refusal.by(self.called)
+            refusal.by(self.called)
+            raise
 
     @property
     def inside(self) -> tuple[Transformation, ...]:

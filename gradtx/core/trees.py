@@ -1,9 +1,7 @@
 """Checks of trees: leaves that are arrays, one structure, equal shapes; and the errors that name the leaf."""
 
-import contextlib
 import functools
 import inspect
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +16,12 @@ from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
 def is_inexact(leaf: Any) -> bool:
     """Whether a leaf is a floating or complex array, or a Python number of that kind."""
     dtype = getattr(leaf, "dtype", None)
-    return isinstance(leaf, (float, complex)) if dtype is None else _is_inexact_dtype(dtype)
+    return isinstance(leaf, (float, complex)) if dtype is None else is_inexact_dtype(dtype)
 
 
 @functools.lru_cache(maxsize=64)
-def _is_inexact_dtype(dtype: Any) -> bool:
+def is_inexact_dtype(dtype: Any) -> bool:
+    """Whether a dtype is floating or complex."""
     return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
@@ -40,12 +39,6 @@ def check_no_module(params: Any) -> None:
 
 def check_leaves(argument: str, tree: Any) -> None:
     """Raises a `TypeError` that names the first leaf of `tree` that is no floating or complex array."""
-    for leaf in jax.tree.leaves(tree):
-        dtype = getattr(leaf, "dtype", None)
-        if not (isinstance(leaf, (float, complex)) if dtype is None else _is_inexact_dtype(dtype)):
-            break
-    else:
-        return
     for parts, leaf in leaves_by_path(tree).items():
         if not is_inexact(leaf):
             raise checks.WrongType(
@@ -81,21 +74,12 @@ def check_returned(returned: tuple[Any, Any], given: tuple[Any, Any], params: An
     Updates may be like the parameters instead. Those of a transformation that `measures`, and the state of one that does not
     keep its form, may be anything.
     """
-    found, treedef = jax.tree.flatten(returned)
-    expected, other = jax.tree.flatten(given)
-    if treedef == other:
-        with contextlib.suppress(AttributeError):  # Python numbers have no shape
-            if list(map(_FORM, found)) == list(map(_FORM, expected)):
-                return
     (updates, state), (old_updates, old_state) = returned, given
     if not measures:
         alike = params is None or jax.tree.structure(updates) == jax.tree.structure(old_updates)
         _check_like("update", updates, old_updates if alike else params)
     if keeps_form:
         _check_like("state", state, old_state)
-
-
-_FORM = operator.attrgetter("shape", "dtype")
 
 
 def _check_like(what: str, returned: Any, given: Any) -> None:

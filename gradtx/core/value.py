@@ -13,7 +13,16 @@ import numpy as np
 
 from gradtx.core import checks
 
-TORCH_NAMES = {"lr": "learning_rate", "betas": "b1", "beta1": "b1", "beta2": "b2", "epsilon": "eps", "wd": "weight_decay", "alpha": "decay", "rho": "decay"}
+TORCH_NAMES = {
+    "alpha": "decay",
+    "beta1": "b1",
+    "beta2": "b2",
+    "betas": "b1",
+    "epsilon": "eps",
+    "lr": "learning_rate",
+    "rho": "decay",
+    "wd": "weight_decay",
+}
 """What PyTorch and its users call some arguments, for hints."""
 
 registry: dict[str, "type[Value]"] = {}
@@ -54,7 +63,7 @@ def plain(signature: inspect.Signature, start: int = 0) -> inspect.Signature:
 
 
 def check_call(name: str, signature: inspect.Signature, args: tuple[typing.Any, ...], kwargs: dict[str, typing.Any]) -> None:
-    """Raises a `TypeError` that shows the right call, with a hint for a misspelt keyword, unless the arguments fit the signature."""
+    """Raises a `TypeError` that shows the right call, with a hint for a misspelt keyword, unless the arguments fit."""
     call = f"the call is {name}{plain(signature)}."
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for keyword in kwargs:
