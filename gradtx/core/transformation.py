@@ -71,7 +71,7 @@ class TransformationType(ValueType):
         def __new__(mcs, name, bases, namespace, **traits):
             """Makes a class."""
             if "init" in namespace:
-                namespace = {**namespace, "start": namespace["init"], "init": _checked(namespace["init"])}
+                namespace = {**namespace, "_init": namespace["init"], "init": _checked(namespace["init"])}
             return super().__new__(mcs, name, bases, namespace, **traits)
 
         @property
@@ -148,7 +148,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
 
-        def start(self, params: Params) -> State:
+        def _init(self, params: Params) -> State:
             """`init` as the class has it, without the checks around it."""
 
     def __init_subclass__(cls, **traits: bool):
@@ -422,7 +422,7 @@ class Preset(Transformation):
 
     def init(self, params: Params) -> State:
         """The state of what it stands for."""
-        return self.stands_for.start(params)
+        return self.stands_for._init(params)
 
     def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
         """A step of what it stands for."""
