@@ -108,7 +108,7 @@ class lookahead(Transformation, final=True):
     ) -> tuple[Updates, LookaheadState]:
         params = require_params(params)
         fast, slow = params if isinstance(params, LookaheadParams) else (params, state.slow)
-        if slow is None and jax.tree.leaves(fast):
+        if slow is None:
             raise checks.WrongType(
                 f"params is {checks.kind(params)}, but the state was made from LookaheadParams; pass the pair to update as well."
             )
@@ -124,7 +124,7 @@ class lookahead(Transformation, final=True):
         if self.reset_state:
             fast_state = select_tree(sync, self.fast_optimizer.init(apply_updates(fast, updates)), fast_state)
         after = LookaheadState(fast_state, jnp.where(sync, 0, state.steps_since_sync + 1), None if state.slow is None else new)
-        if isinstance(params, LookaheadParams):
+        if isinstance(params, LookaheadParams):  # whose updates are of another tree than the gradients, so not cast as those are
             return LookaheadParams(cast_like(updates, fast), cast_like(moved, slow)), after
         return updates, after
 
