@@ -86,7 +86,7 @@ class ema_params(Wrapper, final=True, keeps_zero=True):
         updates, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
         count = safe_increment(state.count)
         # With these shares the stored average is the corrected one at every step, so that reading it needs no division.
-        share = (1 - self.decay) / one_minus_power(self.decay, count) if self.debias else 1 - self.decay
+        share: Any = (1 - self.decay) / one_minus_power(self.decay, count) if self.debias else 1 - self.decay
 
         @each_leaf
         def mix(average: jax.Array, p: jax.Array) -> jax.Array:

@@ -170,12 +170,15 @@ class skip_spikes(Wrapper, keeps_zero=True):
         changed, inner_state, taken = _attempt(self.inner, finite & (~large | anew), updates, state.inner_state, params, extra_args)
         seen = jnp.where(trusted & ~anew, jnp.maximum(size, state.mean - reach), size)
         enters = taken & sized
-        usual = select_tree(enters, self.averages(state, seen, anew), (state.counted, state.mean, state.variance))
+        usual = state.counted, state.mean, state.variance
+        counted, mean, variance = select_tree(enters, self.averages(state, seen, anew), usual)
         return changed, SkipSpikesState(
             jnp.where(taken, state.skipped, safe_increment(state.skipped)),
             jnp.where(taken, 0, safe_increment(state.skipped_in_a_row)),
             jnp.where(enters, 0, jnp.where(large, safe_increment(state.large_in_a_row), state.large_in_a_row)),
-            *usual,
+            counted,
+            mean,
+            variance,
             inner_state,
         )
 
