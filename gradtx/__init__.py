@@ -36,14 +36,23 @@ from gradtx.compose.plain import (
 )
 from gradtx.core import checks as _checks
 from gradtx.core.apply import apply_updates, incremental_update, periodic_update
-from gradtx.core.base import EmptyState, OptState, Params, Updates, init_empty_state
 from gradtx.core.checks import ScalarOrSchedule, Schedule
 from gradtx.core.config import from_config, to_config
-from gradtx.core.leaves import MaskedNode
+from gradtx.core.leaves import MaskedNode, each_leaf, zeros_like
 from gradtx.core.numerics import safe_increment
 from gradtx.core.paths import path_str
-from gradtx.core.transformation import GradientTransformation
-from gradtx.core.values import factory
+from gradtx.core.transformation import (
+    EmptyState,
+    GradientTransformation,
+    Inner,
+    OptState,
+    Params,
+    Preset,
+    Transformation,
+    Updates,
+    Wrapper,
+)
+from gradtx.core.value import Value
 from gradtx.diagnostics.lr_range import lr_range_test
 from gradtx.diagnostics.metrics import MonitorState, SnapshotState, metrics, monitor, snapshot
 from gradtx.diagnostics.stopping import EarlyStoppingState, early_stopping
@@ -185,12 +194,8 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> object:
     """Says what to do where code written for Optax asks for what gradtx has not."""
     hint = "" if name.startswith("_") else _importlib.import_module("gradtx.optax").hint(name)
-    raise AttributeError(
-        f"module 'gradtx' has no attribute {name!r}. {hint}"
-        if hint
-        else f"module 'gradtx' has no attribute {name!r}.{_checks.did_you_mean(name, __all__)} "
-        "Optax's losses work beside gradtx, and its combinators take a gradtx optimizer as gradtx.to_optax(tx)."
-    )
+    hint = f" {hint}" if hint else _checks.did_you_mean(name, __all__)
+    raise AttributeError(f"module 'gradtx' has no attribute {name!r}.{hint}")
 
 
 __all__ = [
@@ -214,6 +219,7 @@ __all__ = [
     "GradientTransformation",
     "GradientTransformationExtraArgs",
     "InjectHyperparamsState",
+    "Inner",
     "LookaheadParams",
     "LookaheadState",
     "LooksamState",
@@ -231,6 +237,7 @@ __all__ = [
     "Params",
     "PartitionState",
     "PerturbedGdState",
+    "Preset",
     "ProjectedAmsgradState",
     "ReduceLROnPlateauState",
     "SAMState",
@@ -262,9 +269,12 @@ __all__ = [
     "StormState",
     "SwaState",
     "TraceState",
+    "Transformation",
     "UnixgradState",
     "Updates",
+    "Value",
     "WeightDecayState",
+    "Wrapper",
     "ZeroNansState",
     "ZoomLinesearchInfo",
     "accelegrad",
@@ -302,20 +312,19 @@ __all__ = [
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
     "diagnostics",
+    "each_leaf",
     "early_stopping",
     "ema",
     "ema_params",
     "eval_params",
     "explain",
     "exponential_decay",
-    "factory",
     "freeze",
     "from_config",
     "global_norm",
     "gsam",
     "identity",
     "incremental_update",
-    "init_empty_state",
     "inject_hyperparams",
     "inverse_sqrt_schedule",
     "join_schedules",
@@ -435,4 +444,5 @@ __all__ = [
     "warmup_stable_decay_schedule",
     "with_extra_args_support",
     "zero_nans",
+    "zeros_like",
 ]

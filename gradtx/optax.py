@@ -19,6 +19,7 @@ Transformations of either kind go into the combinators of either. A borrowed com
 (`value=`, `grad_fn=`) on to a gradtx transformation: hand it `gradtx.to_optax(tx)`, which they do reach.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
@@ -69,8 +70,9 @@ _TOP = _places(
     {
         "compose.partition": "multi_transform",
         "core.apply": "apply_updates incremental_update periodic_update",
-        "core.base": "EmptyState GradientTransformation GradientTransformationExtraArgs OptState Params Updates identity "
-        "init_empty_state set_to_zero stateless stateless_with_tree_map with_extra_args_support",
+        "compose.plain": "GradientTransformationExtraArgs identity set_to_zero stateless stateless_with_tree_map "
+        "with_extra_args_support",
+        "core.transformation": "EmptyState GradientTransformation OptState Params Updates",
         "core.checks": "ScalarOrSchedule",
         "core.numerics": "safe_increment",
         "optimizers.adagrad": "ScaleByRssState adagrad scale_by_rss",
@@ -106,7 +108,7 @@ _CONTRIB = _places(
     }
 )
 _TREES = {name: f"gradtx.tree.{name}" for name in _of_trees}
-_EMPTY = "gradtx.core.base.EmptyState"
+_EMPTY = "gradtx.core.transformation.EmptyState"
 _RENAMED: Places = {
     "AdaptiveGradClipState": _EMPTY,
     "AddDecayedWeightsState": _EMPTY,
@@ -150,6 +152,10 @@ class Part(ModuleType):
 
 contrib, projections, schedules = Part("contrib"), Part("projections"), Part("schedules")
 transforms, tree, tree_utils = Part("transforms"), Part("tree"), Part("tree_utils")
+assignment, experimental, losses = Part("assignment"), Part("experimental"), Part("losses")
+microbatching, perturbations, second_order = Part("microbatching"), Part("perturbations"), Part("second_order")
+# So that `from gradtx.optax.contrib import muon` and `import gradtx.optax.tree_utils` work, too.
+sys.modules.update({value.__name__: value for value in list(vars().values()) if isinstance(value, Part)})
 
 
 def __getattr__(name: str) -> Any:
@@ -163,7 +169,7 @@ def __dir__() -> list[str]:
 
 def _resolve(part: str, name: str) -> Any:
     """The twin of a name of Optax, else what Optax has under that name."""
-    if name in NATIVE[part]:
+    if name in NATIVE.get(part, {}):
         module, _, attribute = NATIVE[part][name].rpartition(".")
         return getattr(import_module(module), attribute)
     home = _joined("gradtx.optax", part)
@@ -173,7 +179,7 @@ def _resolve(part: str, name: str) -> Any:
     if source is None:
         raise ImportError(
             f"gradtx has no twin of {_joined('optax', part, name)}, and Optax is not installed: pip install optax."
-            f"{did_you_mean(name, NATIVE[part])}",
+            f"{did_you_mean(name, NATIVE.get(part, {}))}",
             name="optax",
         )
     try:
@@ -202,7 +208,7 @@ def _names(part: str) -> list[str]:
     """The public names of a module of Optax, its modules too; without Optax those that have twins."""
     source = _installed(part)
     if source is None:
-        return sorted(NATIVE[part])
+        return sorted(NATIVE.get(part, {}))
     return sorted(name for name, value in vars(source).items() if not name.startswith("_") and _is_of_optax(value))
 
 

@@ -4,7 +4,7 @@
 mini-batches, independent or by importance. Keys are those of `jax.random`; sizes are static; all of it runs under `jit` and `vmap`.
 """
 
-from typing import Any, cast
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,26 @@ from jax.typing import ArrayLike
 from gradtx.core import checks
 from gradtx.core.checks import Domain, PositiveInt
 from gradtx.core.numerics import is_key, is_tracer, promote
+from gradtx.core.values import checked
 
-WHOLE = cast(Domain, checks.domain_of(PositiveInt))
+
+def _is_single_key(value: Any) -> bool:
+    old = isinstance(value, jax.Array) and value.dtype == jnp.uint32 and value.ndim == 1
+    return old or (is_key(value) and value.ndim == 0)
+
+
+def _key_hint(value: Any) -> str:
+    return " Make one with jax.random.key(seed)." if isinstance(value, int) else ""
+
+
+Key = Annotated[jax.Array, Domain("a single random key of jax.random", _is_single_key, _key_hint)]
+
 SUM_TOLERANCE = 1e-4
 """How far from 1 probabilities may sum: they are normalized, so that this only tells mistakes from rounding."""
 
 
-def minibatch(key: jax.Array, n: int, batch_size: int) -> jax.Array:
+@checked
+def minibatch(key: Key, n: PositiveInt, batch_size: PositiveInt) -> jax.Array:
     """A batch of `batch_size` of the `n` losses, without replacement: `v_i = n/batch_size` in it, 0 elsewhere.
 
     Args:
@@ -43,15 +56,13 @@ def minibatch(key: jax.Array, n: int, batch_size: int) -> jax.Array:
 
     Source: Gower et al. 2019, arXiv:1901.09401 (tau-nice sampling).
     """
-    _check_key("minibatch", key)
-    checks.check_argument("minibatch", "n", n, WHOLE)
-    checks.check_argument("minibatch", "batch_size", batch_size, WHOLE)
     if batch_size > n:
-        raise ValueError(f"minibatch: batch_size is {batch_size}, expected at most n = {n}. Sampling is without replacement.")
+        raise checks.WrongValue(f"batch_size is {batch_size}, expected at most n = {n}. Sampling is without replacement.")
     return jnp.where(jax.random.permutation(key, n) < batch_size, jnp.float32(n / batch_size), 0)
 
 
-def independent(key: jax.Array, probabilities: ArrayLike) -> jax.Array:
+@checked
+def independent(key: Key, probabilities: ArrayLike) -> jax.Array:
     """Each loss by itself: `v_i = 1/p_i` with probability `p_i`, else 0.
 
     Args:
@@ -73,12 +84,12 @@ def independent(key: jax.Array, probabilities: ArrayLike) -> jax.Array:
 
     Source: Gower et al. 2019, arXiv:1901.09401.
     """
-    _check_key("independent", key)
-    p = _probabilities("independent", probabilities)
+    p = _checked_probabilities(probabilities)
     return jnp.where(jax.random.bernoulli(key, p, mode="high"), 1 / p, 0)  # with mode "low" those below 1e-7 come too often
 
 
-def importance(key: jax.Array, probabilities: ArrayLike, batch_size: int) -> jax.Array:
+@checked
+def importance(key: Key, probabilities: ArrayLike, batch_size: PositiveInt) -> jax.Array:
     """`batch_size` draws with replacement by probability: `v_i = count_i/(batch_size * p_i)`.
 
     With `p_i` in proportion to the size of the i-th gradient, the variance is the least.
@@ -104,17 +115,16 @@ def importance(key: jax.Array, probabilities: ArrayLike, batch_size: int) -> jax
 
     Source: Needell, Srebro and Ward 2014, arXiv:1310.5715, section 3.
     """
-    _check_key("importance", key)
-    checks.check_argument("importance", "batch_size", batch_size, WHOLE)
-    p = _probabilities("importance", probabilities)
+    p = _checked_probabilities(probabilities)
     total = None if is_tracer(probabilities) else np.asarray(probabilities, np.float64).sum()
     if total is not None and abs(total - 1) > SUM_TOLERANCE:
-        raise ValueError(f"importance: probabilities sum to {total:g}, expected 1. Divide them by their sum.")
+        raise checks.WrongValue(f"probabilities sum to {total:g}, expected 1. Divide them by their sum.")
     p = p / jnp.sum(p)
     drawn = jax.random.choice(key, p.size, (batch_size,), p=p)
     return jnp.zeros_like(p).at[drawn].add(1) / (batch_size * p)
 
 
+@checked
 def sampled_loss(losses: jax.Array, v: jax.Array) -> jax.Array:
     """The sampled objective: `mean(v * losses)`, an unbiased estimate of `mean(losses)`.
 
@@ -137,26 +147,19 @@ def sampled_loss(losses: jax.Array, v: jax.Array) -> jax.Array:
     """
     if np.ndim(losses) != 1 or np.shape(losses) != np.shape(v):
         found = f"losses has shape {np.shape(losses)} and v {np.shape(v)}"
-        raise ValueError(f"sampled_loss: {found}, expected (n,) for both. The losses of the examples are wanted, not their mean.")
+        raise checks.WrongValue(f"{found}, expected (n,) for both. The losses of the examples are wanted, not their mean.")
     losses, v = promote(losses), promote(v)
     return jnp.mean(v * jnp.where(v == 0, 0, losses))
 
 
-def _check_key(name: str, key: Any) -> None:
-    old = isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1
-    if not old and not (is_key(key) and key.ndim == 0):
-        hint = " Make one with jax.random.key(seed)." if isinstance(key, int) else ""
-        raise TypeError(f"{name}: key is {checks.kind(key)}, expected a single random key of jax.random.{hint}")
-
-
-def _probabilities(name: str, probabilities: Any) -> jax.Array:
+def _checked_probabilities(probabilities: Any) -> jax.Array:
     shape = np.shape(probabilities)
     if len(shape) != 1 or not shape[0]:
-        raise ValueError(f"{name}: probabilities has shape {shape}, expected (n,): one for each loss.")
+        raise checks.WrongValue(f"probabilities has shape {shape}, expected (n,): one for each loss.")
     if not is_tracer(probabilities):
         values = np.asarray(probabilities, np.float64)
         bad = ~((values > 0) & (values <= 1))
         if bad.any():
             i = int(np.argmax(bad))
-            raise ValueError(f"{name}: probabilities[{i}] is {values[i]:g}, expected a number in (0, 1].")
+            raise checks.WrongValue(f"probabilities[{i}] is {values[i]:g}, expected a number in (0, 1].")
     return jnp.asarray(probabilities, jnp.float32)

@@ -206,7 +206,7 @@ def test_optax_chain_hands_on_extra_arguments(case: Case) -> None:
         seen.append(extra_args["value"])
         return updates, state
 
-    spy = gradtx.GradientTransformation(gradtx.init_empty_state, spy_update)
+    spy = gradtx.GradientTransformation(lambda params: gradtx.EmptyState(), spy_update)
     tx = optax.chain(gradtx.to_optax(case.make()), gradtx.to_optax(spy))
     params = tree()
     extra = case.extra_for(params) | {"value": 3.0}

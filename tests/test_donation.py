@@ -30,10 +30,14 @@ OPTIMIZERS = {
 }
 
 
-@gradtx.factory
-def first_parameters() -> gradtx.GradientTransformation:
+class first_parameters(gradtx.Transformation):
     """A user's transformation whose state is the very parameters."""
-    return gradtx.GradientTransformation(lambda params: params, lambda updates, state, params=None, **extra: (updates, state))
+
+    def init(self, params: Any) -> Any:
+        return params
+
+    def step(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        return updates, state
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
@@ -57,13 +61,10 @@ def test_donated_steps_overwrite_nothing_else(make: Any) -> None:
 def test_only_what_is_shared_is_copied() -> None:
     made = []
 
-    def init(params: Any) -> Any:
-        made.append(jnp.zeros(3))
-        return {"own": made[-1], "again": made[-1], "params": params}
-
-    @gradtx.factory
-    def keeps() -> gradtx.GradientTransformation:
-        return gradtx.GradientTransformation(init, lambda updates, state, params=None, **extra: (updates, state))
+    class keeps(gradtx.Transformation):
+        def init(self, params: Any) -> Any:
+            made.append(jnp.zeros(3))
+            return {"own": made[-1], "again": made[-1], "params": params}
 
     params = jnp.ones(2)
     state = keeps().init(params)

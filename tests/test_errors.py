@@ -47,14 +47,11 @@ class Normed(nn.Module):
         return nn.Dense(1)(x) + count.value
 
 
-@gradtx.factory()
-def by_value() -> gradtx.GradientTransformation:
+class by_value(gradtx.Transformation):
     """Needs the extra argument `value`."""
 
-    def update(updates: Any, state: Any, params: Any = None, *, value: Any, **extra_args: Any) -> Any:
+    def step(self, updates: Any, state: Any, params: Any = None, *, value: Any, **extra_args: Any) -> Any:
         return jax.tree.map(lambda u: u * value, updates), state
-
-    return gradtx.GradientTransformation(gradtx.init_empty_state, update)
 
 
 # Gradients --------------------------------------------------------------------------------------------------
@@ -305,7 +302,7 @@ def test_missing_parameters(tx: Any, name: str) -> None:
     [
         (
             lambda: gradtx.unitwise_norm(jnp.ones((1, 2, 1, 2, 1, 2))),
-            "gradtx: a leaf has shape (1, 2, 1, 2, 1, 2), expected at most 5 axes; say with `axis` which to reduce.",
+            "a leaf has shape (1, 2, 1, 2, 1, 2), expected at most 5 axes; say with `axis` which to reduce.",
         ),
         (
             lambda: gradtx.per_example_global_norm_clip({"b": jnp.ones((3, 2)), "w": jnp.ones((4, 2))}, 1.0),
@@ -340,27 +337,37 @@ def test_a_leaf_of_six_axes_inside_a_chain() -> None:
 # What factories return, and what schedules give ------------------------------------------------------------------
 
 
-def test_factories_that_return_something_else() -> None:
-    @gradtx.factory
-    def forgetful() -> Any:
-        gradtx.scale(1.0)
+def test_steps_and_presets_that_return_something_else() -> None:
+    class forgetful(gradtx.Preset):
+        def chain(self) -> Any:
+            gradtx.scale(1.0)
 
-    @gradtx.factory
-    def lost_state() -> Any:
-        return gradtx.init_empty_state, lambda updates, state, params=None, **extra_args: updates
+    class lost_state(gradtx.Transformation):
+        def step(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+            return updates
 
-    assert_raises(
-        forgetful,
-        TypeError,
-        "forgetful: the factory returned None, expected a transformation or a function. Is a `return` missing?",
-    )
-    assert isinstance(lost_state(), gradtx.GradientTransformation)  # a plain pair will do
-    text = "lost_state: update returned a dict with keys 'b', 'w', expected a pair (updates, state)."
+    text = "forgetful: chain returned None, expected a gradient transformation (a pair of init and update). Is a `return` missing?"
+    assert_raises(lambda: forgetful().init(PARAMS), TypeError, text)
+    text = "lost_state: step returned a dict with keys 'b', 'w', expected a pair (updates, state)."
     assert_raises(lambda: lost_state().update(PARAMS, gradtx.EmptyState()), TypeError, text)
 
 
-def test_a_factory_that_was_not_called() -> None:
-    text = "adam is a factory, not a transformation: call it first, adam(...)."
+def test_what_is_missing_in_a_class_of_your_own() -> None:
+    class no_step(gradtx.Transformation):
+        rate: float = 0.1
+
+    class no_chain(gradtx.Preset):
+        rate: float = 0.1
+
+    text = "no_step: step is missing; it is the rule of a transformation."
+    with pytest.raises(NotImplementedError, match=f"^{re.escape(text)}"):
+        no_step().update(PARAMS, gradtx.EmptyState())
+    text = "no_chain: chain is missing; it makes what the preset stands for."
+    assert_raises(lambda: no_chain().init(PARAMS), NotImplementedError, text)
+
+
+def test_a_class_that_was_not_called() -> None:
+    text = "adam is a class of transformations: call it first, adam(...)."
     assert_raises(lambda: gradtx.adam.init(PARAMS), TypeError, text)  # type: ignore[attr-defined]
     assert_raises(lambda: nnx.Optimizer(WithDropout(), gradtx.adam, wrt=nnx.Param), TypeError, text)  # type: ignore[arg-type]
 
@@ -386,10 +393,7 @@ def test_a_whole_module_of_flax() -> None:
 
 
 def test_names_that_only_optax_has() -> None:
-    text = (
-        "module 'gradtx' has no attribute 'adamww'. Did you mean 'adamw'? "
-        "Optax's losses work beside gradtx, and its combinators take a gradtx optimizer as gradtx.to_optax(tx)."
-    )
+    text = "module 'gradtx' has no attribute 'adamww'. Did you mean 'adamw'?"
     assert_raises(lambda: gradtx.adamww, AttributeError, text)
 
 

@@ -55,9 +55,15 @@ def test_every_public_name_of_optax_resolves(part: str) -> None:
         found = getattr(part_of(ours, part), name)
         if name in ours.NATIVE.get(part, {}):
             assert found is place(ours.NATIVE[part][name]), name
-        elif name not in ours.NATIVE:
+        elif not isinstance(found, ours.Part):
             assert found is getattr(part_of(optax, part), name), name
     assert set(names(part)) <= set(dir(part_of(ours, part)))
+
+
+@pytest.mark.parametrize("part", sorted(name for name, value in vars(optax).items() if isinstance(value, ModuleType))[1:])
+def test_modules_can_be_imported_as_optax_has_them(part: str) -> None:
+    """`from gradtx.optax.losses import huber_loss`, as scripts have it."""
+    assert import_module(f"gradtx.optax.{part}") is getattr(ours, part)
 
 
 def test_deprecated_names_warn_as_in_optax() -> None:

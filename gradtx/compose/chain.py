@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from gradtx.core import checks, trees
-from gradtx.core.transformation import Params, Part, State, Transformation, Updates, as_transformation, final_in
+from gradtx.core.transformation import Params, Part, State, Transformation, Updates, as_transformation, changes_nothing, final_in
 from gradtx.core.value import show
 
 
-class chain(Transformation, transparent=True):
+class chain(Transformation, transparent=True, any_leaves=True):
     """Applies transformations in turn: `tx_n(... tx_2(tx_1(g)))`.
 
     Half-precision updates pass from one to the next in float32 and are rounded once, at the end.
@@ -40,10 +40,13 @@ class chain(Transformation, transparent=True):
         object.__setattr__(self, "members", tuple(map(as_transformation, args)))
         check_order("chain", self.members)
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"args": list(self.members)}
+
     @classmethod
     def made_with(cls, arguments: Mapping[str, Any]) -> Self:
-        """The chain of these members."""
-        return cls(*arguments["members"])
+        return cls(*_listed(cls, arguments))
 
     def shown(self) -> list[str]:
         """The members, without a name."""
@@ -73,7 +76,7 @@ class chain(Transformation, transparent=True):
         return tuple(Part(tx, params, own) for tx, own in zip(self.members, state, strict=True))
 
 
-class named_chain(Transformation, transparent=True):
+class named_chain(Transformation, transparent=True, any_leaves=True):
     """`chain` with a name for each member, under which its state is found.
 
     Args:
@@ -110,10 +113,13 @@ class named_chain(Transformation, transparent=True):
         object.__setattr__(self, "members", members)
         check_order("named_chain", tuple(members.values()))
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"args": list(self.members.items())}
+
     @classmethod
     def made_with(cls, arguments: Mapping[str, Any]) -> Self:
-        """The chain of these members."""
-        return cls(*arguments["members"].items())
+        return cls(*_listed(cls, arguments))
 
     def shown(self) -> list[str]:
         """The members as pairs."""
@@ -142,11 +148,19 @@ class named_chain(Transformation, transparent=True):
         return tuple(Part(tx, params, state[name]) for name, tx in self.members.items())
 
 
+def _listed(cls: type, arguments: Mapping[str, Any]) -> Sequence[Any]:
+    """The members in arguments by name, as a config has them."""
+    members = arguments.get("args", ())
+    if set(arguments) - {"args"} or not isinstance(members, (list, tuple)):
+        raise TypeError(f"{cls.__name__}: its arguments are {checks.kind(arguments)}, expected a list with the key 'args'.")
+    return members
+
+
 def check_order(name: str, members: Sequence[Transformation]) -> None:
     """Raises where something changes the updates of a member that must be applied as they are."""
     for i, tx in enumerate(members):
         found = final_in(tx)
-        after = next((later for later in members[i + 1 :] if not later.observes), None)
+        after = next((later for later in members[i + 1 :] if not changes_nothing(later)), None)
         if found is not None and after is not None:
             raise ValueError(
                 f"{name}: argument {i} is {tx!r}, before {after!r}, but the updates of {type(found).__name__} must be applied "

@@ -92,13 +92,17 @@ def inject_hyperparams(
     return make
 
 
-class injected(Transformation):
+class injected(Transformation, any_leaves=True):
     """What `inject_hyperparams(inner_factory, ...)(**arguments)` makes."""
 
     inner_factory: Callable[..., Any]
     given: dict[str, Any]
     static_args: tuple[str, ...]
     hyperparam_dtype: FloatDType | None
+
+    @property
+    def called(self) -> str:
+        return "inject_hyperparams"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,7 +145,9 @@ class injected(Transformation):
 
     def made(self, hyperparams: Mapping[str, Any]) -> Transformation:
         """The transformation with these hyperparameters."""
-        return as_transformation(call_with(self.inner_factory, {**self.given, **hyperparams}))
+        made = call_with(self.inner_factory, {**self.given, **hyperparams})
+        checks.check_argument("inject_hyperparams", f"what {show(self.inner_factory)} returns", made, checks.TRANSFORMATION)
+        return as_transformation(made)
 
     def scheduled(self, count: jax.Array) -> dict[str, jax.Array]:
         """The values of the schedules at a step."""
@@ -159,7 +165,7 @@ class injected(Transformation):
         """A step with the hyperparameters in the state, or what their schedules give."""
         if set(state.hyperparams) != {*self.numbers, *self.schedules}:
             names = ", ".join(map(repr, [*self.numbers, *self.schedules]))
-            trees.raise_wrong_state("inject_hyperparams", state, f"an InjectHyperparamsState with hyperparams {names}")
+            trees.raise_wrong_state(state, InjectHyperparamsState, f"an InjectHyperparamsState with hyperparams {names}")
         set_by_user = {name: self.as_array(value) for name, value in state.hyperparams.items()}
         hyperparams = set_by_user | self.scheduled(state.count)
         updates, inner_state = self.made(hyperparams).advance(updates, state.inner_state, params, extra_args)

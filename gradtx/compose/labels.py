@@ -18,15 +18,12 @@ from gradtx.core.value import Value
 class by_path(Value):
     """A rule that labels parameters by their paths, for `partition` (labels) and for masks (booleans).
 
-    Paths read `layers/0/kernel`, the same for dicts, Linen, NNX and Equinox. The first pattern that matches the
-    *whole* path decides.
+    It is a function from the parameters to a tree of labels. Paths read `layers/0/kernel`, the same for dicts, Linen,
+    NNX and Equinox. The first pattern that matches the *whole* path decides.
 
     Args:
       rules: regular expressions (as in `re.fullmatch`) and their labels, in order of precedence.
       default: label where no pattern matches; None makes that an error.
-
-    Returns:
-      A function from the parameters to a tree of labels.
 
     Raises:
       ValueError: a pattern is no regular expression or matches no parameter; one of its alternatives, as in `(bias|scale)`, matches
@@ -60,17 +57,18 @@ class by_path(Value):
         """The tree of labels for a tree of parameters."""
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_masked_or_none)
         paths = ["/".join(parts) or ROOT for parts in leaves_by_path(params, is_leaf=is_masked_or_none)]
-        if leaves and not any(map(may_hide_paths, leaves)):
-            check_used("by_path", [pattern for pattern, _ in self.compiled], paths)
-        labelled = zip(paths, leaves, strict=True)
-        return treedef.unflatten([leaf if is_masked_or_none(leaf) else self._label(path) for path, leaf in labelled])
+        with checks.calling("by_path"):
+            if leaves and not any(map(may_hide_paths, leaves)):
+                check_used([pattern for pattern, _ in self.compiled], paths)
+            labelled = zip(paths, leaves, strict=True)
+            return treedef.unflatten([leaf if is_masked_or_none(leaf) else self._label(path) for path, leaf in labelled])
 
     def _label(self, path: str) -> Any:
         for pattern, label in self.compiled:
             if pattern.fullmatch(path):
                 return label
         if self.default is None:
-            raise ValueError(f"by_path: no pattern matches the parameter `{path}`, and there is no default.")
+            raise checks.WrongValue(f"no pattern matches the parameter `{path}`, and there is no default.")
         return self.default
 
 
@@ -91,30 +89,30 @@ def may_hide_paths(leaf: Any) -> bool:
     return is_masked(leaf) and not isinstance(leaf, MaskedNode)
 
 
-def check_used(name: str, patterns: list[re.Pattern[str]], paths: list[str]) -> None:
+def check_used(patterns: list[re.Pattern[str]], paths: list[str]) -> None:
     """Raises for a pattern that decides nothing, or has an alternative `a|b` that matches nothing."""
     deciding = {next((p for p in patterns if p.fullmatch(path)), None) for path in paths}
     for i, pattern in enumerate(patterns):
         if pattern in deciding:
-            _check_alternatives(name, pattern, paths)
+            _check_alternatives(pattern, paths)
             continue
         if not any(map(pattern.fullmatch, paths)):
-            raise ValueError(
-                f"{name}: the pattern {pattern.pattern!r} matches no parameter (the whole path must match); "
+            raise checks.WrongValue(
+                f"the pattern {pattern.pattern!r} matches no parameter (the whole path must match); "
                 f"paths are {_some(paths)}.{_cure(pattern.pattern, paths)}"
             )
         earlier = next(p.pattern for p in patterns[:i] if any(p.fullmatch(path) and pattern.fullmatch(path) for path in paths))
-        raise ValueError(
-            f"{name}: the pattern {pattern.pattern!r} decides no parameter: patterns before it, such as {earlier!r}, "
+        raise checks.WrongValue(
+            f"the pattern {pattern.pattern!r} decides no parameter: patterns before it, such as {earlier!r}, "
             "match all that it matches. Put it first."
         )
 
 
-def _check_alternatives(name: str, pattern: re.Pattern[str], paths: list[str]) -> None:
+def _check_alternatives(pattern: re.Pattern[str], paths: list[str]) -> None:
     for text, by_way_of_it in alternatives(pattern):
         if not any(map(by_way_of_it.fullmatch, paths)):
-            raise ValueError(
-                f"{name}: in the pattern {pattern.pattern!r} the alternative {text!r} matches no parameter; "
+            raise checks.WrongValue(
+                f"in the pattern {pattern.pattern!r} the alternative {text!r} matches no parameter; "
                 f"paths are {_some(paths)}.{_misspelt(text, paths)}"
             )
 

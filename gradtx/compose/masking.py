@@ -19,7 +19,7 @@ class MaskedState(NamedTuple):
     inner_state: Any
 
 
-class masked(Transformation, transparent=True):
+class masked(Transformation, transparent=True, any_leaves=True):
     """Applies a transformation where the mask is True; the other updates pass unchanged and have no state.
 
     Args:

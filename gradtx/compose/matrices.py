@@ -52,6 +52,8 @@ _CONVOLUTION = re.compile(r".*conv.*", re.IGNORECASE)
 class matrix_axes(Value):
     """A rule that tells matrices inside a network from all other parameters, by path and shape; what `muon` routes by.
 
+    It is a function from the parameters to a tree of `MuonDimensionNumbers`, and None where a parameter is no matrix for Muon.
+
     Own rules decide first. Then, in this order: numbers and vectors, biases and scales by name, embeddings and output heads by name
     (`wte`, `token_embedding`, `lm_head`, `classifier`, ...) are no matrices for Muon; kernels named as fused attention (`qkv`,
     `c_attn`) are three matrices side by side; kernels named as convolutions reduce all axes but their output; all others with two
@@ -60,9 +62,6 @@ class matrix_axes(Value):
     Args:
       rules: regular expressions of whole paths (as in `by_path`) and, for each, `MuonDimensionNumbers`, `"muon"` (a plain matrix)
         or `"adam"`. Batch axes (scanned layers, experts) and attention heads must be stated here.
-
-    Returns:
-      A function from the parameters to a tree of `MuonDimensionNumbers`, and None where a parameter is no matrix for Muon.
 
     Raises:
       ValueError: a parameter of three or more axes that nothing tells about; a pattern, or an alternative in one,
@@ -93,7 +92,6 @@ class matrix_axes(Value):
                     f"matrix_axes: the rule of {pattern!r} is {checks.kind(rule)}, "
                     "expected MuonDimensionNumbers(...), 'muon' or 'adam'."
                 )
-
         self.compiled  # noqa: B018  # a wrong pattern fails here, not at the first step
 
     @functools.cached_property
@@ -104,7 +102,8 @@ class matrix_axes(Value):
     def __call__(self, params: Any) -> Any:
         """The tree of dimension numbers for a tree of parameters."""
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_masked_or_none)
-        found = routes(self.compiled, params)
+        with checks.calling("matrix_axes"):
+            found = routes(self.compiled, params)
         return treedef.unflatten(
             [leaf if is_masked_or_none(leaf) else route.numbers for leaf, route in zip(leaves, found, strict=True)]
         )
@@ -118,7 +117,7 @@ def routes(rules: Sequence[tuple[re.Pattern[str], Any]], params: Any) -> list[Ro
     """The route of every leaf, masked and missing ones included."""
     leaves = leaves_by_path(params, is_leaf=is_masked_or_none)
     if leaves and not any(map(may_hide_paths, leaves.values())):
-        check_used("matrix_axes", [pattern for pattern, _ in rules], ["/".join(parts) or ROOT for parts in leaves])
+        check_used([pattern for pattern, _ in rules], ["/".join(parts) or ROOT for parts in leaves])
     found = [
         Route(None, "masked") if is_masked_or_none(leaf) else _route(parts, np.shape(leaf), rules) for parts, leaf in leaves.items()
     ]

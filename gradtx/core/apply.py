@@ -104,7 +104,9 @@ def _map_pairs(rule: Any, trees: dict[str, Any], **scalars: Any) -> Any:
     lefts, treedef = jax.tree.flatten(first, is_leaf=is_none)
     rights, other = jax.tree.flatten(second, is_leaf=is_none)
     if treedef != other:
-        raise checks.WrongValue(f"{structure_difference(second_name, second, first_name, first)}.")
+        pair = type(second) is tuple and len(second) == 2 and jax.tree.structure(second[0], is_leaf=is_none) == treedef
+        hint = " Was the pair (updates, state) of tx.update handed over?" if pair else ""
+        raise checks.WrongValue(f"{structure_difference(second_name, second, first_name, first)}.{hint}")
     if any(x is not None and y is not None and np.shape(x) != np.shape(y) for x, y in zip(lefts, rights, strict=True)):
         raise_other_shape(second, first, first_name, scalars=False, own=second_name)
     pairs = [i for i, right in enumerate(rights) if not _is_nothing(right) and lefts[i] is not None]

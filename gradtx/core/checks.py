@@ -65,6 +65,9 @@ class NotInstalled(Refusal, ImportError):
 
     __module__ = "gradtx"
 
+    def __str__(self) -> str:
+        return self.args[0]
+
 
 @contextlib.contextmanager
 def calling(name: str) -> Iterator[None]:
@@ -81,7 +84,7 @@ def kind(value: Any) -> str:
         return f"{value!r}" if value is None else f"{value!r} ({type(value).__name__})"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
-    if callable(value) and hasattr(value, "made_with") and not isinstance(value, type):  # a schedule, a rule by path
+    if hasattr(value, "made_with") and not isinstance(value, type):  # a value: a transformation, a schedule, a rule by path
         return repr(value)
     if inspect.isroutine(value):
         return f"the function {getattr(value, '__qualname__', repr(value))}"

@@ -2,12 +2,14 @@
 
 import collections
 import functools
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core.numerics import compute_dtype, is_tracer, promote, real_dtype
 from gradtx.core.trees import is_inexact, raise_other_shape, raise_unlike
@@ -58,41 +60,54 @@ def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
       {'w': Array([3., 3.], dtype=float32)}
     """
 
-    def promoted(*row: Any) -> Any:
-        wide = list(map(promote, row))
-        out = rule(*wide)
-        return tuple([*map(_as_before, out, wide), *out[len(wide) :]]) if isinstance(out, tuple) else _as_before(out, wide[0])
-
     @functools.wraps(rule)
     def lifted(*given: Any) -> Any:
         rows, treedef = _rows(given)
-        kinds = [tuple([(np.shape(x), getattr(x, "dtype", type(x))) for x in row]) for row in rows]
-        times = collections.Counter(kinds)
-        traced = any(is_tracer(x) for row in rows for x in row)
-        shared = jax.jit(promoted) if traced else promoted  # outside `jit` a closure would be compiled at each call
-        out = [(shared if times[kind] > 1 else promoted)(*row) for row, kind in zip(rows, kinds, strict=True)]
-        if not out:  # a tree without leaves: only the number of results is wanted
-            probe = jax.eval_shape(promoted, *[jnp.zeros(())] * len(given))
+        if not rows:  # a tree without leaves: only the number of results is wanted
+            probe = jax.eval_shape(rule, *[jnp.zeros(())] * len(given))
             return tuple(given[:1] * len(probe)) if isinstance(probe, tuple) else given[0]
-        if isinstance(out[0], tuple):
-            return tuple(map(treedef.unflatten, zip(*out, strict=True)))
-        return treedef.unflatten(out)
+        kinds = list(map(_kind, rows))
+        times = collections.Counter(kinds)
+        shared = jax.jit(rule) if any(map(isinstance, rows[0], [Tracer] * len(given))) else rule  # eager, it would compile anew
+        results: list[list[Any]] = []
+        for row, kind in zip(rows, kinds, strict=True):
+            out = (shared if times[kind] > 1 else rule)(*row)
+            results.append(list(out) if isinstance(out, tuple) else [out])
+            for k, (x, before) in enumerate(zip(results[-1], row, strict=False)):
+                if _strong(x) != (before.shape, before.dtype, False):
+                    if k and np.shape(x) != before.shape:  # no state grows to the shape of its update
+                        raise_other_shape(given[0], given[k], scalars=False)
+                    results[-1][k] = _cast(x, before.dtype)
+        trees = list(map(treedef.unflatten, zip(*results, strict=True)))
+        return tuple(trees) if isinstance(out, tuple) else trees[0]
 
     return lifted
 
 
+_form = operator.attrgetter("shape", "dtype")
+_strong = operator.attrgetter("shape", "dtype", "weak_type")
+
+
 def _rows(given: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], Any]:
-    """The leaves of trees of one structure, side by side."""
-    first, treedef = jax.tree.flatten(given[0])
-    columns = [first]
-    for tree in given[1:]:
-        column, other = jax.tree.flatten(tree)
-        if other != treedef:
+    """The leaves of trees of one structure, side by side, in at least float32."""
+    columns, treedef = [], None
+    for tree in given:
+        column, own = jax.tree.flatten(tree)
+        if treedef is not None and own != treedef:
             raise_unlike(given[0], tree)
-        if any(np.shape(x) != np.shape(u) and np.shape(x) != () for u, x in zip(first, column, strict=True)):
-            raise_other_shape(given[0], tree)
+        for i, x in enumerate(column):
+            if (dtype := getattr(x, "dtype", None)) is None or compute_dtype(dtype) != dtype:
+                column[i] = promote(x)
+            if columns and column[i].shape not in ((), columns[0][i].shape):
+                raise_other_shape(given[0], tree)
         columns.append(column)
+        treedef = own
     return list(zip(*columns, strict=True)), treedef
+
+
+def _kind(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What leaves have in common whose rule is traced once."""
+    return tuple(map(_form, row))
 
 
 def map_leaves(rule: Callable[..., Any], *trees: Any, **scalars: Any) -> Any:
@@ -233,7 +248,12 @@ def real_full_like(params: Any, value: Any, dtype: Any = None) -> Any:
 
 def widen(tree: Any) -> Any:
     """Narrow floating leaves in float32, all other leaves untouched."""
-    return jax.tree.map(lambda x: promote(x) if _is_narrow(x) else x, tree)
+    values, treedef = jax.tree.flatten(tree)
+    narrow = False
+    for i, x in enumerate(values):
+        if (dtype := getattr(x, "dtype", None)) is not None and compute_dtype(dtype) != dtype:
+            values[i], narrow = promote(x), True
+    return treedef.unflatten(values) if narrow else tree
 
 
 def cast_like(tree: Any, like: Any) -> Any:
@@ -252,18 +272,16 @@ def in_dtypes_of(tree: Any, like: Any) -> Any:
     others, other = jax.tree.flatten(like)
     if treedef != other:
         return tree
-    return treedef.unflatten(map(_as_before, values, others))
+    for i, (x, before) in enumerate(zip(values, others, strict=True)):
+        if x is not before and (dtype := getattr(before, "dtype", None)) is not None:
+            if getattr(x, "dtype", None) != dtype or getattr(x, "weak_type", False):
+                values[i] = _cast(x, dtype)
+    return treedef.unflatten(values)
 
 
-def _as_before(x: Any, before: Any) -> Any:
-    dtype, old = getattr(x, "dtype", None), getattr(before, "dtype", None)
-    if x is before or old is None or (dtype == old and not getattr(x, "weak_type", False)):
-        return x
-    dtype = jnp.result_type(x)
-    alike = dtype == old or any(jnp.issubdtype(dtype, k) and jnp.issubdtype(old, k) for k in (jnp.floating, jnp.complexfloating))
-    return jnp.asarray(x).astype(old) if alike else x
-
-
-def _is_narrow(x: Any) -> bool:
-    dtype = getattr(x, "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype != compute_dtype(dtype)
+def _cast(x: Any, dtype: Any) -> Any:
+    """A number of the same kind in a dtype, strongly typed; of another kind as it is."""
+    own = jnp.result_type(x)
+    kinds = (jnp.floating, jnp.complexfloating)
+    alike = own == dtype or any(jnp.issubdtype(own, kind) and jnp.issubdtype(dtype, kind) for kind in kinds)
+    return jnp.asarray(x).astype(dtype) if alike else x

@@ -111,8 +111,11 @@ def guarded_ratio(numerator: jax.Array, denominator: jax.Array, eps: Any = 0) ->
     return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))
 
 
+@functools.lru_cache(maxsize=64)
 def compute_dtype(dtype: Any) -> Any:
-    """The dtype in which a leaf of `dtype` is computed: at least float32; complex stays complex."""
+    """The dtype in which a leaf of `dtype` is computed: at least float32; complex numbers and random keys stay what they are."""
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return dtype
     dtype = np.dtype(dtype)
     narrow = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
     return np.dtype(np.float32) if narrow else dtype

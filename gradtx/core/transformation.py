@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core import checks, leaves, trees
-from gradtx.core.numerics import is_tracer
 from gradtx.core.value import Value, ValueType, arrays_in
 
 if TYPE_CHECKING:  # so that type checkers accept gradtx where flax.nnx asks for Optax's class
@@ -71,7 +71,7 @@ class TransformationType(ValueType):
         def __new__(mcs, name, bases, namespace, **traits):
             """Makes a class."""
             if "init" in namespace:
-                namespace = {**namespace, "_init": namespace["init"], "init": _checked(namespace["init"])}
+                namespace = {**namespace, "unchecked_init": namespace["init"], "init": _checked(namespace["init"])}
             return super().__new__(mcs, name, bases, namespace, **traits)
 
         @property
@@ -139,8 +139,17 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
     A property of the same name says so for some of its values only.
     """
 
+    observes: ClassVar[bool] = False
+    keeps_zero: ClassVar[bool] = False
+    final: ClassVar[bool] = False
+    gathers: ClassVar[bool] = False
+    measuring: ClassVar[bool] = False
+    any_leaves: ClassVar[bool] = False
+    transparent: ClassVar[bool] = False
     takes: ClassVar[Mapping[str, bool]] = {}
     """The extra arguments that `step` declares, and whether it needs them."""
+    keeps_form: ClassVar[bool] = True
+    """Whether the state has one form for good; of other libraries' pairs nobody knows."""
     state_type: ClassVar[type] = object
     """What the state must be, by the annotation in `step`."""
 
@@ -148,7 +157,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
 
-        def _init(self, params: Params) -> State:
+        def unchecked_init(self, params: Params) -> State:
             """`init` as the class has it, without the checks around it."""
 
     def __init_subclass__(cls, **traits: bool):
@@ -157,46 +166,6 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         if "step" in own:
             takes, state_type = declared(own["step"])
             cls.takes, cls.state_type = own.get("takes", takes), own.get("state_type", state_type)
-
-    @property
-    def observes(self) -> bool:
-        """Whether it changes no update: so its class says, or it only holds such."""
-        return self.transparent and bool(self.inside) and all(tx.observes for tx in self.inside)
-
-    @property
-    def keeps_zero(self) -> bool:
-        """Whether zero gradients alone give zero updates."""
-        return False
-
-    @property
-    def final(self) -> bool:
-        """Whether its updates must be applied as they are."""
-        return False
-
-    @property
-    def gathers(self) -> bool:
-        """Whether it gives zeros between its steps."""
-        return False
-
-    @property
-    def measuring(self) -> bool:
-        """Whether it returns a measurement in the place of updates."""
-        return False
-
-    @property
-    def transparent(self) -> bool:
-        """Whether it only hands updates on."""
-        return False
-
-    @property
-    def any_leaves(self) -> bool:
-        """Whether it takes leaves of any kind: integers too, as those that only hand leaves on do."""
-        return bool(self.inside)
-
-    @property
-    def called(self) -> str:
-        """What errors call it."""
-        return type(self).__name__
 
     def init(self, params: Params) -> State:
         """Makes the state from the parameters; without one of its own a transformation keeps none."""
@@ -218,7 +187,10 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         except checks.Refusal as refusal:
             raise refusal.by(self.called)
         arguments = (updates, state, params, extra_args)
-        if self.is_data and not any(not isinstance(x, _ARRAYS) or is_tracer(x) for x in jax.tree.leaves(arguments)):
+        for x in jax.tree.leaves(arguments):
+            if isinstance(x, Tracer) or not isinstance(x, _ARRAYS):
+                return _bounded(self, *arguments)
+        if self.is_data:
             try:
                 return _compiled(self, *arguments)
             except checks.Refusal:
@@ -239,8 +211,8 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
             result = self.step(updates, state, params, **extra_args)
             if type(result) is not tuple or len(result) != 2:
                 raise checks.WrongType(f"step returned {checks.kind(result)}, expected a pair (updates, state).")
-            if not self.measuring:
-                trees.check_returned(result[0], updates, params)
+            if not self.transparent:  # what is inside was checked
+                trees.check_returned(result, (updates, state), params, measures=self.measuring, keeps_form=self.keeps_form)
         except checks.Refusal as refusal:
             raise refusal.by(self.called)
         return result
@@ -266,8 +238,8 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
 
 
 def _bounded(tx: Transformation, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
-    new, after = tx.advance(leaves.widen(updates), leaves.widen(state), params, extra_args)
-    return leaves.in_dtypes_of(new, updates), leaves.in_dtypes_of(after, state)
+    result = tx.advance(*leaves.widen((updates, state)), params, extra_args)
+    return leaves.in_dtypes_of(result[0], updates), leaves.in_dtypes_of(result[1], state)
 
 
 _compiled = jax.jit(_bounded, static_argnums=0)
@@ -295,6 +267,11 @@ def everything(tx: Transformation) -> Iterator[Transformation]:
     yield tx
     for inner in tx.inside:
         yield from everything(inner)
+
+
+def changes_nothing(tx: Transformation) -> bool:
+    """Whether a transformation changes no update: so its class says, or it only hands them on to such."""
+    return tx.observes or (tx.transparent and bool(tx.inside) and all(map(changes_nothing, tx.inside)))
 
 
 def wants(tx: Transformation) -> frozenset[str]:
@@ -348,6 +325,7 @@ class GradientTransformation(Transformation):
       (Array([1., 1.], dtype=float32), ())
     """
 
+    keeps_form: ClassVar[bool] = False
     init_fn: Callable[[Params], State]
     update_fn: Callable[..., tuple[Updates, State]]
 
@@ -397,7 +375,7 @@ def as_transformation(tx: Any) -> Transformation:
     return tx if isinstance(tx, Transformation) else GradientTransformation(tx.init, tx.update)
 
 
-class Preset(Transformation):
+class Preset(Transformation, any_leaves=True):
     """A transformation that stands for others: subclasses write them as `chain()`, from their fields.
 
     Example:
@@ -418,11 +396,15 @@ class Preset(Transformation):
     @functools.cached_property
     def stands_for(self) -> Transformation:
         """What `chain()` makes, once."""
-        return as_transformation(self.chain())
+        made = self.chain()
+        if not checks.is_transformation(made):
+            missing = " Is a `return` missing?" if made is None else ""
+            raise TypeError(f"{self.called}: chain returned {checks.kind(made)}, expected {checks.TRANSFORMATION.text}.{missing}")
+        return as_transformation(made)
 
     def init(self, params: Params) -> State:
         """The state of what it stands for."""
-        return self.stands_for._init(params)
+        return self.stands_for.unchecked_init(params)
 
     def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
         """A step of what it stands for."""
@@ -433,10 +415,15 @@ class Preset(Transformation):
         """That of what it stands for."""
         return self.stands_for.state_type
 
-    @property
-    def takes(self) -> Mapping[str, bool]:  # type: ignore[override]
-        """That of what it stands for."""
-        return self.stands_for.takes
+    def advance(self, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
+        """`advance` of what it stands for; the members of a chain check for themselves."""
+        made = self.stands_for
+        try:
+            if made.transparent:
+                return made.step(updates, state, params, **extra_args)
+            return made.advance(updates, state, params, extra_args)
+        except checks.Refusal as refusal:
+            raise refusal.by(self.called)
 
     @property
     def inside(self) -> tuple[Transformation, ...]:
@@ -457,7 +444,7 @@ Inner = Annotated[Any, checks.TRANSFORMATION._replace(canonical=as_transformatio
 """A transformation to wrap: gradtx's own, or anyone's pair of `init` and `update`."""
 
 
-class Wrapper(Transformation):
+class Wrapper(Transformation, any_leaves=True):
     """A transformation around one other, `inner`, which sees all parameters; the state has it as `inner_state`."""
 
     inner: Inner

@@ -1,6 +1,9 @@
 """Checks of trees: leaves that are arrays, one structure, equal shapes; and the errors that name the leaf."""
 
+import contextlib
+import functools
 import inspect
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +17,13 @@ from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
 
 def is_inexact(leaf: Any) -> bool:
     """Whether a leaf is a floating or complex array, or a Python number of that kind."""
-    if isinstance(leaf, (float, complex)):
-        return True
     dtype = getattr(leaf, "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+    return isinstance(leaf, (float, complex)) if dtype is None else _is_inexact_dtype(dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _is_inexact_dtype(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
 _WHOLE_MODEL = (
@@ -34,7 +40,11 @@ def check_no_module(params: Any) -> None:
 
 def check_leaves(argument: str, tree: Any) -> None:
     """Raises a `TypeError` that names the first leaf of `tree` that is no floating or complex array."""
-    if all(map(is_inexact, jax.tree.leaves(tree))):
+    for leaf in jax.tree.leaves(tree):
+        dtype = getattr(leaf, "dtype", None)
+        if not (isinstance(leaf, (float, complex)) if dtype is None else _is_inexact_dtype(dtype)):
+            break
+    else:
         return
     for parts, leaf in leaves_by_path(tree).items():
         if not is_inexact(leaf):
@@ -61,26 +71,57 @@ def check_same_shapes(updates: Any, params: Any) -> None:
     others, other = jax.tree.flatten(params)
     if treedef != other:
         raise_unlike(updates, params, "params")
-    for update, param in zip(leaves, others, strict=True):
-        if np.shape(update) != np.shape(param):
-            raise_other_shape(updates, params, "params", scalars=False)
+    if list(map(np.shape, leaves)) != list(map(np.shape, others)):
+        raise_other_shape(updates, params, "params", scalars=False)
 
 
-def check_returned(returned: Any, updates: Any, params: Any) -> None:
-    """Raises a `ValueError` unless an update returned the tree and shapes of the updates that it got, or of the parameters."""
+def check_returned(returned: tuple[Any, Any], given: tuple[Any, Any], params: Any, *, measures: bool, keeps_form: bool) -> None:
+    """Raises unless a step returned updates and a state of the structure, shapes and kinds of number of those that it got.
+
+    Updates may be like the parameters instead. Those of a transformation that `measures`, and the state of one that does not
+    keep its form, may be anything.
+    """
     found, treedef = jax.tree.flatten(returned)
-    like = updates if params is None or treedef == jax.tree.structure(updates) else params
-    expected, other = jax.tree.flatten(like)
+    expected, other = jax.tree.flatten(given)
+    if treedef == other:
+        with contextlib.suppress(AttributeError):  # Python numbers have no shape
+            if list(map(_FORM, found)) == list(map(_FORM, expected)):
+                return
+    (updates, state), (old_updates, old_state) = returned, given
+    if not measures:
+        alike = params is None or jax.tree.structure(updates) == jax.tree.structure(old_updates)
+        _check_like("update", updates, old_updates if alike else params)
+    if keeps_form:
+        _check_like("state", state, old_state)
+
+
+_FORM = operator.attrgetter("shape", "dtype")
+
+
+def _check_like(what: str, returned: Any, given: Any) -> None:
+    found, treedef = jax.tree.flatten(returned)
+    expected, other = jax.tree.flatten(given)
     if treedef != other:
-        difference = structure_difference("what update returned", returned, "the updates that it got", updates)
+        got = "the updates that it got" if what == "update" else "the state that it got"
+        difference = structure_difference(f"the {what} that step returned", returned, got, given)
         raise checks.WrongValue(f"{difference}; expected the same tree.")
-    if any(np.shape(x) != np.shape(y) for x, y in zip(found, expected, strict=True)):
-        for (parts, x), y in zip(leaves_by_path(returned).items(), expected, strict=True):
-            if np.shape(x) != np.shape(y):
-                raise checks.WrongValue(
-                    f"update returned leaf `{'/'.join(parts) or ROOT}` of shape {np.shape(x)}, "
-                    f"expected {np.shape(y)}, the shape of the update that it got."
-                )
+    for i, (x, y) in enumerate(zip(found, expected, strict=True)):
+        if x is y:
+            continue
+        if np.shape(x) != np.shape(y):
+            difference = f"of shape {np.shape(x)}, expected {np.shape(y)}, the shape"
+        elif _kind(x) != _kind(y):
+            difference = f"of dtype {jnp.result_type(x)}, expected {jnp.result_type(y)}, the dtype"
+        else:
+            continue
+        path = "/".join(list(leaves_by_path(returned))[i]) or ROOT
+        raise checks.WrongValue(f"step returned {what} leaf `{path}` {difference} of the {what} that it got.")
+
+
+def _kind(leaf: Any) -> str:
+    """What kind of number a leaf holds: real, complex, an integer, a boolean."""
+    dtype = getattr(leaf, "dtype", None)
+    return np.result_type(leaf).kind if dtype is None else "f" if dtype.kind == "V" and is_inexact(leaf) else dtype.kind
 
 
 def require_params(params: Any) -> Any:
@@ -102,7 +143,9 @@ def _cause(state: Any, expected: type) -> str:
     """Why a state may be of the wrong type. Some checkpoints turn tuples to lists, named tuples to dicts, empty ones to None."""
     restored = "was it restored from a checkpoint without a target? Restore it into tx.init(params)."
     fields = getattr(expected, "_fields", None)
-    if (isinstance(state, Mapping) and fields is not None and set(state) == set(fields)) or (state is None and fields == ()):
+    if (isinstance(state, Mapping) and state and fields is not None and set(state) <= set(fields)) or (
+        state is None and fields == ()
+    ):
         return restored
     if isinstance(state, list):
         return f"{restored} Or were state and params swapped?"

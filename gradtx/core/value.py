@@ -13,7 +13,7 @@ import numpy as np
 
 from gradtx.core import checks
 
-TORCH_NAMES = {"lr": "learning_rate", "betas": "b1", "wd": "weight_decay", "alpha": "decay", "rho": "decay"}
+TORCH_NAMES = {"lr": "learning_rate", "betas": "b1", "beta1": "b1", "beta2": "b2", "epsilon": "eps", "wd": "weight_decay", "alpha": "decay", "rho": "decay"}
 """What PyTorch and its users call some arguments, for hints."""
 
 registry: dict[str, "type[Value]"] = {}
@@ -105,10 +105,15 @@ class Value(metaclass=ValueType):
             value = _copied(given)
             domain = self._domains.get(field.name)
             if domain is not None:
-                checks.check_argument(type(self).__name__, field.name, value, domain)
+                checks.check_argument(self.called, field.name, value, domain)
                 value = domain.canonical(value)
             if value is not given:
                 object.__setattr__(self, field.name, value)
+
+    @property
+    def called(self) -> str:
+        """What errors call it."""
+        return type(self).__name__
 
     @property
     def arguments(self) -> dict[str, typing.Any]:

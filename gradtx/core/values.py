@@ -43,7 +43,7 @@ class FunctionMade(Preset):
 
     def init(self, params: Any) -> Any:
         made = self.stands_for
-        return made.init_fn(params) if isinstance(made, GradientTransformation) else made._init(params)
+        return made.init_fn(params) if isinstance(made, GradientTransformation) else made.unchecked_init(params)
 
     @property
     def inside(self) -> tuple[Transformation, ...]:

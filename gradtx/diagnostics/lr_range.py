@@ -13,7 +13,7 @@ from gradtx.core import checks, trees
 from gradtx.core.apply import apply_updates
 from gradtx.core.checks import Decay, Domain, Function, Positive, PositiveInt
 from gradtx.core.numerics import common_dtype, one_minus_power
-from gradtx.core.transformation import GradientTransformation, as_transformation, wants
+from gradtx.core.transformation import Params, Transformation, as_transformation, wants
 from gradtx.core.values import checked
 from gradtx.diagnostics.batches import gather
 from gradtx.diagnostics.inputs import Samples, scalar_loss
@@ -32,6 +32,7 @@ TxFactory = Annotated[
         lambda value: " Write lambda rate: chain(..., adam(rate))." if checks.is_transformation(value) else "",
     ),
 ]
+Loss = Callable[..., Any]
 Divergence = Annotated[float, Domain("a number > 1", lambda x: isinstance(x, (int, float)) and x > 1, numeric=True)]
 
 
@@ -56,7 +57,7 @@ class LearningRates(NamedTuple):
 @checked
 def lr_range_test(
     loss_fn: Function,
-    params: Any,
+    params: Params,
     tx_factory: TxFactory,
     batches: Any = (),
     *,
@@ -98,7 +99,7 @@ def lr_range_test(
 
     Raises:
       TypeError: `tx_factory` makes no transformation, the loss is no scalar, or a leaf of `params` is no floating array.
-      ValueError: `min_lr >= max_lr`, batches of different shapes, an argument outside its domain.
+      ValueError: `min_lr >= max_lr`, or batches of different shapes.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -122,11 +123,11 @@ def lr_range_test(
     batches, steps = _stacked(loss_fn, batches, batch_size, steps)
     if learning_rates is None:
         if not np.all(np.asarray(min_lr) < np.asarray(max_lr)):
-            raise ValueError(f"lr_range_test: min_lr is {min_lr!r} and max_lr is {max_lr!r}, expected min_lr < max_lr.")
+            raise checks.WrongValue(f"min_lr is {min_lr!r} and max_lr is {max_lr!r}, expected min_lr < max_lr.")
         rates, losses = _growing(loss_fn, tx_factory, steps, params, batches, min_lr, max_lr)
     else:
         if (min_lr, max_lr) != (MIN_LR, MAX_LR):
-            raise ValueError("lr_range_test: learning_rates and min_lr or max_lr are given, expected one or the other.")
+            raise checks.WrongValue("learning_rates and min_lr or max_lr are given, expected one or the other.")
         rates = _rates(learning_rates)
         losses = _fixed(loss_fn, tx_factory, steps, params, batches, rates)
     skip = min(round(1 / (1 - float(np.asarray(smoothing)))), steps // 4)
@@ -135,7 +136,7 @@ def lr_range_test(
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _growing(
-    loss_fn: Any, tx_factory: Any, steps: int, params: Any, batches: Any, low: Any, high: Any
+    loss_fn: Loss, tx_factory: TxFactory, steps: int, params: Params, batches: Any, low: Any, high: Any
 ) -> tuple[jax.Array, jax.Array]:
     low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
 
@@ -147,11 +148,11 @@ def _growing(
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _fixed(loss_fn: Any, tx_factory: Any, steps: int, params: Any, batches: Any, rates: jax.Array) -> jax.Array:
+def _fixed(loss_fn: Loss, tx_factory: TxFactory, steps: int, params: Params, batches: Any, rates: jax.Array) -> jax.Array:
     return jax.vmap(lambda rate: _train(loss_fn, _made(tx_factory, rate), steps, params, batches))(rates)
 
 
-def _train(loss_fn: Any, tx: GradientTransformation, steps: int, params: Any, batches: Any) -> jax.Array:
+def _train(loss_fn: Loss, tx: Transformation, steps: int, params: Params, batches: Any) -> jax.Array:
     """The losses of a run, NaN after the first that is not finite."""
     loss_fn, wanted = scalar_loss(loss_fn), wants(tx)
 
@@ -161,7 +162,7 @@ def _train(loss_fn: Any, tx: GradientTransformation, steps: int, params: Any, ba
         params, state, finite = carry
         batch = jax.tree.map(lambda x: x[i % counts[0]], batches)
 
-        def loss(params: Any) -> jax.Array:
+        def loss(params: Params) -> jax.Array:
             return loss_fn(params, *batch)
 
         value, grad = jax.value_and_grad(loss)(params)
@@ -175,10 +176,9 @@ def _train(loss_fn: Any, tx: GradientTransformation, steps: int, params: Any, ba
     return jax.lax.scan(step, start, jnp.arange(steps))[1]
 
 
-def _made(tx_factory: Callable[[Any], Any], rate: Any) -> GradientTransformation:
-    with checks.calling("lr_range_test"):
-        tx = tx_factory(rate)
-    checks.check_argument("lr_range_test", "tx_factory(learning_rate)", tx, checks.TRANSFORMATION)
+def _made(tx_factory: TxFactory, rate: Any) -> Transformation:
+    tx = tx_factory(rate)
+    checks.check_argument("", "tx_factory(learning_rate)", tx, checks.TRANSFORMATION)
     return as_transformation(tx)
 
 
@@ -228,20 +228,19 @@ def _least(rates: jax.Array, losses: jax.Array, exploded: jax.Array) -> jax.Arra
 def _rates(learning_rates: Any) -> jax.Array:
     rates = np.asarray(learning_rates)
     if rates.ndim != 1 or not rates.size or rates.dtype.kind not in "iuf" or not np.all(np.isfinite(rates) & (rates >= 0)):
-        raise ValueError(f"lr_range_test: learning_rates is {learning_rates!r}, expected a list or array of finite numbers >= 0.")
+        raise checks.WrongValue(f"learning_rates is {learning_rates!r}, expected a list or array of finite numbers >= 0.")
     return jnp.asarray(rates, jnp.float32)
 
 
-def _stacked(loss_fn: Any, batches: Any, batch_size: int | None, steps: int | None) -> tuple[tuple[Any, ...], int]:
+def _stacked(loss_fn: Loss, batches: Any, batch_size: int | None, steps: int | None) -> tuple[tuple[Any, ...], int]:
     """Batches along a new leading axis, and how many steps to take with them."""
     listed = [batch for batch, _ in gather(loss_fn, batches, batch_size)]
     shapes = [(jax.tree.structure(batch), *map(np.shape, jax.tree.leaves(batch))) for batch in listed]
     if batch_size is not None and shapes[-1] != shapes[0]:  # the smaller rest of a batch that was cut
         listed, shapes = listed[:-1], shapes[:-1]
     if len(set(shapes)) != 1:
-        raise ValueError(
-            f"lr_range_test: batches has {len(set(shapes))} kinds of batches, expected equal trees of equal shapes: one program "
-            "takes all steps."
+        raise checks.WrongValue(
+            f"batches has {len(set(shapes))} kinds of batches, expected equal trees of equal shapes: one program takes all steps."
         )
     if steps is None:
         steps = max(DEFAULT_STEPS, len(listed))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gradtx.core import checks, trees
 from gradtx.core.checks import Function
 from gradtx.core.paths import path_str
-from gradtx.core.transformation import EmptyState, Params, Transformation, Updates, as_transformation
+from gradtx.core.transformation import EmptyState, GradientTransformation, Params, Transformation, Updates, as_transformation
 
 
 def metrics(state: Any) -> dict[str, jax.Array]:
@@ -234,9 +234,14 @@ class _Measurement(Transformation, any_leaves=True, measuring=True):
         return self.function(updates), state
 
 
+class _MeasuringPair(GradientTransformation, measuring=True):
+    """A pair of functions whose output is a measurement."""
+
+
 def _measuring(name: str, measure: Any) -> Transformation:
     if checks.is_transformation(measure):
-        return as_transformation(measure)
+        tx = as_transformation(measure)
+        return _MeasuringPair(tx.init_fn, tx.update_fn) if isinstance(tx, GradientTransformation) else tx
     if not callable(measure) or checks.is_factory(measure):
         raise TypeError(f"monitor: measures[{name!r}] is {checks.kind(measure)}, expected a function or a transformation.")
     return _Measurement(measure)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.compose.labels import spread_mask
 from gradtx.compose.partition import partition
 from gradtx.compose.plain import set_to_zero
 from gradtx.core.leaves import is_masked
@@ -69,8 +70,9 @@ class Node(NamedTuple):
             for label in self.tx.transforms:
                 if label not in labels:
                     yield f"partition: no parameter has the label {label!r}."
-        elif not self.inside and not self.touched and self.got and not self.tx.transparent:
-            yield f"{self.name}: its mask is True for no parameter."
+        elif not self.inside and (mask := self.tx.arguments.get("mask")) is not None:
+            if not any(spread_mask("mask", mask, self.params)):
+                yield f"{self.name}: its mask is True for no parameter."
         for node in self.inside:
             if node.got:
                 yield from node.idle()

@@ -1,16 +1,17 @@
 """When to stop training, and which parameters were best: pure functions of a state, for use inside jit, scan and while_loop."""
 
-import dataclasses
-import typing
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.checks import Flag, NonNegative, PositiveInt
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
+from gradtx.core.transformation import Params
+from gradtx.core.value import Value
 
 
 class EarlyStoppingState(NamedTuple):
@@ -30,11 +31,10 @@ class EarlyStoppingState(NamedTuple):
     count: jax.Array
     steps: jax.Array
     should_stop: jax.Array
-    best_params: Any
+    best_params: Params | None
 
 
-@dataclasses.dataclass(frozen=True)
-class early_stopping:  # in lower case, as all that is called with hyperparameters
+class early_stopping(Value):
     """Stops once `patience` evaluations in a row were no better: `value < best_value - min_delta` is better.
 
     `init(params) -> state` and `update(state, value, params) -> state` are pure and keep the state's shapes and dtypes, so that
@@ -50,13 +50,6 @@ class early_stopping:  # in lower case, as all that is called with hyperparamete
 
     State: `EarlyStoppingState(best_value float32, best_step int32, count int32, steps int32, should_stop bool, best_params)`;
       17 bytes, and the parameters' size with `keep_best`.
-
-    Returns:
-      The pair of functions, a value: it prints, compares, hashes and pickles.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain; a value that is no scalar; with `keep_best`, parameters that are
-        missing or unlike those of `init`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -74,19 +67,13 @@ class early_stopping:  # in lower case, as all that is called with hyperparamete
     min_delta: NonNegative = 0.0
     keep_best: Flag = True
 
-    def __post_init__(self) -> None:
-        for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
-            domain = checks.domain_of(hint)
-            assert domain is not None
-            checks.check_argument("early_stopping", name, getattr(self, name), domain)
-
-    def init(self, params: Any = None) -> EarlyStoppingState:
+    def init(self, params: Params | None = None) -> EarlyStoppingState:
         """The state before any evaluation; `params` are needed with `keep_best`."""
         best = jnp.asarray(jnp.inf, default_float())
         kept = jax.tree.map(_copy, self._kept(params, "init(params)"))
         return EarlyStoppingState(best, zero_count(), zero_count(), zero_count(), jnp.zeros((), bool), kept)
 
-    def update(self, state: EarlyStoppingState, value: Any, params: Any = None) -> EarlyStoppingState:
+    def update(self, state: EarlyStoppingState, value: ArrayLike, params: Params | None = None) -> EarlyStoppingState:
         """The state after an evaluation that gave `value`, a real scalar, with `params`."""
         if not isinstance(state, EarlyStoppingState):
             raise TypeError(
@@ -110,7 +97,7 @@ class early_stopping:  # in lower case, as all that is called with hyperparamete
             jax.tree.map(lambda new, best: jnp.where(better, new, best), params, state.best_params),
         )
 
-    def _kept(self, params: Any, call: str) -> Any:
+    def _kept(self, params: Params | None, call: str) -> Params | None:
         if self.keep_best and params is None:
             raise ValueError(
                 f"early_stopping: params is None, expected the parameters, since keep_best is True; call stopper.{call}."
@@ -123,7 +110,7 @@ def _copy(x: Any) -> jax.Array:
     return jnp.array(x, jnp.result_type(x))
 
 
-def _check_alike(params: Any, best: Any) -> None:
+def _check_alike(params: Params | None, best: Params | None) -> None:
     """Raises a `ValueError` unless parameters agree with the kept ones in structure, shapes and dtypes."""
     if jax.tree.structure(params) != jax.tree.structure(best):
         raise ValueError(f"early_stopping: {structure_difference('params', params, 'the best_params in the state', best)}.")

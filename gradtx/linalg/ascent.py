@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.core.checks import Domain
-from gradtx.core.leaves import map_leaves, widen
+from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float
 from gradtx.tree import reductions
 
@@ -21,7 +22,7 @@ Exponent = Annotated[float, Domain("a number in [1, inf], not an array: it selec
 """The `p` of a norm."""
 
 
-def _below(h: jax.Array, largest: Any) -> jax.Array:
+def _below(h: jax.Array, largest: jax.Array) -> jax.Array:
     """Whether `|h|` is not the largest, up to rounding: XLA may compute `h` twice, once for the largest, and round the two unlike.
 
     False for NaN, which must not become a silent 0.
@@ -29,27 +30,13 @@ def _below(h: jax.Array, largest: Any) -> jax.Array:
     return jnp.abs(h) < largest * (1 - 4 * jnp.finfo(h.dtype).eps)
 
 
-def _power(h: jax.Array, *, largest: Any, p: float) -> jax.Array:
-    size = jnp.abs(h)
-    return jnp.where(_below(h, largest), 0, jnp.ones_like(size)) if p == 1 else (size / largest) ** (p / (p - 1))
-
-
-def _uphill(h: jax.Array, *, largest: Any, factor: Any, p: float) -> jax.Array:
-    if p == 1:
-        return jnp.where(_below(h, largest), 0, factor * jnp.sign(h))
-    if p == 2:
-        return factor * (h / largest)
-    if p == math.inf:
-        return factor * jnp.sign(h)
-    return factor * jnp.sign(h) * (jnp.abs(h) / largest) ** (1 / (p - 1))
-
-
-def ascent(gradient: Any, rho: Any, p: float = 2.0, eps: Any = 0.0) -> Any:
+def ascent(gradient: Any, rho: ArrayLike, p: float = 2.0, eps: ArrayLike = 0.0) -> Any:
     """`argmax <g, e>` over `|e|_p <= rho`: `rho * sign(g) * |g|^(q-1) / (sum |g|^q)^(1/p)`, with `1/p + 1/q = 1`.
 
-    At `p` = inf it is `rho * sign(g)`, at 1 all of `rho` on the largest element (shared among equals). `|e|_p = rho` and
-    `<g, e> = rho * |g|_q`. Magnitudes are divided by the largest before any power, so that nothing over- or underflows. 0 where the
-    largest is at most `eps`; a NaN stays a NaN.
+    At `p` = inf it is `rho * sign(g)`, at 1 all of `rho` on the largest element (shared among
+    equals). `|e|_p = rho` and `<g, e> = rho * |g|_q`. Magnitudes are divided by the largest before
+    any power, so that nothing over- or underflows. 0 where the largest is at most `eps`; a NaN
+    stays a NaN.
 
     Args:
       gradient: tree of arrays; all leaves are one vector.
@@ -60,11 +47,28 @@ def ascent(gradient: Any, rho: Any, p: float = 2.0, eps: Any = 0.0) -> Any:
     Returns:
       The tree, in at least float32.
     """
-    p, wide = float(p), widen(gradient)
-    largest = reductions.norm(wide, math.inf)
+    p = float(p)
+    largest = reductions.norm(gradient, math.inf)
     nothing = largest <= eps
     largest = jnp.where(nothing, 1, largest)
-    total = jnp.ones(()) if p == math.inf else reductions.sum(map_leaves(_power, wide, largest=largest, p=p))
+
+    @each_leaf
+    def power(h: jax.Array) -> jax.Array:
+        size = jnp.abs(h)
+        return jnp.where(_below(h, largest), 0, jnp.ones_like(size)) if p == 1 else (size / largest) ** (p / (p - 1))
+
+    total = jnp.ones(()) if p == math.inf else reductions.sum(power(gradient))
     root = total if p == 1 else jnp.sqrt(total) if p == 2 else total ** (1 / p)
     factor = jnp.where(nothing, 0, jnp.asarray(rho, default_float()) / jnp.where(nothing, 1, root))
-    return map_leaves(_uphill, wide, largest=largest, factor=factor, p=p)
+
+    @each_leaf
+    def uphill(h: jax.Array) -> jax.Array:
+        if p == 1:
+            return jnp.where(_below(h, largest), 0, factor * jnp.sign(h))
+        if p == 2:
+            return factor * (h / largest)
+        if p == math.inf:
+            return factor * jnp.sign(h)
+        return factor * jnp.sign(h) * (jnp.abs(h) / largest) ** (1 / (p - 1))
+
+    return uphill(gradient)

@@ -10,8 +10,7 @@ import numpy as np
 from gradtx.compose.chain import chain
 from gradtx.core import checks
 from gradtx.core.checks import Flag, NonNegative, PositiveInt, Rate
-from gradtx.core.leaves import cast_like
-from gradtx.core.numerics import common_dtype, compute_dtype, promote
+from gradtx.core.numerics import common_dtype, compute_dtype
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.sharding import gathered, placed_like
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
@@ -26,35 +25,22 @@ class ScaleByFullMatrixAdagradState(NamedTuple):
     sum_of_outer_products: Any
 
 
-@jax.jit  # leaves of one size share one trace
-def _full_matrix(g: jax.Array, s: jax.Array, eps: Any) -> tuple[jax.Array, jax.Array]:
-    flat = gathered(g).ravel().astype(s.dtype)
-    s = s + flat[:, None] * flat.conj()[None, :]
-    return placed_like(apply_inverse_sqrt(s, flat, jnp.asarray(eps, s.real.dtype)).reshape(g.shape), g), s
-
-
 class scale_by_full_matrix_adagrad(Transformation):
     """Divides by the root of the sum of outer products: `Q (sqrt(lambda) + eps)^-1 Q^T g`, `S = S + g g^T = Q lambda Q^T`.
 
     Each leaf is one vector `g` with its own `S`, or all leaves together are. Where `S` and `g` are zero, the output is
-    zero. A rotation of the parameters rotates the updates, which the diagonal form (`scale_by_rss`) does not. A step
-    costs one symmetric eigendecomposition for each leaf, some `10 n^3` operations for `n` elements.
+    zero. At constant gradients the output falls as `1/sqrt(t)`. A rotation of the parameters rotates the updates, which the
+    diagonal form (`scale_by_rss`) does not. A step costs one symmetric eigendecomposition for each leaf, some `10 n^3` operations
+    for `n` elements.
 
     Args:
       initial_accumulator_value: `S` at the start is this times the identity, >= 0.
       eps: added outside the root, >= 0; in units of the gradient.
-      whole_tree: whether all leaves are one vector, with one `S`.
-      max_size: largest number of elements of a vector, >= 1.
+      whole_tree: whether all leaves are one vector, with one `S`; all are real then, or all complex.
+      max_size: largest number of elements of a vector, >= 1; `init` refuses more.
 
     State: `ScaleByFullMatrixAdagradState(sum_of_outer_products)`; `n` by `n` for each vector, so `4n` bytes a parameter.
       For complex leaves `S` is Hermitian, `g g^H`. Every device has `S` whole, also where parameters are sharded explicitly.
-
-    Returns:
-      The transformation. At constant gradients its output falls as `1/sqrt(t)`.
-
-    Raises:
-      ValueError: a leaf, or the whole tree, has more than `max_size` elements; complex and real leaves in one vector;
-        an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -72,39 +58,61 @@ class scale_by_full_matrix_adagrad(Transformation):
     whole_tree: Flag = False
     max_size: PositiveInt = 1024
 
-    def identity_of(self, size: int, dtype: Any) -> jax.Array:
-        return jnp.asarray(self.initial_accumulator_value, dtype) * jnp.eye(size, dtype=dtype)
-
     def init(self, params: Params) -> ScaleByFullMatrixAdagradState:
         leaves = jax.tree.leaves(params)
         if self.whole_tree:
-            size = sum(map(np.size, leaves))
-            _check_size("params have", size, _common_dtype(params), self.max_size)
-            return ScaleByFullMatrixAdagradState(self.identity_of(size, _common_dtype(params)))
+            size, dtype = sum(map(np.size, leaves)), _common_dtype(params)
+            _check_size("params have", size, dtype, self.max_size)
+            return ScaleByFullMatrixAdagradState(self.start_of(size, dtype))
         for parts, leaf in leaves_by_path(params).items():
             _check_size(f"params leaf `{'/'.join(parts) or ROOT}` has", np.size(leaf), _dtype(leaf), self.max_size)
-        return ScaleByFullMatrixAdagradState(jax.tree.map(lambda p: self.identity_of(np.size(p), _dtype(p)), params))
+        return ScaleByFullMatrixAdagradState(jax.tree.map(lambda p: self.start_of(np.size(p), _dtype(p)), params))
+
+    def start_of(self, size: int, dtype: Any) -> jax.Array:
+        """`S` before any step."""
+        return jnp.asarray(self.initial_accumulator_value, dtype) * jnp.eye(size, dtype=dtype)
 
     def step(
         self, updates: Updates, state: ScaleByFullMatrixAdagradState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByFullMatrixAdagradState]:
-        leaves, treedef = jax.tree.flatten(updates)
-        wide = [promote(leaf) for leaf in leaves]
+        matrices = state.sum_of_outer_products
         if self.whole_tree:
-            vector = jnp.concatenate([jnp.zeros(0, _common_dtype(updates)), *(gathered(leaf).ravel() for leaf in wide)])
-            _check_matrices(updates, [vector], [state.sum_of_outer_products])
-            vector, sums = _full_matrix(vector, state.sum_of_outer_products, self.eps)
-            ends = np.cumsum([leaf.size for leaf in wide], dtype=int)[:-1]
-            parts = zip(jnp.split(vector, ends), wide, strict=False)
-            new = [placed_like(part.reshape(leaf.shape), leaf) for part, leaf in parts]
-        else:
-            matrices, other = jax.tree.flatten(state.sum_of_outer_products)
-            if other != treedef:
-                raise_unlike(updates, state.sum_of_outer_products)
-            _check_matrices(updates, wide, matrices)
-            pairs = [_full_matrix(leaf, matrix, self.eps) for leaf, matrix in zip(wide, matrices, strict=True)]
-            new, sums = [out for out, _ in pairs], treedef.unflatten([matrix for _, matrix in pairs])
-        return cast_like(treedef.unflatten(new), updates), ScaleByFullMatrixAdagradState(sums)
+            vector = _joined(updates)
+            _check_matrices(updates, [vector], [matrices])
+            vector, matrix = _divided(vector, matrices, self.eps)
+            return _parted(vector, updates), ScaleByFullMatrixAdagradState(matrix)
+        leaves, treedef = jax.tree.flatten(updates)
+        sums, other = jax.tree.flatten(matrices)
+        if treedef != other:
+            raise_unlike(updates, matrices)
+        _check_matrices(updates, leaves, sums)
+        pairs = [_divided(g, s, self.eps) for g, s in zip(leaves, sums, strict=True)]
+        new, sums = ([pair[k] for pair in pairs] for k in (0, 1))
+        return treedef.unflatten(new), ScaleByFullMatrixAdagradState(treedef.unflatten(sums))
+
+
+@jax.jit  # leaves of one size share one trace
+def _divided(g: jax.Array, s: jax.Array, eps: Any) -> tuple[jax.Array, jax.Array]:
+    """The rule, for one vector or a leaf as one."""
+    flat = gathered(g).ravel().astype(s.dtype)
+    s = s + flat[:, None] * flat.conj()[None, :]
+    direction = apply_inverse_sqrt(s, flat, jnp.asarray(eps, s.real.dtype))
+    return placed_like(direction.reshape(g.shape).astype(g.dtype), g), s
+
+
+def _joined(updates: Updates) -> jax.Array:
+    """All leaves as one vector."""
+    dtype = _common_dtype(updates)
+    parts = [gathered(jnp.asarray(leaf)).ravel().astype(dtype) for leaf in jax.tree.leaves(updates)]
+    return jnp.concatenate([jnp.zeros(0, dtype), *parts])
+
+
+def _parted(vector: jax.Array, like: Updates) -> Updates:
+    """The tree of `_joined`."""
+    leaves, treedef = jax.tree.flatten(like)
+    parts = jnp.split(vector, np.cumsum([np.size(leaf) for leaf in leaves], dtype=int)[:-1])
+    new = zip(parts, map(jnp.asarray, leaves), strict=False)  # of an empty tree there is one part, and no leaf
+    return treedef.unflatten([placed_like(part.reshape(leaf.shape).astype(leaf.dtype), leaf) for part, leaf in new])
 
 
 def _dtype(leaf: Any) -> Any:
@@ -133,12 +141,13 @@ def _check_size(what: str, size: int, dtype: Any, max_size: int) -> None:
 
 def _check_matrices(updates: Any, vectors: list[Any], matrices: list[Any]) -> None:
     for i, (vector, matrix) in enumerate(zip(vectors, matrices, strict=True)):
-        if matrix.shape != (vector.size, vector.size):
+        size = np.size(vector)
+        if matrix.shape != (size, size):
             paths = ["/".join(parts) or ROOT for parts in leaves_by_path(updates)]
             what = f"updates leaf `{paths[i]}` has" if len(vectors) == len(paths) else "updates have"
             raise checks.WrongValue(
-                f"{what} {vector.size} elements, but the matrix in the state has shape {matrix.shape}, expected "
-                f"{(vector.size, vector.size)}. Was the state made from other parameters, or with another whole_tree?"
+                f"{what} {size} elements, but the matrix in the state has shape {matrix.shape}, expected "
+                f"{(size, size)}. Was the state made from other parameters, or with another whole_tree?"
             )
 
 
@@ -150,9 +159,6 @@ class adagrad_full_matrix(Preset):
       initial_accumulator_value, eps, whole_tree, max_size: as in `scale_by_full_matrix_adagrad`.
 
     State: `(ScaleByFullMatrixAdagradState, ScaleByLearningRateState)`; `4n` bytes a parameter for a leaf of `n` elements.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain; a leaf with more than `max_size` elements.
 
     Example:
       >>> import gradtx

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
+from gradtx.core import checks
 from gradtx.core.checks import PositiveInt, Rate
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.transformation import Inner, Params, Preset, Transformation, Updates
@@ -36,19 +37,14 @@ class scale_by_bfgs(Transformation):
     `P` is `min(1, 1/||g||) * I` for the first step, and `<s, y>/<y, y> * I` before its first pair. A pair without positive
     curvature is left out. If the parameters did not move since the last step, `P` starts anew.
 
-    The whole tree is one vector; complex elements count as two. A step costs a few products of the matrix with a vector.
+    The whole tree is one vector; complex elements count as two, with conjugates of `jax.grad` as gradients. A step costs a few
+    products of the matrix with a vector. The update needs `params`.
 
     Args:
-      max_size: largest number of elements `d`, >= 1.
+      max_size: largest number of elements `d`, >= 1; `init` refuses more.
 
     State: `ScaleByBFGSState(count int32, pairs int32, params, updates, inverse_hessian)`; `4 * d + 8` bytes a parameter.
       The whole tree is one vector, whole on every device also where parameters are sharded explicitly.
-
-    Returns:
-      The transformation; its update needs `params`. Gradients of complex parameters are conjugates of `jax.grad`.
-
-    Raises:
-      ValueError: more than `max_size` elements, or `params` was not passed to `update`.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -79,9 +75,8 @@ class scale_by_bfgs(Transformation):
         dtype = state.inverse_hessian.dtype
         x, g = to_vector(params, dtype), to_vector(updates, dtype)
         if x.shape != state.params.shape:
-            raise ValueError(
-                f"scale_by_bfgs: params have {x.size} elements, but the state has {state.params.size}; "
-                "was the state made from other parameters?"
+            raise checks.WrongValue(
+                f"params have {x.size} elements, but the state has {state.params.size}; was the state made from other parameters?"
             )
         moved = jnp.any(x != state.params) & (state.count > 0)
         s, y = (jnp.where(moved, new - old, 0) for new, old in ((x, state.params), (g, state.updates)))
@@ -106,19 +101,14 @@ def _with_pair(p: jax.Array, s: jax.Array, y: jax.Array, rho: jax.Array) -> jax.
 class bfgs(Preset):
     """BFGS with a line search: `-s * P @ g`, for the full batch; see `scale_by_bfgs`.
 
+    The update needs `params` and, with a line search, the extra arguments `value`, `grad` and `value_fn`; `minimize` passes them.
+
     Args:
       learning_rate: number >= 0 or schedule, multiplies the direction before the line search; None is 1.
       linesearch: transformation that finds the step `s`, as in `lbfgs`; None takes `s = 1`.
       max_size: as in `scale_by_bfgs`.
 
     State: `(ScaleByBFGSState, state of the rate, state of the line search)`; `4 * d + 12` bytes a parameter.
-
-    Returns:
-      The transformation. Its update needs `params` and, with a line search, the extra arguments `value`, `grad` and `value_fn`.
-      `minimize` passes them.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, too many parameters, or an extra argument is missing.
 
     Example:
       >>> import jax.numpy as jnp, gradtx

@@ -9,13 +9,13 @@ import numpy as np
 from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
 from gradtx.core.checks import Flag, PositiveInt, Rate
-from gradtx.core.leaves import cast_like, map_leaves, zeros_like
+from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import root_sum_squares, safe_increment, zero_count
 from gradtx.core.transformation import Inner, Params, Preset, Transformation, Updates
 from gradtx.core.trees import raise_other_shape, raise_unlike, require_params
 from gradtx.core.varying import scan
-from gradtx.transforms.linesearch import line_dtype
-from gradtx.transforms.scaling import multiply, scale, scale_by_learning_rate
+from gradtx.transforms.linesearch import line_dtype, moved, scaled
+from gradtx.transforms.scaling import scale, scale_by_learning_rate
 from gradtx.transforms.zoom import scale_by_zoom_linesearch
 from gradtx.tree.creation import batch_shape
 from gradtx.tree.reductions import norm, vdot
@@ -31,19 +31,11 @@ class ScaleByLBFGSState(NamedTuple):
     """
 
     count: jax.Array
-    params: Any
-    updates: Any
-    diff_params_memory: Any
-    diff_updates_memory: Any
+    params: Params
+    updates: Updates
+    diff_params_memory: Params
+    diff_updates_memory: Updates
     weights_memory: jax.Array
-
-
-def _minus(x: jax.Array, y: jax.Array) -> jax.Array:
-    return x - y
-
-
-def _plus_scaled(x: jax.Array, y: jax.Array, *, factor: Any) -> jax.Array:
-    return x + factor * y
 
 
 def stored_like(tree: Any, stored: Any) -> Any:
@@ -69,7 +61,7 @@ def curvature_weight(s: Any, y: Any, dtype: Any) -> jax.Array:
     return jnp.where(usable, 1 / jnp.where(usable, curvature, 1), 0)
 
 
-def first_scale(updates: Any, dtype: Any) -> jax.Array:
+def first_scale(updates: Updates, dtype: Any) -> jax.Array:
     """`min(1, 1/||g||)`: where no curvature is known, a step is no longer than 1 and no longer than the gradient."""
     length = root_sum_squares(jax.tree.leaves(updates)).astype(dtype)
     return 1 / jnp.maximum(length, 1)
@@ -85,19 +77,14 @@ class scale_by_lbfgs(Transformation, keeps_zero=True):
     A pair without positive curvature, or with less than rounding lets tell, is left out. If the parameters did not move since
     the last step (a line search found nothing), all pairs are forgotten. Without a pair, `gamma = min(1, 1/||g||)`.
 
+    The update needs `params`. Complex parameters count as pairs of real ones, with conjugates of `jax.grad` as gradients.
+
     Args:
       memory_size: how many pairs are kept, >= 1.
       scale_init_precond: whether to use `gamma`; else 1.
 
     State: `ScaleByLBFGSState(count int32, params, updates, diff_params_memory, diff_updates_memory, weights_memory)`;
       `8 * memory_size + 8` bytes a parameter.
-
-    Returns:
-      The transformation; its update needs `params`. Complex parameters count as pairs of real ones, with conjugates of
-      `jax.grad` as gradients.
-
-    Raises:
-      ValueError: `memory_size` is below 1, or `params` was not passed to `update`.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -128,54 +115,54 @@ class scale_by_lbfgs(Transformation, keeps_zero=True):
     ) -> tuple[Updates, ScaleByLBFGSState]:
         require_params(params)
         dtype = state.weights_memory.dtype
-        params, wide = stored_like(params, state.params), stored_like(updates, state.updates)
+        x, g = stored_like(params, state.params), stored_like(updates, state.updates)
         later = state.count > 0
-        s, y = (_where(later, map_leaves(_minus, new, old)) for new, old in ((params, state.params), (wide, state.updates)))
+
+        @each_leaf
+        def difference(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(later, new - old, 0)
+
+        s, y = difference(x, state.params), difference(g, state.updates)
         newest = (state.count - 1) % self.memory_size
         weights = state.weights_memory.at[newest].set(jnp.where(later, curvature_weight(s, y, dtype), 0))
         weights = jnp.where(norm(s) > 0, weights, 0)
         memory_s = _remember(state.diff_params_memory, s, newest)
         memory_y = _remember(state.diff_updates_memory, y, newest)
         order = (state.count + jnp.arange(self.memory_size)) % self.memory_size
+        gamma = _gamma(g, memory_y, weights, order) if self.scale_init_precond else jnp.ones((), dtype)
+        direction = _two_loops(g, memory_s, memory_y, weights, order, gamma)
+        return cast_like(direction, updates), ScaleByLBFGSState(safe_increment(state.count), x, g, memory_s, memory_y, weights)
 
-        gamma = jnp.ones((), dtype)
-        if self.scale_init_precond:
-            known = weights[order] > 0
-            last = order[self.memory_size - 1 - jnp.argmax(known[::-1])]
-            y_last = _recall(memory_y, last)
-            some = jnp.any(known)
-            square = jnp.where(some, weights[last] * inner(y_last, y_last, dtype), 1)
-            gamma = jnp.where(some, 1 / square, first_scale(wide, dtype))
-        direction = _two_loops(wide, memory_s, memory_y, weights, order, gamma)
-        new_state = ScaleByLBFGSState(safe_increment(state.count), params, wide, memory_s, memory_y, weights)
-        return cast_like(direction, updates), new_state
+
+def _gamma(g: Updates, memory_y: Updates, weights: jax.Array, order: jax.Array) -> jax.Array:
+    """`<s, y>/<y, y>` of the newest pair that has a weight."""
+    known = weights[order] > 0
+    last = order[len(order) - 1 - jnp.argmax(known[::-1])]
+    y, some = _recall(memory_y, last), jnp.any(known)
+    square = jnp.where(some, weights[last] * inner(y, y, weights.dtype), 1)
+    return jnp.where(some, 1 / square, first_scale(g, weights.dtype))
 
 
 @jax.jit  # since eager loops are compiled anew at every call
-def _two_loops(g: Any, memory_s: Any, memory_y: Any, weights: jax.Array, order: jax.Array, gamma: jax.Array) -> Any:
+def _two_loops(g: Updates, memory_s: Params, memory_y: Updates, weights: jax.Array, order: jax.Array, gamma: jax.Array) -> Updates:
     """`P @ g` by the recursion of Nocedal and Wright, algorithm 7.4; `order` is oldest first."""
     dtype = weights.dtype
 
-    def back(q: Any, i: jax.Array) -> tuple[Any, jax.Array]:
+    def back(q: Updates, i: jax.Array) -> tuple[Updates, jax.Array]:
         a = weights[i] * inner(_recall(memory_s, i), q, dtype)
-        return map_leaves(_plus_scaled, q, _recall(memory_y, i), factor=-a), a
+        return moved(q, _recall(memory_y, i), -a), a
 
-    def forth(r: Any, i_and_a: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+    def forth(r: Updates, i_and_a: tuple[jax.Array, jax.Array]) -> tuple[Updates, None]:
         i, a = i_and_a
         b = weights[i] * inner(_recall(memory_y, i), r, dtype)
-        return map_leaves(_plus_scaled, r, _recall(memory_s, i), factor=a - b), None
+        return moved(r, _recall(memory_s, i), a - b), None
 
     q, alphas = scan(back, g, order, reverse=True)
-    r = map_leaves(multiply, q, factor=gamma)
-    return scan(forth, r, (order, alphas))[0]
-
-
-def _where(condition: jax.Array, tree: Any) -> Any:
-    return jax.tree.map(lambda x: jnp.where(condition, x, 0), tree)
+    return scan(forth, scaled(q, gamma), (order, alphas))[0]
 
 
 def _remember(memory: Any, tree: Any, index: jax.Array) -> Any:
-    return jax.tree.map(lambda m, x: m.at[index].set(x.astype(m.dtype)), memory, tree)
+    return jax.tree.map(lambda m, x: m.at[index].set(x), memory, tree)
 
 
 def _recall(memory: Any, index: jax.Array) -> Any:
@@ -185,6 +172,8 @@ def _recall(memory: Any, index: jax.Array) -> Any:
 class lbfgs(Preset):
     """L-BFGS with a line search: `-s * P @ g`, for the full batch; see `scale_by_lbfgs`.
 
+    The update needs `params` and, with a line search, the extra arguments `value`, `grad` and `value_fn`; `minimize` passes them.
+
     Args:
       learning_rate: number >= 0 or schedule, multiplies the direction before the line search; None is 1.
       memory_size, scale_init_precond: as in `scale_by_lbfgs`.
@@ -192,13 +181,6 @@ class lbfgs(Preset):
         given; None takes `s = 1`.
 
     State: `(ScaleByLBFGSState, state of the rate, state of the line search)`; `8 * memory_size + 12` bytes a parameter.
-
-    Returns:
-      The transformation. Its update needs `params` and, with a line search, the extra arguments `value`, `grad` and `value_fn`.
-      `minimize` passes them.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or an extra argument is missing.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx

@@ -1,18 +1,18 @@
 """Running an optimizer to convergence in one loop."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.core import checks
 from gradtx.core.apply import apply_updates
-from gradtx.core.checks import NonNegative, PositiveInt
-from gradtx.core.leaves import cast_like
+from gradtx.core.checks import Flag, Function, NonNegative, PositiveInt
+from gradtx.core.leaves import cast_like, select_tree
 from gradtx.core.numerics import is_tracer, safe_increment, zero_count
-from gradtx.core.transformation import Inner, as_transformation, wants
+from gradtx.core.transformation import Inner, Params, State, Updates, as_transformation, wants
 from gradtx.core.trees import check_leaves
+from gradtx.core.values import checked
 from gradtx.core.varying import while_loop
 from gradtx.transforms.backtracking import ScaleByBacktrackingLinesearchState
 from gradtx.transforms.linesearch import ascent, bind_value_fn, line_dtype
@@ -58,12 +58,25 @@ class MinimizeResult(NamedTuple):
         return MESSAGES[int(self.reason)]
 
 
-class _Run(NamedTuple):
-    params: Any
-    state: Any
+class _Point(NamedTuple):
+    """Parameters, with the value, the gradient and its largest element there."""
+
+    params: Params
     value: jax.Array
-    grad: Any
+    grad: Updates
     gradient_norm: jax.Array
+
+    @property
+    def finite(self) -> jax.Array:
+        """Whether the value and its gradient are."""
+        return jnp.isfinite(self.value) & jnp.isfinite(self.gradient_norm)
+
+
+class _Run(NamedTuple):
+    """A run under way. `at` is its last finite point, `best` has the least value and gradient norm so far."""
+
+    at: _Point
+    state: State
     best: tuple[jax.Array, jax.Array]
     since_best: jax.Array
     since_move: jax.Array
@@ -72,16 +85,25 @@ class _Run(NamedTuple):
     reason: jax.Array
 
 
+class _Limits(NamedTuple):
+    """When a run ends."""
+
+    max_steps: int
+    tol: ArrayLike
+    patience: int
+
+
+@checked
 def minimize(
-    fn: Callable[..., Any],
-    x0: Any,
-    tx: Any,
+    fn: Function,
+    x0: Params,
+    tx: Inner,
     *args: Any,
     max_steps: PositiveInt = 1000,
     tol: NonNegative = 1e-5,
     patience: PositiveInt = 100,
-    has_aux: bool = False,
-) -> tuple[Any, MinimizeResult]:
+    has_aux: Flag = False,
+) -> tuple[Params, MinimizeResult]:
     """Runs an optimizer on a function until its gradient is small, in one `lax.while_loop`.
 
     Every step passes `value`, `grad` and `value_fn` to the optimizer, so that `lbfgs`, `bfgs`, `newton` and line searches work as
@@ -103,8 +125,7 @@ def minimize(
       called under `jax.jit` and `jax.vmap`.
 
     Raises:
-      TypeError: `tx` is no transformation, `fn` does not give a real scalar, or a leaf of `x0` is no floating array.
-      ValueError: `max_steps`, `tol` or `patience` is out of range.
+      TypeError: `fn` does not give a real scalar, or a leaf of `x0` is no floating array.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -113,80 +134,66 @@ def minimize(
       >>> params["w"].round(3), bool(result.converged), int(result.steps) < 10
       (Array([1., 2.], dtype=float32), True, True)
     """
-    for argument, value, hint in (
-        ("tx", tx, Inner),
-        ("max_steps", max_steps, PositiveInt),
-        ("tol", tol, NonNegative),
-        ("patience", patience, PositiveInt),
-    ):
-        if (domain := checks.domain_of(hint)) is not None:
-            checks.check_argument("minimize", argument, value, domain)
-    tx = as_transformation(tx)
-    with checks.calling("minimize"):
-        check_leaves("x0", x0)
-        x0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), x0)
-        plain = bind_value_fn(lambda x: fn(x, *args), {}, has_aux)
+    tx, limits = as_transformation(tx), _Limits(max_steps, tol, patience)
+    check_leaves("x0", x0)
+    x0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), x0)
+    value_fn = bind_value_fn(lambda x: fn(x, *args), {}, has_aux)
     dtype = line_dtype(x0)
-    value_and_grad = jax.value_and_grad(plain)
 
-    def evaluate(params: Any) -> tuple[jax.Array, Any]:
-        with checks.calling("minimize"):
-            value, grad = value_and_grad(params)
-        return value.astype(dtype), ascent(grad)
+    def evaluate(params: Params) -> _Point:
+        value, grad = jax.value_and_grad(value_fn)(params)
+        return _point(params, value, ascent(grad), dtype)
 
     wanted = wants(tx)
 
     def step(run: _Run) -> _Run:
-        extra = {"value": run.value, "grad": run.grad, "value_fn": plain}
+        at = run.at
+        extra = {"value": at.value, "grad": at.grad, "value_fn": value_fn}
         if "grad_fn" in wanted:
-            extra = {k: x for k, x in extra.items() if k in wanted} | {"grad_fn": lambda params: evaluate(params)[1]}
-        updates, state = tx.update(run.grad, run.state, run.params, **extra)
-        params = apply_updates(run.params, updates)
-        found = _last_search(state)
-        if found is None:
-            value, grad = evaluate(params)
-        else:
-            value, grad = found.value.astype(dtype), ascent(cast_like(found.grad, run.grad))
-        searched = [count for _, count in get_all_with_path(state, "num_linesearch_steps")]
-        evaluations = run.evaluations + sum(searched) + int(found is None)
-        gradient_norm = norm(grad, "inf").astype(dtype)
-        finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
-        same = [jnp.array_equal(new, old) for new, old in zip(jax.tree.leaves(params), jax.tree.leaves(run.params), strict=True)]
-        stayed = jnp.all(jnp.asarray(same, bool))
-        since_move = jnp.where(stayed, run.since_move + 1, 0)
-        better = (value < run.best[0]) | (gradient_norm < run.best[1])
-        since_best = jnp.where(better, 0, run.since_best + 1)
-        steps = safe_increment(run.steps)
-        stuck = (since_move >= 2) | (since_best >= patience)
-        reason = jnp.select(
-            [~finite, gradient_norm <= tol, stuck, steps >= max_steps], [NOT_FINITE, CONVERGED, NO_PROGRESS, MAX_STEPS], RUNNING
-        )
+            extra = {k: x for k, x in extra.items() if k in wanted} | {"grad_fn": lambda params: evaluate(params).grad}
+        updates, state = tx.update(at.grad, run.state, at.params, **extra)
+        params, kept = apply_updates(at.params, updates), _last_search(state)
+        new = evaluate(params) if kept is None else _point(params, kept.value, ascent(cast_like(kept.grad, at.grad)), dtype)
+        searched = sum(count for _, count in get_all_with_path(state, "num_linesearch_steps"))
+        return _after(run, new, state, run.evaluations + searched + int(kept is None), limits)
 
-        def keep(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
+    end = while_loop(lambda run: run.reason == RUNNING, step, _begin(evaluate(x0), tx.init(x0), limits))
+    at, converged = end.at, end.reason == CONVERGED
+    aux = fn(at.params, *args)[1] if has_aux else None
+    return at.params, MinimizeResult(at.value, at.gradient_norm, end.steps, end.evaluations, converged, end.reason, aux)
 
-        value, grad, params, gradient_norm = keep(
-            (value, grad, params, gradient_norm), (run.value, run.grad, run.params, run.gradient_norm)
-        )
-        best = jnp.fmin(value, run.best[0]), jnp.fmin(gradient_norm, run.best[1])
-        reason = reason.astype(jnp.int32)
-        return _Run(params, state, value, grad, gradient_norm, best, since_best, since_move, steps, evaluations, reason)
 
-    value, grad = evaluate(x0)
-    gradient_norm = norm(grad, "inf").astype(dtype)
-    finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
-    reason = jnp.where(finite, jnp.where(gradient_norm <= tol, CONVERGED, RUNNING), NOT_FINITE).astype(jnp.int32)
+def _point(params: Params, value: jax.Array, grad: Updates, dtype: Any) -> _Point:
+    return _Point(params, value.astype(dtype), grad, norm(grad, "inf").astype(dtype))
+
+
+def _begin(at: _Point, state: State, limits: _Limits) -> _Run:
     zero = zero_count()
-    start = _Run(
-        x0, tx.init(x0), value, grad, gradient_norm, (value, gradient_norm), zero, zero, zero, safe_increment(zero), reason
-    )
-    end = while_loop(lambda run: run.reason == RUNNING, step, start)
-    aux = fn(end.params, *args)[1] if has_aux else None
-    converged = end.reason == CONVERGED
-    return end.params, MinimizeResult(end.value, end.gradient_norm, end.steps, end.evaluations, converged, end.reason, aux)
+    reason = jnp.where(at.finite, jnp.where(at.gradient_norm <= limits.tol, CONVERGED, RUNNING), NOT_FINITE).astype(jnp.int32)
+    return _Run(at, state, (at.value, at.gradient_norm), zero, zero, zero, safe_increment(zero), reason)
 
 
-def _last_search(state: Any) -> Any:
+def _after(run: _Run, new: _Point, state: State, evaluations: jax.Array, limits: _Limits) -> _Run:
+    """The run after a step to a new point."""
+    leaves, others = jax.tree.leaves(new.params), jax.tree.leaves(run.at.params)
+    stayed = jnp.all(jnp.asarray([jnp.array_equal(x, y) for x, y in zip(leaves, others, strict=True)], bool))
+    since_move = jnp.where(stayed, run.since_move + 1, 0)
+    better = (new.value < run.best[0]) | (new.gradient_norm < run.best[1])
+    since_best = jnp.where(better, 0, run.since_best + 1)
+    steps = safe_increment(run.steps)
+    ends = {
+        NOT_FINITE: ~new.finite,
+        CONVERGED: new.gradient_norm <= limits.tol,
+        NO_PROGRESS: (since_move >= 2) | (since_best >= limits.patience),
+        MAX_STEPS: steps >= limits.max_steps,
+    }
+    reason = jnp.select(list(ends.values()), list(ends), RUNNING).astype(jnp.int32)
+    at = select_tree(new.finite, new, run.at)
+    best = jnp.fmin(at.value, run.best[0]), jnp.fmin(at.gradient_norm, run.best[1])
+    return _Run(at, state, best, since_best, since_move, steps, evaluations, reason)
+
+
+def _last_search(state: State) -> Any:
     """The state of a line search at the end of a chain that kept value and gradient, else None."""
     while type(state) is tuple and state:
         state = state[-1]

@@ -19,7 +19,7 @@ from gradtx.transforms.linesearch import bind_value_fn, line_dtype
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
-def check_size(params: Any, max_size: int, dtype: Any, instead: str) -> None:
+def check_size(params: Params, max_size: int, dtype: Any, instead: str) -> None:
     """Raises unless a dense matrix of the parameters' size is allowed."""
     size = sum(math.prod(np.shape(p)) * (2 if jnp.iscomplexobj(p) else 1) for p in jax.tree.leaves(params))
     if size > max_size:
@@ -34,22 +34,15 @@ class scale_by_newton(Transformation):
     """Multiplies gradients by the inverse Hessian: `solve(H + damping*I, g)`, with `H` the Hessian of `value_fn` at `params`.
 
     The whole tree is one vector; complex elements count as two. Where the system is singular, updates stay as they are.
-    Time grows with the cube of the number of elements, memory with the square.
+    Time grows with the cube of the number of elements, memory with the square. The update needs `params` and the extra argument
+    `value_fn`; other extra arguments go to `value_fn` where it takes them.
 
     Args:
       damping: added to the diagonal, >= 0, in units of the Hessian. Above the largest negative curvature, steps descend.
-      max_size: largest number of elements, >= 1.
+      max_size: largest number of elements, >= 1; `init` refuses more.
       has_aux: whether `value_fn` gives `(value, aux)`; `aux` is dropped.
 
     State: `EmptyState()`, 0 bytes.
-
-    Returns:
-      The transformation. Its update needs `params` and the extra argument `value_fn`; other extra arguments go to `value_fn`
-      where it takes them.
-
-    Raises:
-      ValueError: more than `max_size` elements, or `damping` is negative.
-      TypeError: `value_fn` is missing.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -81,8 +74,7 @@ class scale_by_newton(Transformation):
         value_fn: Callable[..., Any],
         **extra_args: Any,
     ) -> tuple[Updates, EmptyState]:
-        require_params(params)
-        dtype = line_dtype(params)
+        dtype = line_dtype(require_params(params))
         check_size(params, self.max_size, dtype, "Use gradtx.lbfgs for many parameters")
         fn = bind_value_fn(value_fn, extra_args, self.has_aux)
         g = to_vector(updates, dtype)
@@ -96,19 +88,14 @@ class scale_by_newton(Transformation):
 class newton(Preset):
     """Newton's method: `-learning_rate * solve(H + damping*I, g)`; see `scale_by_newton`.
 
-    It finds any stationary point, saddles and maxima too. Put a line search behind it where the start is far.
+    It finds any stationary point, saddles and maxima too. Put a line search behind it where the start is far. The update needs
+    `params` and the extra argument `value_fn`; `minimize` passes it.
 
     Args:
       learning_rate: number >= 0 or schedule; 1 jumps to where the quadratic model is stationary.
       damping, max_size, has_aux: as in `scale_by_newton`.
 
     State: `(EmptyState, state of the rate)`; 0 bytes a parameter.
-
-    Returns:
-      The transformation. Its update needs `params` and the extra argument `value_fn`; `minimize` passes it.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, too many parameters, or `value_fn` is missing.
 
     Example:
       >>> import jax.numpy as jnp, gradtx

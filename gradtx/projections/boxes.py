@@ -7,14 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from gradtx.core.leaves import map_leaves
-from gradtx.core.numerics import as_data
-from gradtx.projections.inputs import check_bounds, check_each, check_weights, like, named, parts, positive
+from gradtx.core.checks import Positive
+from gradtx.core.leaves import each_leaf
+from gradtx.projections.inputs import check_bounds, check_each, check_weights, like, parts, projection
 
 
-@named
+@projection
 def projection_non_negative(tree: Any) -> Any:
     """The nearest tree without negative elements: `max(x, 0)`.
 
@@ -33,10 +32,10 @@ def projection_non_negative(tree: Any) -> Any:
       {'w': Array([0., 2.], dtype=float32)}
     """
     parts(tree)
-    return map_leaves(_relu, tree)
+    return each_leaf(positive_part)(tree)
 
 
-@named
+@projection
 def projection_box(tree: Any, lower: Any, upper: Any, *, weights: Any = None) -> Any:
     """The nearest tree between two bounds: `min(max(x, lower), upper)`.
 
@@ -65,10 +64,10 @@ def projection_box(tree: Any, lower: Any, upper: Any, *, weights: Any = None) ->
     check_bounds(lower, upper)
     if weights is not None:
         check_weights(weights, tree)
-    return map_leaves(_clip, tree, lows, highs)
+    return each_leaf(jnp.clip)(tree, lows, highs)
 
 
-@named
+@projection
 def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
     """The nearest tree in a cube at the origin: `min(max(x, 0), scale)`.
 
@@ -91,11 +90,11 @@ def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
     parts(tree)
     scales = like("scale", scale, tree)
     check_edge(scale)
-    return map_leaves(_clip, tree, jax.tree.map(lambda _: 0, tree), scales)
+    return each_leaf(lambda x, edge: jnp.clip(x, 0, edge))(tree, scales)
 
 
-@named
-def projection_linf_ball(tree: Any, scale: ArrayLike = 1) -> Any:
+@projection
+def projection_linf_ball(tree: Any, scale: Positive = 1) -> Any:
     """The nearest tree with no magnitude above `scale`: `min(max(x, -scale), scale)`, or `x * min(1, scale/|x|)` if complex.
 
     Args:
@@ -115,8 +114,7 @@ def projection_linf_ball(tree: Any, scale: ArrayLike = 1) -> Any:
       Array([-1. ,  0.5,  1. ], dtype=float32)
     """
     parts(tree, ordered=False)
-    positive("scale", scale)
-    return map_leaves(shorten, tree, scale=as_data(scale))
+    return each_leaf(lambda x: shorten(x, scale))(tree)
 
 
 def check_edge(scale: Any) -> None:
@@ -124,15 +122,12 @@ def check_edge(scale: Any) -> None:
     check_each("scale", scale, lambda s: s > 0, "numbers > 0")
 
 
-def _relu(x: jax.Array) -> jax.Array:
-    return jax.nn.relu(x)
+def positive_part(x: jax.Array) -> jax.Array:
+    """`max(x, 0)`, whose derivative at 0 is 0; NaN stays NaN."""
+    return jnp.where(x <= 0, 0, x)
 
 
-def _clip(x: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-    return jnp.clip(x, low, high)
-
-
-def shorten(x: jax.Array, *, scale: Any) -> jax.Array:
+def shorten(x: jax.Array, scale: Any) -> jax.Array:
     """Cuts magnitudes to `scale`."""
     if not jnp.iscomplexobj(x):
         return jnp.clip(x, -scale, scale)

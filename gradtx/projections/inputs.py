@@ -1,6 +1,7 @@
-"""What projections are given: checks of scales, bounds, weights and normal vectors, and of what a projection gives back."""
+"""The boundary around projections, and checks of bounds, weights and normal vectors, and of what a projection gives back."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, ParamSpec, TypeVar, cast
 
@@ -9,43 +10,45 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import checks
-from gradtx.core.checks import Domain, Positive
-from gradtx.core.numerics import is_tracer, promote
+from gradtx.core.checks import Domain
+from gradtx.core.leaves import cast_like
+from gradtx.core.numerics import compute_dtype, is_tracer
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
 from gradtx.core.trees import check_leaves
+from gradtx.core.values import checked
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-POSITIVE = cast(Domain, checks.domain_of(Positive))
 
+def projection(function: Callable[P, R]) -> Callable[P, R]:
+    """The boundary around a projection: it sees its tree in at least float32, and gives one in the dtypes of what it was given.
 
-def named(function: Callable[P, R]) -> Callable[P, R]:
-    """Lets errors below say which projection was at work."""
+    Arguments are checked against the domains in their annotations, and refusals below say which projection was at work.
+    """
+    signature = inspect.signature(function)
 
+    @checked
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with checks.calling(function.__name__):
-            return function(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
+        name, tree = next(iter(bound.arguments.items()))
+        check_leaves("tree", tree)
+        bound.arguments[name] = jax.tree.map(lambda x: jnp.asarray(x, compute_dtype(jnp.result_type(x))), tree)
+        return cast_like(function(*bound.args, **bound.kwargs), tree)
 
     return call
 
 
-def positive(argument: str, value: Any) -> None:
-    """Raises unless `value` is a number > 0, or traced."""
-    checks.check_argument("", argument, value, POSITIVE)
-
-
 def parts(tree: Any, *, ordered: bool = True) -> list[jax.Array]:
-    """The leaves with elements, in at least float32; `ordered` for sets that complex numbers are not in."""
-    check_leaves("tree", tree)
+    """The leaves with elements; `ordered` for sets that complex numbers are not in."""
     if ordered:
         for path, leaf in leaves_by_path(tree).items():
             if jnp.iscomplexobj(leaf):
                 raise checks.WrongType(
                     f"tree leaf `{_text(path)}` is {checks.kind(leaf)}, expected real numbers. Complex ones have balls and spheres."
                 )
-    return [x for x in map(promote, jax.tree.leaves(tree)) if x.size]
+    return [x for x in jax.tree.leaves(tree) if x.size]
 
 
 def _is_numeric(value: Any) -> bool:

@@ -10,14 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.typing import ArrayLike
 
-from gradtx.core.leaves import map_leaves
-from gradtx.core.numerics import abs_sq, as_data, common_dtype, promote, real_dtype, root_sum_squares, stacked
+from gradtx.core.checks import Positive
+from gradtx.core.leaves import each_leaf
+from gradtx.core.numerics import abs_sq, common_dtype, real_dtype, root_sum_squares, stacked
 from gradtx.core.varying import while_loop
-from gradtx.projections.boxes import shorten
-from gradtx.projections.inputs import check_weights, named, parts, positive
+from gradtx.projections.boxes import positive_part, shorten
+from gradtx.projections.inputs import check_weights, parts, projection
 
 LEAST_WEIGHT = 1e-30
 """Weights below this part of the largest one are taken as it, so that an element without cost has a place to go."""
@@ -26,8 +25,8 @@ FARTHEST = 1e30
 """From this many radii on, the direction of the nearest point of a weighted ball changes no more within rounding."""
 
 
-@named
-def projection_simplex(tree: Any, scale: ArrayLike = 1) -> Any:
+@projection
+def projection_simplex(tree: Any, scale: Positive = 1) -> Any:
     """The nearest tree of non-negative elements with the sum `scale`: `max(x - theta, 0)`.
 
     Args:
@@ -52,15 +51,14 @@ def projection_simplex(tree: Any, scale: ArrayLike = 1) -> Any:
     elements far from zero.
     """
     xs = parts(tree)
-    positive("scale", scale)
     if not xs:
         return tree
     top, theta = _threshold(xs, scale)
-    return map_leaves(_above, tree, top=top, theta=theta)
+    return each_leaf(lambda x: positive_part((x - top) - theta))(tree)
 
 
-@named
-def projection_l1_ball(tree: Any, scale: ArrayLike = 1) -> Any:
+@projection
+def projection_l1_ball(tree: Any, scale: Positive = 1) -> Any:
     """The nearest tree with `sum |x| <= scale`: `sign(x) * max(|x| - theta, 0)`.
 
     Args:
@@ -82,16 +80,15 @@ def projection_l1_ball(tree: Any, scale: ArrayLike = 1) -> Any:
     Source: Duchi et al. 2008, "Efficient projections onto the l1-ball for learning in high dimensions".
     """
     sizes = [jnp.abs(x) for x in parts(tree, ordered=False)]
-    positive("scale", scale)
     if not sizes:
         return tree
     top, theta = _threshold(sizes, scale)
     inside = _total(sizes) <= scale
-    return map_leaves(_shrink, tree, top=jnp.where(inside, 0, top), theta=jnp.where(inside, 0, theta))
+    return _shrunk(tree, jnp.where(inside, 0, top), jnp.where(inside, 0, theta))
 
 
-@named
-def projection_l1_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
+@projection
+def projection_l1_sphere(tree: Any, scale: Positive = 1) -> Any:
     """The nearest tree with `sum |x| = scale`: `sign(x) * max(|x| - theta, 0)`, with 1 for the sign of 0.
 
     Args:
@@ -113,15 +110,14 @@ def projection_l1_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     **Differs:** in Optax zeros stay zero, where the result is not on the sphere.
     """
     sizes = [jnp.abs(x) for x in parts(tree, ordered=False)]
-    positive("scale", scale)
     if not sizes:
         return tree
     top, theta = _threshold(sizes, scale)
-    return map_leaves(_shrink, tree, top=top, theta=theta)
+    return _shrunk(tree, top, theta)
 
 
-@named
-def projection_l2_ball(tree: Any, scale: ArrayLike = 1, *, weights: Any = None) -> Any:
+@projection
+def projection_l2_ball(tree: Any, scale: Positive = 1, *, weights: Any = None) -> Any:
     """The nearest tree with `||x|| <= scale`: `x * min(1, scale/||x||)`.
 
     With weights, the `y` in the ball that has the least `sum w_i*(y_i - x_i)^2`: `y_i = w_i*x_i/(w_i + mu)`, where `mu >= 0`
@@ -155,7 +151,6 @@ def projection_l2_ball(tree: Any, scale: ArrayLike = 1, *, weights: Any = None) 
     **Differs:** Optax has no `weights`.
     """
     xs = parts(tree, ordered=False)
-    positive("scale", scale)
     if weights is not None:
         weights = check_weights(weights, tree)
     if not xs:
@@ -163,18 +158,17 @@ def projection_l2_ball(tree: Any, scale: ArrayLike = 1, *, weights: Any = None) 
     length = root_sum_squares(xs)
     inside = length <= scale
     if weights is None:
-        return map_leaves(_times, tree, factor=jnp.where(inside, 1, scale / jnp.where(inside, 1, length)))
-    weights = jax.tree.map(lambda w, x: jnp.asarray(w).astype(real_dtype(promote(x).dtype)), weights, tree)
-    ws = [w for w, x in zip(jax.tree.leaves(weights), jax.tree.leaves(tree), strict=True) if np.size(x)]
-    largest = jnp.stack([jnp.max(w) for w in ws]).max()
-    largest = jnp.where(largest > 0, largest, 1)
-    mu, factor = _multiplier(xs, [_relative(w, largest=largest.astype(w.dtype)) for w in ws], length, scale)
+        factor = jnp.where(inside, 1, scale / jnp.where(inside, 1, length))
+        return each_leaf(lambda x: x * factor)(tree)
+    weights = _relative(weights, tree)
+    ws = [w for w, x in zip(jax.tree.leaves(weights), jax.tree.leaves(tree), strict=True) if x.size]
+    mu, factor = _multiplier(xs, ws, length, scale)
     mu, factor = jnp.where(inside, 0, mu), jnp.where(inside, 1, factor)
-    return map_leaves(_weighted, tree, weights, largest=largest, mu=mu, factor=factor)
+    return each_leaf(lambda x, w: x * (w / (w + mu)) * factor)(tree, weights)
 
 
-@named
-def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
+@projection
+def projection_l2_sphere(tree: Any, scale: Positive = 1) -> Any:
     """The nearest tree with `||x|| = scale`: `scale * x/||x||`.
 
     Args:
@@ -196,15 +190,14 @@ def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     **Differs:** Optax makes zeros NaN.
     """
     xs = parts(tree, ordered=False)
-    positive("scale", scale)
     if not xs:
         return tree
-    each = 1 / math.sqrt(sum(x.size for x in xs))
-    return map_leaves(_direction, tree, length=root_sum_squares(xs), scale=as_data(scale), each=each)
+    length, each = root_sum_squares(xs), 1 / math.sqrt(sum(x.size for x in xs))
+    return each_leaf(lambda x: scale * jnp.where(length == 0, each, x / jnp.where(length == 0, 1, length)))(tree)
 
 
-@named
-def projection_linf_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
+@projection
+def projection_linf_sphere(tree: Any, scale: Positive = 1) -> Any:
     """The nearest tree whose largest magnitude is `scale`: all are cut to `scale`, and the largest is moved there.
 
     Args:
@@ -226,14 +219,18 @@ def projection_linf_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     **Differs:** Optax has none.
     """
     xs = parts(tree, ordered=False)
-    positive("scale", scale)
     if not xs:
         return tree
-    leaves, treedef = jax.tree.flatten(jax.tree.map(promote, tree))
+    leaves, treedef = jax.tree.flatten(tree)
     tops = [jnp.max(jnp.abs(x)) if x.size else jnp.asarray(-1.0, real_dtype(x.dtype)) for x in leaves]
     best = jnp.argmax(stacked(tops))
     at = [jnp.where(best == k, _first(x, top), -1) for k, (x, top) in enumerate(zip(leaves, tops, strict=True))]
-    return map_leaves(_push, tree, treedef.unflatten(at), scale=as_data(scale))
+
+    @each_leaf
+    def push(x: jax.Array, at: jax.Array) -> jax.Array:
+        return jnp.where(_places(x) == at, _sign(x) * scale, shorten(x, scale))
+
+    return push(tree, treedef.unflatten(at))
 
 
 # Multipliers ----------------------------------------------------------------------------------------------
@@ -303,38 +300,27 @@ def _ball_step(mu: jax.Array, xs: list[jax.Array], ws: list[jax.Array], ratio: j
     return (mu + (length * ratio - 1) / jnp.where(slope > 0, slope, 1)).astype(mu.dtype)
 
 
-# Rules for one array --------------------------------------------------------------------------------------
+# Parts of rules -------------------------------------------------------------------------------------------
 
 
 def _sign(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 1, jnp.sign(x))
 
 
-def _above(x: jax.Array, *, top: Any, theta: Any) -> jax.Array:
-    return jax.nn.relu((x - top) - theta)
+def _shrunk(tree: Any, top: jax.Array, theta: jax.Array) -> Any:
+    """Magnitudes less `top + theta`, or 0."""
+    return each_leaf(lambda x: _sign(x) * positive_part((jnp.abs(x) - top) - theta))(tree)
 
 
-def _shrink(x: jax.Array, *, top: Any, theta: Any) -> jax.Array:
-    return _sign(x) * jax.nn.relu((jnp.abs(x) - top) - theta)
+def _relative(weights: Any, tree: Any) -> Any:
+    """Weights as parts of the largest one, in the precision of the leaves that they are for."""
+    weights = jax.tree.map(lambda w, x: jnp.asarray(w).astype(real_dtype(x.dtype)), weights, tree)
+    largest = jnp.stack([jnp.max(w) for w, x in zip(jax.tree.leaves(weights), jax.tree.leaves(tree), strict=True) if x.size]).max()
+    largest = jnp.where(largest > 0, largest, 1)
+    return jax.tree.map(lambda w: jnp.maximum(w / largest.astype(w.dtype), LEAST_WEIGHT), weights)
 
 
-def _times(x: jax.Array, *, factor: Any) -> jax.Array:
-    return x * factor
-
-
-def _relative(w: jax.Array, *, largest: Any) -> jax.Array:
-    return jnp.maximum(w / largest, LEAST_WEIGHT)
-
-
-def _weighted(x: jax.Array, w: jax.Array, *, largest: Any, mu: Any, factor: Any) -> jax.Array:
-    w = _relative(w, largest=largest)
-    return x * (w / (w + mu)) * factor
-
-
-def _direction(x: jax.Array, *, length: Any, scale: Any, each: Any) -> jax.Array:
-    return scale * jnp.where(length == 0, each, x / jnp.where(length == 0, 1, length))
-
-
+@jax.jit  # so that the mesh of `x` is found where none is set
 def _places(x: jax.Array) -> jax.Array:
     """The place of each element in row-major order, sharded as `x` is."""
     sharding, places = jax.typeof(x).sharding, jnp.zeros_like(x, jnp.int32)
@@ -343,12 +329,8 @@ def _places(x: jax.Array) -> jax.Array:
     return places
 
 
-@jax.jit  # so that the mesh of `x` is found where none is set
+@jax.jit
 def _first(x: jax.Array, top: jax.Array) -> jax.Array:
     """The first place where `|x|` is `top`, up to rounding: XLA may compute `x` twice. Beyond all places where `top` is NaN."""
     largest = jnp.abs(x) >= top * (1 - 4 * jnp.finfo(x.dtype).eps)
     return jnp.min(jnp.where(largest, _places(x), x.size), initial=x.size)
-
-
-def _push(x: jax.Array, at: jax.Array, *, scale: Any) -> jax.Array:
-    return jnp.where(_places(x) == at, _sign(x) * scale, shorten(x, scale=scale))

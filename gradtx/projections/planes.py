@@ -1,6 +1,6 @@
 """Sets given by linear equations: a line through the origin, hyperplane, halfspace, affine set. The whole tree is one vector."""
 
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +8,15 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core import checks
-from gradtx.core.checks import Domain, Number
-from gradtx.core.leaves import map_leaves
+from gradtx.core.checks import Number
+from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import compute_dtype, promote, root_sum_squares
 from gradtx.core.sharding import gathered, placed_like
 from gradtx.core.vectors import from_vector, to_vector
-from gradtx.projections.inputs import known, like, named, parts
-
-NUMBER = cast(Domain, checks.domain_of(Number))
+from gradtx.projections.inputs import known, like, parts, projection
 
 
-@named
+@projection
 def projection_vector(x: Any, a: Any) -> Any:
     """The nearest multiple of `a`: `a * <a, x>/<a, a>`.
 
@@ -39,11 +37,11 @@ def projection_vector(x: Any, a: Any) -> Any:
       Array([2., 2.], dtype=float32)
     """
     length, along = _along(x, a)
-    return map_leaves(_multiple, x, a, length=length, along=along)
+    return each_leaf(lambda x, a: placed_like(along * (a / length), x))(x, a)
 
 
-@named
-def projection_hyperplane(x: Any, a: Any, b: ArrayLike) -> Any:
+@projection
+def projection_hyperplane(x: Any, a: Any, b: Number) -> Any:
     """The nearest tree with `<a, y> = b`: `x + a * (b - <a, x>)/<a, a>`.
 
     Args:
@@ -64,11 +62,11 @@ def projection_hyperplane(x: Any, a: Any, b: ArrayLike) -> Any:
       Array([2., 0.], dtype=float32)
     """
     length, along = _along(x, a)
-    return map_leaves(_move, x, a, length=length, by=_offset(b, length) - along)
+    return _moved(x, a, length, _offset(b, length) - along)
 
 
-@named
-def projection_halfspace(x: Any, a: Any, b: ArrayLike) -> Any:
+@projection
+def projection_halfspace(x: Any, a: Any, b: Number) -> Any:
     """The nearest tree with `<a, y> <= b`: `x + a * min(b - <a, x>, 0)/<a, a>`.
 
     Args:
@@ -89,10 +87,10 @@ def projection_halfspace(x: Any, a: Any, b: ArrayLike) -> Any:
       Array([-3.,  1.], dtype=float32)
     """
     length, along = _along(x, a)
-    return map_leaves(_move, x, a, length=length, by=jnp.minimum(_offset(b, length) - along, 0))
+    return _moved(x, a, length, jnp.minimum(_offset(b, length) - along, 0))
 
 
-@named
+@projection
 def projection_affine_set(x: Any, a: ArrayLike, b: ArrayLike) -> Any:
     """The nearest tree with `A y = b`: `x - pinv(A) (A x - b)`.
 
@@ -162,13 +160,9 @@ def _with_elements(tree: Any) -> list[Any]:
 
 
 def _offset(b: Any, length: jax.Array) -> jax.Array:
-    checks.check_argument("", "b", b, NUMBER)
     return jnp.asarray(b).astype(length.dtype) / length
 
 
-def _multiple(x: jax.Array, a: jax.Array, *, length: Any, along: Any) -> jax.Array:
-    return placed_like(along * (a / length), x)
-
-
-def _move(x: jax.Array, a: jax.Array, *, length: Any, by: Any) -> jax.Array:
-    return x + by * (a / length)
+def _moved(x: Any, a: Any, length: jax.Array, by: jax.Array) -> Any:
+    """`x`, moved along `a` by a length."""
+    return each_leaf(lambda x, a: x + by * (a / length))(x, a)

@@ -1,10 +1,9 @@
-"""Sets as values, for arguments such as `projection=`: each makes a function `project(tree, weights=None)`.
+"""Sets as values, for arguments such as `projection=`: each is a function `project(tree, weights=None)`.
 
 Like optimizers they print as the call that made them, compare, hash, pickle and turn into configs. With `weights` the
 function gives the point `y` of the set with the least `sum w_i*(y_i - x_i)^2`; sets without that form refuse them.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.checks import Number, Positive
-from gradtx.core.values import factory
+from gradtx.core.value import Value
 from gradtx.projections.boxes import (
     check_edge,
     projection_box,
@@ -40,48 +39,57 @@ from gradtx.projections.planes import (
 
 Projection = Callable[..., Any]
 """A function `project(tree, weights=None)` that gives the nearest tree of a set."""
-from gradtx.core.value import Value
 
 
-def _by_element(name: str, project: Callable[[Any], Any]) -> Projection:
-    """A projection that weights do not change."""
+class Set(Value):
+    """A set as a value, whose call gives the nearest tree in it: subclasses define `project`, and `check` for their arguments."""
 
-    def projection(tree: Any, weights: Any = None) -> Any:
+    def __init_subclass__(cls, **traits: object):
+        if cls.__module__ == __name__:  # `repr`, errors and configs call gradtx's own as a user finds them
+            cls.__name__ = f"projections.{cls.__name__}"
+        super().__init_subclass__(**traits)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        with checks.calling(type(self).__name__):
+            self.check()
+
+    def check(self) -> None:
+        """Raises for arguments that do not make a set."""
+
+    def project(self, tree: Any) -> Any:
+        """The nearest tree of the set."""
+        raise NotImplementedError(f"{type(self).__name__}: project is missing; it gives the nearest tree of the set.")
+
+    def __call__(self, tree: Any, weights: Any = None) -> Any:
+        """The nearest tree of the set, without weights."""
         if weights is not None:
-            with checks.calling(f"projections.{name}"):
+            text = "weights are given, expected None: this set has no weighted projection here. "
+            others = "box, hypercube, non_negative, linf_ball and l2_ball have."
+            raise checks.WrongValue(text + others).by(type(self).__name__)
+        return self.project(tree)
+
+
+class ElementwiseSet(Set):
+    """A set that bounds each element by itself, so that weights change nothing."""
+
+    def __call__(self, tree: Any, weights: Any = None) -> Any:
+        """The nearest tree of the set, whatever the weights."""
+        if weights is not None:
+            with checks.calling(type(self).__name__):
                 check_weights(weights, tree)
-        return project(tree)
-
-    return projection
+        return self.project(tree)
 
 
-def _unweighted(name: str, project: Callable[[Any], Any]) -> Projection:
-    """A projection that has no weighted form here."""
-
-    def projection(tree: Any, weights: Any = None) -> Any:
-        if weights is not None:
-            raise ValueError(
-                f"projections.{name}: weights are given, expected None: this set has no weighted projection here. "
-                "box, hypercube, non_negative, linf_ball and l2_ball have."
-            )
-        return project(tree)
-
-    return projection
-
-
-@factory(name="projections.box")
-def box(lower: Numbers, upper: Numbers) -> Projection:
+class box(ElementwiseSet):
     """The trees between two bounds, as a value: `projection_box`; with or without weights.
 
     Args:
       lower: lower bound: one number, or a tree like the one to project; -inf is no bound.
       upper: upper bound, in the same form.
 
-    Returns:
-      The projection, a function of a tree and optional weights.
-
     Raises:
-      ValueError, TypeError: `lower > upper` somewhere, or a bound is no number.
+      ValueError: `lower > upper` somewhere.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -89,39 +97,40 @@ def box(lower: Numbers, upper: Numbers) -> Projection:
       >>> project, project({"w": jnp.array([3.0, 0.5])})
       (projections.box(lower=-1.0, upper=1.0), {'w': Array([1. , 0.5], dtype=float32)})
     """
-    with checks.calling("projections.box"):
-        check_bounds(lower, upper)
-    return lambda tree, weights=None: projection_box(tree, lower, upper, weights=weights)
+
+    lower: Numbers
+    upper: Numbers
+
+    def check(self) -> None:
+        check_bounds(self.lower, self.upper)
+
+    def project(self, tree: Any) -> Any:
+        return projection_box(tree, self.lower, self.upper)
 
 
-@factory(name="projections.hypercube")
-def hypercube(scale: Numbers = 1.0) -> Projection:
+class hypercube(ElementwiseSet):
     """The trees between 0 and `scale`, as a value: `projection_hypercube`; with or without weights.
 
     Args:
       scale: edge, > 0: one number, or a tree like the one to project.
-
-    Returns:
-      The projection, a function of a tree and optional weights.
-
-    Raises:
-      ValueError, TypeError: `scale` is not positive.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> gradtx.projections.hypercube(2.0)(jnp.array([3.0, -0.5]))
       Array([2., 0.], dtype=float32)
     """
-    with checks.calling("projections.hypercube"):
-        check_edge(scale)
-    return _by_element("hypercube", lambda tree: projection_hypercube(tree, scale))
+
+    scale: Numbers = 1.0
+
+    def check(self) -> None:
+        check_edge(self.scale)
+
+    def project(self, tree: Any) -> Any:
+        return projection_hypercube(tree, self.scale)
 
 
-class non_negative(Value):
+class non_negative(ElementwiseSet):
     """The trees without negative elements, as a value: `projection_non_negative`; with or without weights.
-
-    Returns:
-      The projection, a function of a tree and optional weights.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -129,109 +138,15 @@ class non_negative(Value):
       Array([3., 0.], dtype=float32)
     """
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return _by_element("non_negative", projection_non_negative)
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def project(self, tree: Any) -> Any:
+        return projection_non_negative(tree)
 
 
-class simplex(Value):
-    """The trees of non-negative elements with the sum `scale`, as a value: `projection_simplex`.
-
-    Args:
-      scale: what the elements sum to, > 0.
-
-    Returns:
-      The projection, a function of a tree.
-
-    Raises:
-      ValueError, TypeError: `scale` is not positive.
-
-    Example:
-      >>> import jax.numpy as jnp, gradtx
-      >>> gradtx.projections.simplex()(jnp.array([3.0, 2.5, -0.5]))
-      Array([0.75, 0.25, 0.  ], dtype=float32)
-    """
-
-    scale: Positive = 1.0
-
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return _unweighted("simplex", lambda tree: projection_simplex(tree, self.scale))
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
-
-
-class l1_ball(Value):
-    """The trees with `sum |x| <= radius`, as a value: `projection_l1_ball`.
-
-    Args:
-      radius: > 0.
-
-    Returns:
-      The projection, a function of a tree.
-
-    Raises:
-      ValueError, TypeError: `radius` is not positive.
-
-    Example:
-      >>> import jax.numpy as jnp, gradtx
-      >>> gradtx.projections.l1_ball(2.0)(jnp.array([3.0, -0.5]))
-      Array([ 2., -0.], dtype=float32)
-    """
-
-    radius: Positive = 1.0
-
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return _unweighted("l1_ball", lambda tree: projection_l1_ball(tree, self.radius))
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
-
-
-class l2_ball(Value):
-    """The trees with `||x|| <= radius`, as a value: `projection_l2_ball`; with or without weights.
-
-    Args:
-      radius: > 0.
-
-    Returns:
-      The projection, a function of a tree and optional weights.
-
-    Raises:
-      ValueError, TypeError: `radius` is not positive.
-
-    Example:
-      >>> import jax.numpy as jnp, gradtx
-      >>> gradtx.projections.l2_ball(2.5)(jnp.array([3.0, -4.0]))
-      Array([ 1.5, -2. ], dtype=float32)
-    """
-
-    radius: Positive = 1.0
-
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return lambda tree, weights=None: projection_l2_ball(tree, self.radius, weights=weights)
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
-
-
-class linf_ball(Value):
+class linf_ball(ElementwiseSet):
     """The trees with no magnitude above `radius`, as a value: `projection_linf_ball`; with or without weights.
 
     Args:
       radius: > 0.
-
-    Returns:
-      The projection, a function of a tree and optional weights.
-
-    Raises:
-      ValueError, TypeError: `radius` is not positive.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -241,25 +156,69 @@ class linf_ball(Value):
 
     radius: Positive = 1.0
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return _by_element("linf_ball", lambda tree: projection_linf_ball(tree, self.radius))
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def project(self, tree: Any) -> Any:
+        return projection_linf_ball(tree, self.radius)
 
 
-class l1_sphere(Value):
-    """The trees with `sum |x| = radius`, as a value: `projection_l1_sphere`.
+class l2_ball(Set):
+    """The trees with `||x|| <= radius`, as a value: `projection_l2_ball`; with or without weights.
 
     Args:
       radius: > 0.
 
-    Returns:
-      The projection, a function of a tree.
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.l2_ball(2.5)(jnp.array([3.0, -4.0]))
+      Array([ 1.5, -2. ], dtype=float32)
+    """
 
-    Raises:
-      ValueError, TypeError: `radius` is not positive.
+    radius: Positive = 1.0
+
+    def __call__(self, tree: Any, weights: Any = None) -> Any:
+        return projection_l2_ball(tree, self.radius, weights=weights)
+
+
+class l1_ball(Set):
+    """The trees with `sum |x| <= radius`, as a value: `projection_l1_ball`.
+
+    Args:
+      radius: > 0.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.l1_ball(2.0)(jnp.array([3.0, -0.5]))
+      Array([ 2., -0.], dtype=float32)
+    """
+
+    radius: Positive = 1.0
+
+    def project(self, tree: Any) -> Any:
+        return projection_l1_ball(tree, self.radius)
+
+
+class simplex(Set):
+    """The trees of non-negative elements with the sum `scale`, as a value: `projection_simplex`.
+
+    Args:
+      scale: what the elements sum to, > 0.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.projections.simplex()(jnp.array([3.0, 2.5, -0.5]))
+      Array([0.75, 0.25, 0.  ], dtype=float32)
+    """
+
+    scale: Positive = 1.0
+
+    def project(self, tree: Any) -> Any:
+        return projection_simplex(tree, self.scale)
+
+
+class l1_sphere(Set):
+    """The trees with `sum |x| = radius`, as a value: `projection_l1_sphere`.
+
+    Args:
+      radius: > 0.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -269,25 +228,15 @@ class l1_sphere(Value):
 
     radius: Positive = 1.0
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return _unweighted("l1_sphere", lambda tree: projection_l1_sphere(tree, self.radius))
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def project(self, tree: Any) -> Any:
+        return projection_l1_sphere(tree, self.radius)
 
 
-class l2_sphere(Value):
+class l2_sphere(Set):
     """The trees with `||x|| = radius`, as a value: `projection_l2_sphere`.
 
     Args:
       radius: > 0.
-
-    Returns:
-      The projection, a function of a tree.
-
-    Raises:
-      ValueError, TypeError: `radius` is not positive.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -297,25 +246,15 @@ class l2_sphere(Value):
 
     radius: Positive = 1.0
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return _unweighted("l2_sphere", lambda tree: projection_l2_sphere(tree, self.radius))
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def project(self, tree: Any) -> Any:
+        return projection_l2_sphere(tree, self.radius)
 
 
-class linf_sphere(Value):
+class linf_sphere(Set):
     """The trees whose largest magnitude is `radius`, as a value: `projection_linf_sphere`.
 
     Args:
       radius: > 0.
-
-    Returns:
-      The projection, a function of a tree.
-
-    Raises:
-      ValueError, TypeError: `radius` is not positive.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -325,95 +264,83 @@ class linf_sphere(Value):
 
     radius: Positive = 1.0
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return _unweighted("linf_sphere", lambda tree: projection_linf_sphere(tree, self.radius))
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def project(self, tree: Any) -> Any:
+        return projection_linf_sphere(tree, self.radius)
 
 
-@factory(name="projections.vector")
-def vector(a: Numbers) -> Projection:
+class vector(Set):
     """The multiples of a tree `a`, as a value: `projection_vector`.
 
     Args:
       a: direction: a tree like the one to project, not zero.
-
-    Returns:
-      The projection, a function of a tree.
-
-    Raises:
-      ValueError, TypeError: `a` is zero, or not of numbers.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> gradtx.projections.vector({"v": 1.0, "w": 1.0})({"v": 3.0, "w": 1.0})["v"].round(3)
       Array(2., dtype=float32)
     """
-    with checks.calling("projections.vector"):
-        check_normal(a)
-    return _unweighted("vector", lambda tree: projection_vector(tree, a))
+
+    a: Numbers
+
+    def check(self) -> None:
+        check_normal(self.a)
+
+    def project(self, tree: Any) -> Any:
+        return projection_vector(tree, self.a)
 
 
-@factory(name="projections.hyperplane")
-def hyperplane(a: Numbers, b: Number) -> Projection:
+class hyperplane(Set):
     """The trees with `<a, y> = b`, as a value: `projection_hyperplane`.
 
     Args:
       a: normal vector: a tree like the one to project, not zero.
-      b: offset, a number.
-
-    Returns:
-      The projection, a function of a tree.
-
-    Raises:
-      ValueError, TypeError: `a` is zero, or not of numbers; `b` is no finite number.
+      b: offset, a finite number.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> gradtx.projections.hyperplane({"v": 1.0, "w": 1.0}, 2.0)({"v": 3.0, "w": 1.0})["v"].round(3)
       Array(2., dtype=float32)
     """
-    with checks.calling("projections.hyperplane"):
-        check_normal(a)
-    return _unweighted("hyperplane", lambda tree: projection_hyperplane(tree, a, b))
+
+    a: Numbers
+    b: Number
+
+    def check(self) -> None:
+        check_normal(self.a)
+
+    def project(self, tree: Any) -> Any:
+        return projection_hyperplane(tree, self.a, self.b)
 
 
-@factory(name="projections.halfspace")
-def halfspace(a: Numbers, b: Number) -> Projection:
+class halfspace(Set):
     """The trees with `<a, y> <= b`, as a value: `projection_halfspace`.
 
     Args:
       a: normal vector, pointing out of the set: a tree like the one to project, not zero.
-      b: offset, a number.
-
-    Returns:
-      The projection, a function of a tree.
-
-    Raises:
-      ValueError, TypeError: `a` is zero, or not of numbers; `b` is no finite number.
+      b: offset, a finite number.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> gradtx.projections.halfspace({"v": 1.0, "w": 1.0}, 2.0)({"v": 3.0, "w": 1.0})["v"].round(3)
       Array(2., dtype=float32)
     """
-    with checks.calling("projections.halfspace"):
-        check_normal(a)
-    return _unweighted("halfspace", lambda tree: projection_halfspace(tree, a, b))
+
+    a: Numbers
+    b: Number
+
+    def check(self) -> None:
+        check_normal(self.a)
+
+    def project(self, tree: Any) -> Any:
+        return projection_halfspace(tree, self.a, self.b)
 
 
-@factory(name="projections.affine_set")
-def affine_set(a: ArrayLike, b: ArrayLike) -> Projection:
+class affine_set(Set):
     """The trees with `A y = b`, as a value: `projection_affine_set`.
 
     Args:
       a: matrix `A` of shape (equations, elements of the tree); an array or nested lists.
       b: right-hand sides, of shape (equations,).
-
-    Returns:
-      The projection, a function of a tree.
 
     Raises:
       ValueError: `a` is no matrix, or `b` has another shape.
@@ -423,6 +350,12 @@ def affine_set(a: ArrayLike, b: ArrayLike) -> Projection:
       >>> gradtx.projections.affine_set([[1.0, 1.0]], [2.0])(jnp.array([3.0, 1.0])).round(3)
       Array([2., 0.], dtype=float32)
     """
-    with checks.calling("projections.affine_set"):
-        check_equations(a, b)
-    return _unweighted("affine_set", lambda tree: projection_affine_set(tree, a, b))
+
+    a: ArrayLike
+    b: ArrayLike
+
+    def check(self) -> None:
+        check_equations(self.a, self.b)
+
+    def project(self, tree: Any) -> Any:
+        return projection_affine_set(tree, self.a, self.b)

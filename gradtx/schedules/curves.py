@@ -1,5 +1,6 @@
 """What schedules are made of: counts, curves between two values, and the domains of their arguments."""
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -8,12 +9,32 @@ from typing import Annotated, Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.checks import Domain, NonNegative, Schedule, ScheduleArg
 from gradtx.core.numerics import default_float
+from gradtx.core.value import Value
 
 LAST = 2**31 - 1
+"""The last step that is told from the one before."""
+
+
+class PresetSchedule(Value):
+    """A schedule that stands for another one: subclasses write it as `schedule()`, from their fields."""
+
+    def schedule(self) -> Schedule:
+        """What it stands for."""
+        raise NotImplementedError(f"{type(self).__name__}: schedule is missing; it makes what the preset stands for.")
+
+    @functools.cached_property
+    def stands_for(self) -> Schedule:
+        """What `schedule()` makes, once."""
+        return self.schedule()
+
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        """The value of what it stands for."""
+        return self.stands_for(count)
 
 
 def _whole(least: int) -> Domain:
@@ -38,17 +59,10 @@ def is_list(value: Any) -> bool:
 
 
 NATURAL, WHOLE = _whole(1), _whole(0)
-
-
 SCALE, SCHEDULE = (cast(Domain, checks.domain_of(annotation)) for annotation in (NonNegative, ScheduleArg))
 
-
 Natural = Annotated[int, NATURAL]
-
-
 Whole = Annotated[int, WHOLE]
-
-
 Share = Annotated[float, Domain("a number in [0, 1], not traced", _is_share, numeric=True)]
 
 
@@ -57,7 +71,7 @@ def real(value: Any) -> jax.Array:
     return jnp.asarray(value, default_float())
 
 
-def as_count(count: Any) -> jax.Array:
+def as_count(count: ArrayLike) -> jax.Array:
     """`count` as int32 from 0 to `LAST`; a floating one as a float from 0 on."""
     xp = np if isinstance(count, (int, float, np.generic, np.ndarray)) else jnp  # NumPy's integers are the wider ones
     count = xp.asarray(count)

@@ -1,15 +1,14 @@
 """Schedules that hold or fall: constant, linear, polynomial, exponential, by steps, inverse root, cosine."""
 
-import functools
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.core.checks import Flag, NonNegative, Number, Positive
 from gradtx.core.value import Value
 from gradtx.schedules.curves import (
     Natural,
+    PresetSchedule,
     Whole,
     as_count,
     bend,
@@ -20,7 +19,6 @@ from gradtx.schedules.curves import (
     log,
     real,
     since,
-    through,
     warm_up,
 )
 
@@ -31,9 +29,6 @@ class constant_schedule(Value):
     Args:
       value: any finite number.
 
-    Returns: the schedule; `value` at step 0 and at the end.
-    Raises: ValueError or TypeError for an argument outside its domain.
-
     Example:
       >>> import gradtx
       >>> gradtx.constant_schedule(0.5)(7)
@@ -42,24 +37,19 @@ class constant_schedule(Value):
 
     value: Number
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return lambda count: hold(as_count(count), self.value)
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        return hold(as_count(count), self.value)
 
 
 class linear_schedule(Value):
-    """A straight line: `init_value + (end_value - init_value) * t/transition_steps`; to 0 it is `eta0 * (1 - t/T)`.
+    """A straight line: `init_value + (end_value - init_value) * t/transition_steps`.
+
+    To 0 it is `eta0 * (1 - t/T)`. It stays at `end_value` from step `transition_begin + transition_steps` on.
 
     Args:
       init_value, end_value: finite numbers.
       transition_steps: steps on the way, >= 1.
       transition_begin: steps before at `init_value`, >= 0.
-
-    Returns: the schedule; `init_value` at step 0, `end_value` from step `transition_begin + transition_steps` on.
-    Raises: ValueError or TypeError for an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -74,25 +64,21 @@ class linear_schedule(Value):
     transition_steps: Natural
     transition_begin: Whole = 0
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return lambda count: blend(
-            self.init_value, self.end_value, *linear(as_count(count), self.transition_begin, self.transition_steps)
-        )
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        left, done = linear(as_count(count), self.transition_begin, self.transition_steps)
+        return blend(self.init_value, self.end_value, left, done)
 
 
 class polynomial_schedule(Value):
     """A power of what is left: `end_value + (init_value - end_value) * (1 - t/transition_steps)^power`.
 
-    Args:
-      init_value, end_value, transition_steps, transition_begin: as in `linear_schedule`.
-      power: > 0.
+    It stays at `end_value` from step `transition_begin + transition_steps` on.
 
-    Returns: the schedule; `init_value` at step 0, `end_value` from step `transition_begin + transition_steps` on.
-    Raises: ValueError or TypeError for an argument outside its domain.
+    Args:
+      init_value, end_value: finite numbers.
+      power: > 0; 1 is a straight line.
+      transition_steps: steps on the way, >= 1.
+      transition_begin: steps before at `init_value`, >= 0.
 
     Example:
       >>> import gradtx
@@ -108,18 +94,15 @@ class polynomial_schedule(Value):
     transition_steps: Natural
     transition_begin: Whole = 0
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return lambda count: bend(
-            self.init_value, self.end_value, linear(as_count(count), self.transition_begin, self.transition_steps)[0], self.power
-        )
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        left, _ = linear(as_count(count), self.transition_begin, self.transition_steps)
+        return bend(self.init_value, self.end_value, left, self.power)
 
 
 class exponential_decay(Value):
     """A factor every so many steps: `init_value * decay_rate^(t/transition_steps)`.
+
+    In the end it is `end_value`, or 0 for a `decay_rate` < 1 without one.
 
     Args:
       init_value: finite number.
@@ -128,9 +111,6 @@ class exponential_decay(Value):
       transition_begin: steps before at `init_value`, >= 0.
       staircase: whether `t/transition_steps` is rounded down.
       end_value: bound of the value, from below for `decay_rate` < 1, else from above; None is no bound.
-
-    Returns: the schedule; `init_value` at step 0, in the end `end_value`, or 0 for a `decay_rate` < 1.
-    Raises: ValueError or TypeError for an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -147,24 +127,22 @@ class exponential_decay(Value):
     staircase: Flag = False
     end_value: Number | None = None
 
-    def __call__(self, count: Any) -> jax.Array:
+    def __call__(self, count: ArrayLike) -> jax.Array:
         t, log_rate = since(as_count(count), self.transition_begin), log(self.decay_rate)
         transitions = real(t // int(self.transition_steps)) if self.staircase else real(t) / self.transition_steps
         value = real(self.init_value) * jnp.exp(log_rate * transitions)
         if self.end_value is None:
             return value
-        return jnp.where(log_rate < 0, jnp.maximum(value, real(self.end_value)), jnp.minimum(value, real(self.end_value)))
+        bound = real(self.end_value)
+        return jnp.where(log_rate < 0, jnp.maximum(value, bound), jnp.minimum(value, bound))
 
 
 class natural_exponential_decay(Value):
-    """Exponential decay by a rate: `init_value * exp(-decay_rate * t)`.
+    """Exponential decay by a rate: `init_value * exp(-decay_rate * t)`; 0 in the end.
 
     Args:
       init_value: finite number.
       decay_rate: `k` per step, >= 0; a `k` per epoch is divided by the steps per epoch.
-
-    Returns: the schedule; `init_value` at step 0, 0 in the end.
-    Raises: ValueError or TypeError for an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -175,25 +153,19 @@ class natural_exponential_decay(Value):
     init_value: Number
     decay_rate: NonNegative
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return lambda count: real(self.init_value) * jnp.exp(-real(self.decay_rate) * real(as_count(count)))
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        return real(self.init_value) * jnp.exp(-real(self.decay_rate) * real(as_count(count)))
 
 
-class step_decay_schedule(Value):
+class step_decay_schedule(PresetSchedule):
     """A factor at every `step_size`-th step: `init_value * decay_rate^floor(t/step_size)`.
+
+    For a list of milestones see `piecewise_constant_schedule`.
 
     Args:
       init_value: finite number.
       step_size: steps between factors, >= 1; for every 30 epochs `30 * steps_per_epoch`.
       decay_rate: the factor, > 0.
-
-    Returns: the schedule; `init_value` at step 0, 0 in the end for a `decay_rate` < 1.
-      For a list of milestones see `piecewise_constant_schedule`.
-    Raises: ValueError or TypeError for an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -205,24 +177,19 @@ class step_decay_schedule(Value):
     step_size: Natural
     decay_rate: Positive = 0.1
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return lambda count: real(self.init_value) * jnp.exp(log(self.decay_rate) * real(as_count(count) // int(self.step_size)))
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def schedule(self) -> exponential_decay:
+        return exponential_decay(self.init_value, self.step_size, self.decay_rate, staircase=True)
 
 
 class inverse_sqrt_schedule(Value):
     """Linear warm-up, then the inverse root of the step: `peak_value * sqrt((warmup_steps + 1) / (t + 1))`.
 
+    It begins at `init_value`, or at `peak_value` without warm-up, and is 0 in the end.
+
     Args:
       peak_value: finite number.
       warmup_steps: steps from `init_value` to `peak_value`, >= 0; without, the k-th step has `peak_value / sqrt(k)`.
       init_value: finite number.
-
-    Returns: the schedule; `init_value` at step 0 (`peak_value` without warm-up), 0 in the end.
-    Raises: ValueError or TypeError for an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -236,7 +203,7 @@ class inverse_sqrt_schedule(Value):
     warmup_steps: Whole = 0
     init_value: Number = 0.0
 
-    def __call__(self, count: Any) -> jax.Array:
+    def __call__(self, count: ArrayLike) -> jax.Array:
         t = as_count(count)
         after = real(self.peak_value) * jnp.sqrt((self.warmup_steps + 1.0) / (real(t) + 1))
         return warm_up(t, self.init_value, self.peak_value, self.warmup_steps, after)
@@ -245,14 +212,13 @@ class inverse_sqrt_schedule(Value):
 class cosine_decay_schedule(Value):
     """Half a cosine: `init_value * (alpha + (1 - alpha) * ((1 + cos(pi * t/decay_steps)) / 2)^exponent)`.
 
+    It stays at `alpha * init_value` from step `decay_steps` on.
+
     Args:
       init_value: finite number.
       decay_steps: steps on the way, >= 1.
       alpha: the last value as a part of `init_value`; `cosine_annealing_schedule` takes the value itself.
       exponent: > 0.
-
-    Returns: the schedule; `init_value` at step 0, `alpha * init_value` from step `decay_steps` on.
-    Raises: ValueError or TypeError for an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -267,41 +233,32 @@ class cosine_decay_schedule(Value):
     alpha: Number = 0.0
     exponent: Positive = 1.0
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return lambda count: bend(
-            self.init_value, self.alpha * real(self.init_value), cosine(as_count(count), 0, self.decay_steps)[0], self.exponent
-        )
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        left, _ = cosine(as_count(count), 0, self.decay_steps)
+        return bend(self.init_value, self.alpha * real(self.init_value), left, self.exponent)
 
 
 class cosine_annealing_schedule(Value):
     """Half a cosine to a floor: `end_value + (init_value - end_value) * (1 + cos(pi * t/decay_steps)) / 2`.
 
+    It stays at `end_value` from step `decay_steps` on, where PyTorch's rises again.
+
     Args:
       init_value, end_value: finite numbers.
       decay_steps: steps on the way, >= 1.
-
-    Returns: the schedule; `init_value` at step 0, `end_value` from step `decay_steps` on.
-    Raises: ValueError or TypeError for an argument outside its domain.
 
     Example:
       >>> import gradtx
       >>> [round(float(v), 3) for v in map(gradtx.cosine_annealing_schedule(0.3, decay_steps=10, end_value=0.1), (0, 5, 10, 99))]
       [0.3, 0.2, 0.1, 0.1]
 
-    Source: Loshchilov and Hutter 2016, arXiv:1608.03983, equation 5. PyTorch's rises again after the end.
+    Source: Loshchilov and Hutter 2016, arXiv:1608.03983, equation 5.
     """
 
     init_value: Number
     decay_steps: Natural
     end_value: Number = 0.0
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return lambda count: through(as_count(count), "cosine", (0, self.decay_steps), (self.init_value, self.end_value))
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        left, done = cosine(as_count(count), 0, self.decay_steps)
+        return blend(self.init_value, self.end_value, left, done)

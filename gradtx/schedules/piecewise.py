@@ -1,53 +1,37 @@
 """Schedules made of pieces."""
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.core import checks
-from gradtx.core.checks import Number, Schedule
-from gradtx.core.values import factory
-from gradtx.schedules.curves import (
-    CURVES,
-    SCALE,
-    SCHEDULE,
-    WHOLE,
-    as_count,
-    is_list,
-    join,
-    real,
-    through,
-)
+from gradtx.core.checks import Domain, Number, Schedule
+from gradtx.core.value import Value
+from gradtx.schedules.curves import CURVES, SCALE, SCHEDULE, WHOLE, as_count, hold, is_list, join, real, through
 
 
-def _scales(name: str, boundaries_and_scales: Any) -> tuple[tuple[int, ...], tuple[Any, ...]]:
-    """Boundaries in order, and their scales."""
-    items = {} if boundaries_and_scales is None else boundaries_and_scales
-    if not isinstance(items, Mapping):
-        raise TypeError(f"{name}: boundaries_and_scales is {checks.kind(items)}, expected a dict from steps to factors, or None.")
-    for boundary, scale in items.items():
+def _scales(name: str, boundaries_and_scales: Any) -> tuple[tuple[int, Any], ...]:
+    """Boundaries in order, each with its scale, or an error that names the first wrong one."""
+    scales = {} if boundaries_and_scales is None else boundaries_and_scales
+    if not isinstance(scales, Mapping):
+        raise TypeError(f"{name}: boundaries_and_scales is {checks.kind(scales)}, expected a dict from steps to factors, or None.")
+    for boundary, scale in scales.items():
         checks.check_argument(name, "a key of boundaries_and_scales", boundary, WHOLE)
         checks.check_argument(name, f"boundaries_and_scales[{boundary}]", scale, SCALE)
-    boundaries = tuple(sorted(items))
-    return boundaries, tuple(items[boundary] for boundary in boundaries)
+    return tuple((int(boundary), scales[boundary]) for boundary in sorted(scales))
 
 
-def _levels(init_value: Any, scales: Sequence[Any]) -> list[jax.Array]:
-    return list(itertools.accumulate(scales, lambda level, scale: level * real(scale), initial=real(init_value)))
-
-
-@factory()
-def piecewise_constant_schedule(init_value: Number, boundaries_and_scales: Mapping[int, Any] | None = None) -> Schedule:
+class piecewise_constant_schedule(Value):
     """A factor from each of the listed steps on: `init_value * prod(scale for boundary, scale in items if t >= boundary)`.
 
     Args:
       init_value: finite number.
       boundaries_and_scales: steps >= 0 and the factors >= 0 that join the product there; None is none.
-
-    Returns: the schedule; `init_value` at step 0 (times the scale at 0, if any), times all scales from the last boundary on.
-    Raises: ValueError or TypeError for an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -56,46 +40,85 @@ def piecewise_constant_schedule(init_value: Number, boundaries_and_scales: Mappi
       >>> [round(float(v), 3) for v in map(schedule, (0, 2999, 3000, 6000, 9000))]
       [1.0, 1.0, 0.1, 0.01, 0.001]
     """
-    boundaries, scales = _scales("piecewise_constant_schedule", boundaries_and_scales)
-    return lambda count: join(as_count(count), [lambda t, v=v: v for v in _levels(init_value, scales)], boundaries)
+
+    init_value: Number
+    boundaries_and_scales: Mapping[int, Any] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.scales  # noqa: B018  # wrong ones fail here, not at the first step
+
+    @functools.cached_property
+    def scales(self) -> tuple[tuple[int, Any], ...]:
+        """Boundaries in order, each with its scale."""
+        return _scales("piecewise_constant_schedule", self.boundaries_and_scales)
+
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        t = as_count(count)
+        value = hold(t, self.init_value)
+        for boundary, scale in self.scales:
+            value = jnp.where(t < boundary, value, value * real(scale))
+        return value
 
 
-@factory()
-def piecewise_interpolate_schedule(
-    interpolate_type: str, init_value: Number, boundaries_and_scales: Mapping[int, Any] | None = None
-) -> Schedule:
+class piecewise_interpolate_schedule(Value):
     """Lines or half cosines between the levels of `piecewise_constant_schedule`, each level reached at its boundary.
 
     Args:
       interpolate_type: "linear" or "cosine".
-      init_value, boundaries_and_scales: as in `piecewise_constant_schedule`.
-
-    Returns: the schedule; `init_value` at step 0 (times the scale at 0, if any), times all scales from the last boundary on.
-    Raises: ValueError or TypeError for an argument outside its domain.
+      init_value: finite number.
+      boundaries_and_scales: steps >= 0 and, for each, the level there as a factor >= 0 of the level before; None is none.
 
     Example:
       >>> import gradtx
       >>> [round(float(v), 3) for v in map(gradtx.piecewise_interpolate_schedule("linear", 1.0, {4: 0.5, 8: 0.1}), (0, 2, 4, 8))]
       [1.0, 0.75, 0.5, 0.05]
     """
-    name = "piecewise_interpolate_schedule"
-    if not isinstance(interpolate_type, str) or interpolate_type not in CURVES:
-        hint = checks.did_you_mean(str(interpolate_type), CURVES)
-        raise ValueError(f"{name}: interpolate_type is {checks.kind(interpolate_type)}, expected 'linear' or 'cosine'.{hint}")
-    boundaries, scales = _scales(name, boundaries_and_scales)
-    return lambda count: through(as_count(count), interpolate_type, (0, *boundaries), _levels(init_value, scales))
+
+    interpolate_type: str
+    init_value: Number
+    boundaries_and_scales: Mapping[int, Any] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.interpolate_type, str) or self.interpolate_type not in CURVES:
+            found, hint = checks.kind(self.interpolate_type), checks.did_you_mean(str(self.interpolate_type), CURVES)
+            text = f"interpolate_type is {found}, expected 'linear' or 'cosine'.{hint}"
+            raise ValueError(f"piecewise_interpolate_schedule: {text}")
+        self.scales  # noqa: B018  # wrong ones fail here, not at the first step
+
+    @functools.cached_property
+    def scales(self) -> tuple[tuple[int, Any], ...]:
+        """Boundaries in order, each with its scale."""
+        return _scales("piecewise_interpolate_schedule", self.boundaries_and_scales)
+
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        steps, levels = [0], [real(self.init_value)]
+        for boundary, scale in self.scales:
+            steps.append(boundary)
+            levels.append(levels[-1] * real(scale))
+        return through(as_count(count), self.interpolate_type, steps, levels)
 
 
-@factory()
-def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
+def _wrong_schedule(schedules: Any) -> tuple[str, Any, Domain] | None:
+    """The first of a list that is no schedule."""
+    each = enumerate(schedules) if is_list(schedules) else ()
+    return next(((f"[{i}]", schedule, SCHEDULE) for i, schedule in each if not SCHEDULE.contains(schedule)), None)
+
+
+def _is_schedules(value: Any) -> bool:
+    return is_list(value) and len(value) > 0 and all(map(SCHEDULE.contains, value))
+
+
+Schedules = Annotated[Sequence[Schedule], Domain("a list of schedules", _is_schedules, blame=_wrong_schedule)]
+
+
+class join_schedules(Value):
     """One schedule after another, each counting from its own beginning: `schedules[i](t - boundaries[i - 1])`.
 
     Args:
       schedules: functions of a step count.
       boundaries: the steps >= 0, in increasing order, at which the second and later schedules begin.
-
-    Returns: the schedule; at step 0 the first one's value there (for a boundary 0 the second's), in the end the last one's.
-    Raises: ValueError or TypeError where `schedules` has something else, or `boundaries` do not fit.
 
     Example:
       >>> import gradtx
@@ -103,18 +126,21 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> 
       >>> [round(float(v), 3) for v in map(schedule, (0, 5, 9, 10))]
       [0.0, 0.5, 0.9, 0.5]
     """
-    name = "join_schedules"
-    if not is_list(schedules) or len(schedules) == 0:
-        raise TypeError(f"{name}: schedules is {checks.kind(schedules)}, expected a list of schedules.")
-    for i, schedule in enumerate(schedules):
-        checks.check_argument(name, f"schedules[{i}]", schedule, SCHEDULE)
-    wholes = is_list(boundaries) and all(map(WHOLE.contains, boundaries))
-    if not wholes or any(a >= b for a, b in itertools.pairwise(boundaries)):
-        raise ValueError(f"{name}: boundaries is {boundaries!r}, expected whole numbers >= 0 (and < 2**31) that increase.")
-    if len(boundaries) != len(schedules) - 1:
-        raise ValueError(
-            f"{name}: boundaries is {boundaries!r}, expected {len(schedules) - 1} of them, one fewer than the schedules. "
-            "The first schedule begins at step 0, without a boundary."
-        )
-    parts, starts = tuple(schedules), tuple(boundaries)
-    return lambda count: join(as_count(count), parts, starts)
+
+    schedules: Schedules
+    boundaries: Sequence[int]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        found, joints = f"join_schedules: boundaries is {self.boundaries!r}", len(self.schedules) - 1
+        wholes = is_list(self.boundaries) and all(map(WHOLE.contains, self.boundaries))
+        if not wholes or any(a >= b for a, b in itertools.pairwise(self.boundaries)):
+            raise ValueError(f"{found}, expected whole numbers >= 0 (and < 2**31) that increase.")
+        if len(self.boundaries) != joints:
+            raise ValueError(
+                f"{found}, expected {joints} of them, one fewer than the schedules. "
+                "The first schedule begins at step 0, without a boundary."
+            )
+
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        return join(as_count(count), self.schedules, self.boundaries)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.checks import Flag, Number, Positive
@@ -13,29 +14,29 @@ from gradtx.core.value import Value
 from gradtx.schedules.curves import (
     NATURAL,
     Natural,
+    PresetSchedule,
     Share,
     Whole,
     as_count,
     bend,
     cosine,
     is_list,
-    join,
     real,
     through,
     warm_up,
 )
 from gradtx.schedules.decay import exponential_decay
+from gradtx.schedules.piecewise import join_schedules
 
 
 class warmup_constant_schedule(Value):
     """Linear warm-up: `init_value + (peak_value - init_value) * min(t/warmup_steps, 1)`.
 
+    It stays at `peak_value` from step `warmup_steps` on; without warm-up it begins there.
+
     Args:
       init_value, peak_value: finite numbers.
       warmup_steps: steps on the way, >= 0.
-
-    Returns: the schedule; `init_value` at step 0 (`peak_value` without warm-up), `peak_value` from step `warmup_steps` on.
-    Raises: ValueError or TypeError for an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -49,25 +50,24 @@ class warmup_constant_schedule(Value):
     peak_value: Number
     warmup_steps: Whole
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
-        return lambda count: through(as_count(count), "linear", (0, self.warmup_steps), (self.init_value, self.peak_value))
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        return through(as_count(count), "linear", (0, self.warmup_steps), (self.init_value, self.peak_value))
 
 
 class warmup_cosine_decay_schedule(Value):
     """Linear warm-up, then half a cosine to the power of `exponent`, from `peak_value` to `end_value`.
 
+    It stays at `end_value` from step `decay_steps` on; without warm-up it begins at `peak_value`.
+
     Args:
-      init_value, peak_value, warmup_steps: as in `warmup_constant_schedule`.
+      init_value, peak_value: finite numbers.
+      warmup_steps: steps from `init_value` to `peak_value`, >= 0.
       decay_steps: steps of the whole, warm-up *included*; > `warmup_steps`.
       end_value: finite number.
       exponent: > 0, as in `cosine_decay_schedule`.
 
-    Returns: the schedule; `init_value` at step 0 (`peak_value` without warm-up), `end_value` from step `decay_steps` on.
-    Raises: ValueError or TypeError for an argument outside its domain, or `decay_steps <= warmup_steps`.
+    Raises:
+      ValueError: `decay_steps <= warmup_steps`.
 
     Example:
       >>> import gradtx
@@ -88,28 +88,31 @@ class warmup_cosine_decay_schedule(Value):
         super().__post_init__()
         if self.decay_steps <= self.warmup_steps:
             raise ValueError(
-                f"warmup_cosine_decay_schedule: decay_steps is {self.decay_steps}, expected more than warmup_steps ({self.warmup_steps}). "
+                f"warmup_cosine_decay_schedule: decay_steps is {self.decay_steps}, "
+                f"expected more than warmup_steps ({self.warmup_steps}). "
                 "decay_steps is the length of the whole, warm-up included."
             )
 
-    def __call__(self, count: Any) -> jax.Array:
+    def __call__(self, count: ArrayLike) -> jax.Array:
         t = as_count(count)
         left, _ = cosine(t, self.warmup_steps, int(self.decay_steps) - int(self.warmup_steps))
-        return warm_up(
-            t, self.init_value, self.peak_value, self.warmup_steps, bend(self.peak_value, self.end_value, left, self.exponent)
-        )
+        after = bend(self.peak_value, self.end_value, left, self.exponent)
+        return warm_up(t, self.init_value, self.peak_value, self.warmup_steps, after)
 
 
-class warmup_exponential_decay_schedule(Value):
+class warmup_exponential_decay_schedule(PresetSchedule):
     """Linear warm-up, then `exponential_decay` from `peak_value`.
 
-    Args:
-      init_value, peak_value, warmup_steps: as in `warmup_constant_schedule`.
-      transition_steps, decay_rate, staircase, end_value: as in `exponential_decay`.
-      transition_begin: steps at `peak_value` between warm-up and decay, >= 0.
+    Without warm-up it begins at `peak_value`. In the end it is `end_value`, or 0 for a `decay_rate` < 1 without one.
 
-    Returns: the schedule; `init_value` at step 0 (`peak_value` without warm-up), in the end as `exponential_decay`.
-    Raises: ValueError or TypeError for an argument outside its domain.
+    Args:
+      init_value, peak_value: finite numbers.
+      warmup_steps: steps from `init_value` to `peak_value`, >= 0.
+      transition_steps: steps for each factor, >= 1.
+      decay_rate: the factor, > 0; above 1 the value grows.
+      transition_begin: steps at `peak_value` between warm-up and decay, >= 0.
+      staircase: whether the value falls in steps, by the whole factor.
+      end_value: bound of the decay, from below for `decay_rate` < 1, else from above; None is no bound.
 
     Example:
       >>> import gradtx
@@ -126,28 +129,23 @@ class warmup_exponential_decay_schedule(Value):
     staircase: Flag = False
     end_value: Number | None = None
 
-    @functools.cached_property
-    def stands_for(self) -> Any:
+    def schedule(self) -> join_schedules:
         warm = warmup_constant_schedule(self.init_value, self.peak_value, self.warmup_steps)
         decay = exponential_decay(
             self.peak_value, self.transition_steps, self.decay_rate, self.transition_begin, self.staircase, self.end_value
         )
-        return lambda count: join(as_count(count), (warm, decay), (self.warmup_steps,))
-
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+        return join_schedules([warm, decay], [self.warmup_steps])
 
 
 class warmup_stable_decay_schedule(Value):
     """Linear warm-up, a plateau, linear decay: a trapezoid through `init_value, peak_value, peak_value, end_value`.
 
+    It stays at `end_value` from the sum of the steps on; without warm-up it begins at `peak_value`.
+
     Args:
       init_value, peak_value, end_value: finite numbers.
       warmup_steps, stable_steps: steps from `init_value` to `peak_value` and steps at `peak_value`, >= 0.
       decay_steps: steps from `peak_value` to `end_value`, >= 1; the steps before are *not* included.
-
-    Returns: the schedule; `init_value` at step 0 (`peak_value` without warm-up), `end_value` from the sum of the steps on.
-    Raises: ValueError or TypeError for an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -169,24 +167,24 @@ class warmup_stable_decay_schedule(Value):
         checks.check_argument("warmup_stable_decay_schedule", "the sum of all steps", self.steps[-1], NATURAL)
 
     @functools.cached_property
-    def stands_for(self) -> Any:
-        steps = tuple(itertools.accumulate(map(int, (0, self.warmup_steps, self.stable_steps, self.decay_steps))))
-        return lambda count: through(
-            as_count(count), "linear", steps, (self.init_value, self.peak_value, self.peak_value, self.end_value)
-        )
+    def steps(self) -> tuple[int, ...]:
+        """The steps at the corners."""
+        return tuple(itertools.accumulate(map(int, (0, self.warmup_steps, self.stable_steps, self.decay_steps))))
 
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        return through(as_count(count), "linear", self.steps, (self.init_value, self.peak_value, self.peak_value, self.end_value))
 
 
-class sgdr_schedule(Value):
+class sgdr_schedule(PresetSchedule):
     """Cosine decay with warm restarts: one `warmup_cosine_decay_schedule` after another.
+
+    It stays at the last `end_value` from the end of the last cycle on.
 
     Args:
       cosine_kwargs: for each cycle the arguments of `warmup_cosine_decay_schedule`; `decay_steps` is its length.
 
-    Returns: the schedule; the first `init_value` at step 0, the last `end_value` from the end of the last cycle on.
-    Raises: ValueError or TypeError without a cycle or for a cycle's arguments, named by the cycle's index.
+    Raises:
+      ValueError, TypeError: there is no cycle, or an argument of one is wrong; the message names the cycle by its index.
 
     Example:
       >>> import gradtx
@@ -203,40 +201,45 @@ class sgdr_schedule(Value):
         super().__post_init__()
         if not is_list(self.cosine_kwargs) or len(self.cosine_kwargs) == 0:
             error = ValueError if is_list(self.cosine_kwargs) else TypeError
-            raise error(
-                f"{self.name}: cosine_kwargs is {checks.kind(self.cosine_kwargs)}, expected a list of dicts, one for each cycle."
-            )
-        for i, kwargs in enumerate(self.cosine_kwargs):
-            if not isinstance(kwargs, Mapping):
-                raise TypeError(f"{self.name}: cosine_kwargs[{i}] is {checks.kind(kwargs)}, expected a dict of arguments.")
-            try:
-                self.cycles.append(warmup_cosine_decay_schedule(**kwargs))
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{self.name}: cosine_kwargs[{i}]: {error}") from None
-        checks.check_argument(self.name, "the sum of all decay_steps", self.ends[-1], NATURAL)
+            found = checks.kind(self.cosine_kwargs)
+            raise error(f"sgdr_schedule: cosine_kwargs is {found}, expected a list of dicts, one for each cycle.")
+        checks.check_argument("sgdr_schedule", "the sum of all decay_steps", self.ends[-1], NATURAL)
 
     @functools.cached_property
-    def stands_for(self) -> Any:
-        name = "sgdr_schedule"
-        cycles = []
-        ends = tuple(itertools.accumulate(int(kwargs["decay_steps"]) for kwargs in self.cosine_kwargs))
-        return lambda count: join(as_count(count), cycles, ends[:-1])
+    def cycles(self) -> tuple[warmup_cosine_decay_schedule, ...]:
+        """The schedule of each cycle."""
+        return tuple(itertools.starmap(_cycle, enumerate(self.cosine_kwargs)))
 
-    def __call__(self, count: Any) -> Any:
-        return self.stands_for(count)
+    @functools.cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The step at which each cycle ends."""
+        return tuple(itertools.accumulate(int(cycle.decay_steps) for cycle in self.cycles))
+
+    def schedule(self) -> join_schedules:
+        return join_schedules(self.cycles, self.ends[:-1])
+
+
+def _cycle(index: int, kwargs: Any) -> warmup_cosine_decay_schedule:
+    place = f"sgdr_schedule: cosine_kwargs[{index}]"
+    if not isinstance(kwargs, Mapping):
+        raise TypeError(f"{place} is {checks.kind(kwargs)}, expected a dict of arguments.")
+    try:
+        return warmup_cosine_decay_schedule(**kwargs)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{place}: {error}") from None
 
 
 class linear_onecycle_schedule(Value):
     """One cycle of three lines: from `low = peak_value/div_factor` up to `peak_value`, to `low` and to `low/final_div_factor`.
 
     Args:
-      transition_steps: steps of the whole, >= 1.
+      transition_steps: steps of the whole, >= 1; after them it stays at `low/final_div_factor`.
       peak_value: finite number.
       pct_start, pct_final: parts of `transition_steps` after which it is at the peak and back at `low`, in [0, 1].
       div_factor, final_div_factor: > 0.
 
-    Returns: the schedule; `low` at step 0, `low/final_div_factor` from step `transition_steps` on.
-    Raises: ValueError or TypeError for an argument outside its domain, or `pct_final < pct_start`.
+    Raises:
+      ValueError: `pct_final < pct_start`.
 
     Example:
       >>> import gradtx
@@ -256,27 +259,23 @@ class linear_onecycle_schedule(Value):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pct_final < self.pct_start:
-            raise ValueError(
-                f"linear_onecycle_schedule: pct_final is {self.pct_final}, expected at least pct_start ({self.pct_start})."
-            )
+            found = f"pct_final is {self.pct_final}, expected at least pct_start ({self.pct_start})"
+            raise ValueError(f"linear_onecycle_schedule: {found}.")
 
-    @functools.cached_property
-    def steps(self) -> Any:
-        return (0, int(self.pct_start * self.transition_steps), int(self.pct_final * self.transition_steps), self.transition_steps)
-
-    def __call__(self, count: Any) -> jax.Array:
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        steps = (int(part * self.transition_steps) for part in (0, self.pct_start, self.pct_final, 1))
         low = real(self.peak_value) / real(self.div_factor)
-        return through(as_count(count), "linear", self.steps, (low, self.peak_value, low, low / real(self.final_div_factor)))
+        return through(as_count(count), "linear", tuple(steps), (low, self.peak_value, low, low / real(self.final_div_factor)))
 
 
 class cosine_onecycle_schedule(Value):
     """One cycle of two half cosines: from `low = peak_value/div_factor` up to `peak_value` and to `low/final_div_factor`.
 
     Args:
-      transition_steps, peak_value, pct_start, div_factor, final_div_factor: as in `linear_onecycle_schedule`.
-
-    Returns: the schedule; `low` at step 0, `low/final_div_factor` from step `transition_steps` on.
-    Raises: ValueError or TypeError for an argument outside its domain.
+      transition_steps: steps of the whole, >= 1; after them it stays at `low/final_div_factor`.
+      peak_value: finite number.
+      pct_start: part of `transition_steps` after which it is at the peak, in [0, 1].
+      div_factor, final_div_factor: > 0.
 
     Example:
       >>> import gradtx
@@ -292,10 +291,7 @@ class cosine_onecycle_schedule(Value):
     div_factor: Positive = 25.0
     final_div_factor: Positive = 1e4
 
-    @functools.cached_property
-    def steps(self) -> Any:
-        return (0, int(self.pct_start * self.transition_steps), self.transition_steps)
-
-    def __call__(self, count: Any) -> jax.Array:
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        steps = (0, int(self.pct_start * self.transition_steps), self.transition_steps)
         low = real(self.peak_value) / real(self.div_factor)
-        return through(as_count(count), "cosine", self.steps, (low, self.peak_value, low / real(self.final_div_factor)))
+        return through(as_count(count), "cosine", steps, (low, self.peak_value, low / real(self.final_div_factor)))

@@ -1,5 +1,6 @@
 """The backtracking line search: the first of ever smaller steps that decreases enough."""
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import Annotated, Any, NamedTuple
 
@@ -9,12 +10,21 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core.checks import Domain, Flag, NonNegative, PositiveInt
-from gradtx.core.leaves import cast_like, map_leaves, zeros_like
+from gradtx.core.leaves import cast_like, select_tree, zeros_like
 from gradtx.core.numerics import cond, is_tracer, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.varying import while_loop
-from gradtx.transforms.linesearch import PositiveOrInf, ascent, bind_value_fn, checked_gradient, line_dtype, moved, slope_along
-from gradtx.transforms.scaling import multiply
+from gradtx.transforms.linesearch import (
+    PositiveOrInf,
+    ascent,
+    bind_value_fn,
+    checked_gradient,
+    line_dtype,
+    miss,
+    moved,
+    scaled,
+    slope_along,
+)
 
 
 def _between_zero_and_one(value: Any) -> bool:
@@ -37,7 +47,7 @@ class ScaleByBacktrackingLinesearchState(NamedTuple):
 
     learning_rate: jax.Array
     value: jax.Array
-    grad: Any
+    grad: Updates | None
     info: BacktrackingLinesearchInfo
 
     def metrics(self) -> dict[str, Any]:
@@ -49,7 +59,7 @@ class _Search(NamedTuple):
     count: jax.Array
     step: jax.Array
     value: jax.Array
-    grad: Any
+    grad: Updates | None
     decrease_error: jax.Array
 
 
@@ -60,7 +70,9 @@ class scale_by_backtracking_linesearch(Transformation, keeps_zero=True):
     `decrease_factor` until the condition holds or no evaluations are left; then the last step is taken, or 0 where the
     value there is not finite.
 
-    Updates must point downhill: put a `scale(-1.0)` or a learning rate before.
+    Updates must point downhill: put a `scale(-1.0)` or a learning rate before. The update needs `params` and the extra arguments
+    `value`, `grad` (value and gradient at `params`; for complex parameters the conjugate of `jax.grad`) and `value_fn`. Other extra
+    arguments go to `value_fn` where it takes them. Some parameters alone are searched inside `gradtx.masked`, not Optax's.
 
     Args:
       max_backtracking_steps: most decreases of the step in one search, >= 1.
@@ -75,14 +87,6 @@ class scale_by_backtracking_linesearch(Transformation, keeps_zero=True):
       has_aux: whether `value_fn` gives `(value, aux)`; `aux` is dropped.
 
     State: `ScaleByBacktrackingLinesearchState(learning_rate, value, grad, info)`; 0 bytes a parameter, 4 with `store_grad`.
-
-    Returns:
-      The transformation. Its update needs `params` and the extra arguments `value`, `grad` (value and gradient at `params`; for
-      complex parameters the conjugate of `jax.grad`) and `value_fn`; other extra arguments go to `value_fn` where it takes them.
-
-    Raises:
-      TypeError: an extra argument is missing, or `value_fn` does not give a real scalar.
-      ValueError: an argument outside its domain, or some parameters are masked out.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -128,58 +132,56 @@ class scale_by_backtracking_linesearch(Transformation, keeps_zero=True):
         params: Params | None = None,
         *,
         value: Any = None,
-        grad: Any = None,
+        grad: Updates | None = None,
         value_fn: Any = None,
         **extra_args: Any,
     ) -> tuple[Updates, ScaleByBacktrackingLinesearchState]:
         grad = checked_gradient(params, value, grad, value_fn)
         dtype = state.value.dtype
-        value = jnp.asarray(value, dtype)
-        slope = jnp.minimum(slope_along(grad, updates, dtype), 0)
+        value, slope = jnp.asarray(value, dtype), jnp.minimum(slope_along(grad, updates, dtype), 0)
         fn = bind_value_fn(value_fn, extra_args, self.has_aux)
 
-        def search_step(s: _Search) -> _Search:
+        def trial(s: _Search) -> _Search:
             step = jnp.where(s.count > 0, self.decrease_factor * s.step, s.step).astype(dtype)
-            point = moved(params, updates, step)
-            if self.store_grad:
-                raw, pullback = jax.vjp(fn, point)
-            else:
-                raw, pullback = fn(point), None
-            new_value = raw.astype(dtype)
-            error = new_value - (1 + self.rtol) * value - self.slope_rtol * step * slope
-            error = jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
-            kept = s.grad
-            if pullback is not None:
-                last = (error <= self.atol) | (s.count >= self.max_backtracking_steps)
-                one = jnp.ones_like(raw)
-                kept = cond(last, lambda: cast_like(pullback(one)[0], s.grad), lambda: s.grad)
+            new_value, new_grad = self.evaluated(fn, moved(params, updates, step))
+            new_value = new_value.astype(dtype)
+            error = miss(new_value - (1 + self.rtol) * value - self.slope_rtol * step * slope)
+            last = (error <= self.atol) | (s.count >= self.max_backtracking_steps)
+            kept = s.grad if new_grad is None else cond(last, lambda: cast_like(new_grad(), s.grad), lambda: s.grad)
             return _Search(safe_increment(s.count), step, new_value, kept, error)
 
         first = jnp.where(state.learning_rate > 0, self.increase_factor * state.learning_rate, self.max_learning_rate)
         first = jnp.minimum(first, self.max_learning_rate).astype(dtype)
-        start = cast_like(ascent(grad), state.grad) if self.store_grad else None
-        final = while_loop(
+        here = cast_like(ascent(grad), state.grad) if self.store_grad else None
+        found = while_loop(
             lambda s: ~(s.decrease_error <= self.atol) & (s.count <= self.max_backtracking_steps),
-            search_step,
-            _Search(zero_count(), first, value, start, jnp.full((), jnp.inf, dtype)),
+            trial,
+            _Search(zero_count(), first, value, here, jnp.full((), jnp.inf, dtype)),
         )
-        usable = jnp.isfinite(final.decrease_error)
-        step, new_value = jnp.where(usable, final.step, 0), jnp.where(usable, final.value, value)
-        new_grad = jax.tree.map(lambda new, old: jnp.where(usable, new, old), final.grad, start)
+        usable = jnp.isfinite(found.decrease_error)
+        step, new_value, new_grad = select_tree(
+            usable, (found.step, found.value, found.grad), (jnp.zeros_like(found.step), value, here)
+        )
         if self.verbose:
-            jax.lax.cond(final.decrease_error <= self.atol, lambda: None, lambda: _report(final, value, slope, step))
-        info = BacktrackingLinesearchInfo(final.count, final.decrease_error)
-        new_state = ScaleByBacktrackingLinesearchState(step, new_value, new_grad, info)
-        return map_leaves(multiply, updates, factor=step), new_state
+            jax.lax.cond(found.decrease_error <= self.atol, lambda: None, lambda: _report(found, value, slope, step))
+        info = BacktrackingLinesearchInfo(found.count, found.decrease_error)
+        return scaled(updates, step), ScaleByBacktrackingLinesearchState(step, new_value, new_grad, info)
+
+    def evaluated(self, fn: Callable[[Params], jax.Array], point: Params) -> tuple[jax.Array, Callable[[], Updates] | None]:
+        """The value at a point, and a function that gives the gradient there, None where none is kept."""
+        if not self.store_grad:
+            return fn(point), None
+        value, pullback = jax.vjp(fn, point)
+        return value, lambda: pullback(jnp.ones_like(value))[0]
 
 
-def _report(final: _Search, value: jax.Array, slope: jax.Array, taken: jax.Array) -> None:
+def _report(found: _Search, value: jax.Array, slope: jax.Array, taken: jax.Array) -> None:
     jax.debug.print(
         "scale_by_backtracking_linesearch: no step decreases enough; value {value}, slope {slope}, last trial {trial}, "
         "decrease missed by {decrease}; taking step {taken}.",
         value=value,
         slope=slope,
-        trial=final.step,
-        decrease=final.decrease_error,
+        trial=found.step,
+        decrease=found.decrease_error,
         taken=taken,
     )

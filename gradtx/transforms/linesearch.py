@@ -11,9 +11,10 @@ from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.checks import Domain
-from gradtx.core.leaves import is_masked, map_leaves
+from gradtx.core.leaves import cast_like, each_leaf, is_masked
 from gradtx.core.numerics import common_dtype, compute_dtype, cond, is_tracer, real_dtype
 from gradtx.core.paths import leaves_by_path, structure_difference
+from gradtx.core.transformation import Extra, Params, State, Updates
 from gradtx.core.trees import raise_other_shape, require_params
 from gradtx.tree.lookup import get_all_with_path
 from gradtx.tree.reductions import vdot
@@ -27,31 +28,47 @@ def _positive_or_inf(value: Any) -> bool:
 PositiveOrInf = Annotated[ArrayLike, Domain("a number > 0, or inf", _positive_or_inf, numeric=True)]
 
 
-def line_dtype(params: Any) -> Any:
+def line_dtype(params: Params) -> Any:
     """The real dtype of values and slopes: at least float32, and as wide as the widest parameter."""
     return common_dtype(jnp.float32, *(real_dtype(compute_dtype(jnp.result_type(p))) for p in jax.tree.leaves(params)))
 
 
-def slope_along(grad: Any, updates: Any, dtype: Any) -> jax.Array:
+def slope_along(grad: Updates, updates: Updates, dtype: Any) -> jax.Array:
     """The derivative along `updates`, `Re sum(conj(grad) * updates)`, for a gradient that points to steepest ascent."""
     return jnp.real(vdot(grad, updates)).astype(dtype)
 
 
-def moved(params: Any, updates: Any, step: jax.Array) -> Any:
-    """`params + step * updates`, in the dtypes of the parameters."""
-    return map_leaves(_moved, params, updates, step=step)
+def moved(params: Params, updates: Updates, step: jax.Array) -> Params:
+    """`params + step * updates`, in the dtypes of the parameters: it goes to the caller's `value_fn`."""
+
+    @each_leaf
+    def rule(p: jax.Array, u: jax.Array) -> jax.Array:
+        return p + step.astype(u.real.dtype) * u
+
+    return cast_like(rule(params, updates), params)
 
 
-def _moved(p: jax.Array, u: jax.Array, *, step: Any) -> jax.Array:
-    return p + step * u
+def scaled(updates: Updates, step: jax.Array) -> Updates:
+    """`step * updates`."""
+
+    @each_leaf
+    def rule(u: jax.Array) -> jax.Array:
+        return step.astype(u.real.dtype) * u
+
+    return rule(updates)
 
 
-def ascent(grad: Any) -> Any:
+def miss(error: jax.Array) -> jax.Array:
+    """By how much a condition is missed: 0 where it holds, inf where it cannot be told."""
+    return jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
+
+
+def ascent(grad: Updates) -> Updates:
     """`jax.grad`'s gradient as the direction of steepest ascent: conjugated where it is complex. Its own inverse."""
     return jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, grad)
 
 
-def checked_gradient(params: Any, value: Any, grad: Any, value_fn: Any) -> Any:
+def checked_gradient(params: Params | None, value: Any, grad: Updates | None, value_fn: Any) -> Updates:
     """`grad` in the structure of `params`, after a check that both and the two other extra arguments are there and fit."""
     given = {"value": value, "grad": grad, "value_fn": value_fn}
     missing = [f"`{name}`" for name, argument in given.items() if argument is None]
@@ -75,7 +92,7 @@ def checked_gradient(params: Any, value: Any, grad: Any, value_fn: Any) -> Any:
     return grad
 
 
-def _masked_hint(params: Any) -> str:
+def _masked_hint(params: Params) -> str:
     if not any(map(is_masked, jax.tree.leaves(params, is_leaf=is_masked))):
         return ""
     return (
@@ -84,7 +101,7 @@ def _masked_hint(params: Any) -> str:
     )
 
 
-def bind_value_fn(value_fn: Callable[..., Any], extra_args: dict[str, Any], has_aux: bool) -> Callable[[Any], jax.Array]:
+def bind_value_fn(value_fn: Callable[..., Any], extra_args: Extra, has_aux: bool) -> Callable[[Params], jax.Array]:
     """`value_fn` as a function of the parameters alone: its other arguments are those of `update` that it takes by name."""
     named, takes_all = _parameters(value_fn)
     for name in extra_args:
@@ -92,7 +109,7 @@ def bind_value_fn(value_fn: Callable[..., Any], extra_args: dict[str, Any], has_
             raise checks.WrongType(f"value_fn takes no argument `{name}`.{hint}")
     arguments = {name: x for name, x in extra_args.items() if takes_all or name in named}
 
-    def fn(params: Any) -> jax.Array:
+    def fn(params: Params) -> jax.Array:
         out = value_fn(params, **arguments)
         if has_aux and not (isinstance(out, tuple) and len(out) == 2):
             raise checks.WrongType(f"value_fn gives {checks.kind(out)}, expected (value, aux), since has_aux is set.")
@@ -117,11 +134,12 @@ def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:
     )
 
 
-def value_and_grad_from_state(value_fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., tuple[Any, Any]]:
+def value_and_grad_from_state(value_fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., tuple[Any, Updates]]:
     """`jax.value_and_grad` that takes value and gradient from a line search's state, where the search left them.
 
     Before the first step, and where the state's value is not finite, the function is evaluated. Only for a line search that
     is the last link of its chain and for one objective: what is kept are value and gradient at the point that the search chose.
+    `scale_by_zoom_linesearch` keeps both, `scale_by_backtracking_linesearch` does with `store_grad`.
 
     Args:
       value_fn: function from parameters to a number.
@@ -129,9 +147,6 @@ def value_and_grad_from_state(value_fn: Callable[..., Any], *, has_aux: bool = F
 
     Returns:
       Function `(params, *args, state, **kwargs) -> (value, grad)`, or `((value, aux), grad)`; the other arguments go to `value_fn`.
-
-    Raises:
-      ValueError: the state has no value and gradient, or several.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -148,7 +163,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Any], *, has_aux: bool = F
     **Differs:** Optax has no `has_aux`.
     """
 
-    def value_and_grad(params: Any, *args: Any, state: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def value_and_grad(params: Params, *args: Any, state: State, **kwargs: Any) -> tuple[Any, Updates]:
         value, grad = (_found(state, name) for name in ("value", "grad"))
 
         def evaluate() -> tuple[Any, Any]:
@@ -165,7 +180,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Any], *, has_aux: bool = F
     return value_and_grad
 
 
-def _found(state: Any, name: str) -> Any:
+def _found(state: State, name: str) -> Any:
     found = [value for _, value in get_all_with_path(state, name) if value is not None]
     if len(found) != 1:
         raise ValueError(

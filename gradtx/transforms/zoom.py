@@ -8,12 +8,21 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.checks import Bound, Flag, NonNegative, PositiveInt, one_of
-from gradtx.core.leaves import cast_like, map_leaves, zeros_like
+from gradtx.core.leaves import cast_like, select_tree, zeros_like
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.varying import while_loop
-from gradtx.transforms.linesearch import PositiveOrInf, ascent, bind_value_fn, checked_gradient, line_dtype, moved, slope_along
-from gradtx.transforms.scaling import multiply
+from gradtx.transforms.linesearch import (
+    PositiveOrInf,
+    ascent,
+    bind_value_fn,
+    checked_gradient,
+    line_dtype,
+    miss,
+    moved,
+    scaled,
+    slope_along,
+)
 
 Guess = Annotated[str, one_of("one", "keep")]
 
@@ -31,7 +40,7 @@ class ScaleByZoomLinesearchState(NamedTuple):
 
     learning_rate: jax.Array
     value: jax.Array
-    grad: Any
+    grad: Updates
     info: ZoomLinesearchInfo
 
     def metrics(self) -> dict[str, Any]:
@@ -56,17 +65,13 @@ class _Search(NamedTuple):
     reference: _Point  # the end that was given up last
     bracketed: jax.Array
     trial: _Point
-    grad: Any
+    grad: Updates
     decrease_error: jax.Array
     curvature_error: jax.Array
     safe: _Point  # the best point so far that decreases enough, else the start
-    safe_grad: Any
+    safe_grad: Updates
     done: jax.Array
     failed: jax.Array
-
-
-def _choose(condition: jax.Array, x: Any, y: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
 
 
 def _between(low: _Point, high: _Point, reference: _Point) -> jax.Array:
@@ -89,11 +94,6 @@ def _between(low: _Point, high: _Point, reference: _Point) -> jax.Array:
     return jnp.where(use_cubic, cubic, jnp.where(use_parabola, parabola, (low.step + high.step) / 2))
 
 
-def _miss(error: jax.Array) -> jax.Array:
-    """By how much a condition is missed: 0 where it holds, inf where it cannot be told."""
-    return jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
-
-
 class scale_by_zoom_linesearch(Transformation, keeps_zero=True):
     """Multiplies updates by a step `s` that satisfies the strong Wolfe conditions.
 
@@ -103,7 +103,9 @@ class scale_by_zoom_linesearch(Transformation, keeps_zero=True):
     The step grows until an interval holds a good one, which is then narrowed by interpolation. If none is found, the best step
     that decreases enough is taken, else 0.
 
-    Updates must point downhill: put a `scale(-1.0)` or a learning rate before.
+    Updates must point downhill: put a `scale(-1.0)` or a learning rate before. The update needs `params` and the extra arguments
+    `value`, `grad` (value and gradient at `params`; for complex parameters the conjugate of `jax.grad`) and `value_fn`. Other extra
+    arguments go to `value_fn` where it takes them. Some parameters alone are searched inside `gradtx.masked`, not Optax's.
 
     Args:
       max_linesearch_steps: most evaluations of value and gradient in one search, >= 1.
@@ -119,14 +121,6 @@ class scale_by_zoom_linesearch(Transformation, keeps_zero=True):
       has_aux: whether `value_fn` gives `(value, aux)`; `aux` is dropped.
 
     State: `ScaleByZoomLinesearchState(learning_rate, value, grad, info)`; 4 bytes a parameter.
-
-    Returns:
-      The transformation. Its update needs `params` and the extra arguments `value`, `grad` (value and gradient at `params`; for
-      complex parameters the conjugate of `jax.grad`) and `value_fn`; other extra arguments go to `value_fn` where it takes them.
-
-    Raises:
-      TypeError: an extra argument is missing, or `value_fn` does not give a real scalar.
-      ValueError: an argument outside its domain, or some parameters are masked out.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -158,47 +152,6 @@ class scale_by_zoom_linesearch(Transformation, keeps_zero=True):
     _: KW_ONLY
     has_aux: Flag = False
 
-    def search_step(self, s: _Search, start: _Point, evaluate: Callable[[jax.Array], tuple[_Point, Any]]) -> _Search:
-        larger = jnp.where(s.count == 0, s.trial.step, self.increase_factor * s.low.step).astype(start.step.dtype)
-        largest = jnp.asarray(jnp.inf if self.max_learning_rate is None else self.max_learning_rate, larger.dtype)
-        step = jnp.where(s.bracketed, _between(s.low, s.high, s.reference), jnp.minimum(larger, largest))
-        trial, grad = evaluate(step)
-        decrease_error, curvature_error = self.errors(trial, start)
-        good = jnp.maximum(decrease_error, curvature_error) <= self.tol
-        worse = (decrease_error > 0) | ((trial.value >= s.low.value) & (s.count > 0))
-        ahead = jnp.where(s.bracketed, s.high.step - s.low.step, 1)
-        turned = ~worse & (trial.slope * ahead >= 0)
-        bracketed = s.bracketed | worse | turned | good
-        low = _choose(worse, s.low, trial)
-        better = (decrease_error <= self.tol) & (~s.bracketed | (trial.value < s.safe.value))
-        safe, safe_grad = _choose(better, (trial, grad), (s.safe, s.safe_grad))
-        done = good | (~bracketed & (larger >= largest))
-        narrow = s.bracketed & (jnp.abs(s.high.step - s.low.step) <= self.stepsize_precision) & (safe.step > 0)
-        return _Search(
-            count=safe_increment(s.count),
-            low=low,
-            high=_choose(worse, trial, _choose(turned, s.low, s.high)),
-            reference=_choose(~s.bracketed, low, _choose(worse | turned, s.high, s.low)),
-            bracketed=bracketed,
-            trial=trial,
-            grad=grad,
-            decrease_error=decrease_error,
-            curvature_error=curvature_error,
-            safe=safe,
-            safe_grad=safe_grad,
-            done=done,
-            failed=~done & (narrow | (s.count + 1 >= self.max_linesearch_steps)),
-        )
-
-    def errors(self, trial: _Point, start: _Point) -> tuple[jax.Array, jax.Array]:
-        slope = jnp.minimum(start.slope, 0)
-        decrease = trial.value - start.value - self.slope_rtol * trial.step * slope
-        if self.approx_dec_rtol is not None:
-            by_slope = trial.slope - (2 * self.slope_rtol - 1) * slope
-            rise = trial.value - start.value - self.approx_dec_rtol * jnp.abs(start.value)
-            decrease = jnp.minimum(decrease, jnp.maximum(by_slope, rise))
-        return _miss(decrease), _miss(jnp.abs(trial.slope) - self.curv_rtol * jnp.abs(start.slope))
-
     def init(self, params: Params) -> ScaleByZoomLinesearchState:
         dtype = line_dtype(params)
         unknown = jnp.full((), jnp.inf, dtype)
@@ -212,48 +165,89 @@ class scale_by_zoom_linesearch(Transformation, keeps_zero=True):
         params: Params | None = None,
         *,
         value: Any = None,
-        grad: Any = None,
+        grad: Updates | None = None,
         value_fn: Any = None,
         **extra_args: Any,
     ) -> tuple[Updates, ScaleByZoomLinesearchState]:
         grad = checked_gradient(params, value, grad, value_fn)
         dtype = state.value.dtype
-        value = jnp.asarray(value, dtype)
-        start = _Point(jnp.zeros((), dtype), value, slope_along(grad, updates, dtype))
         fn = jax.value_and_grad(bind_value_fn(value_fn, extra_args, self.has_aux))
 
-        def evaluate(step: jax.Array) -> tuple[_Point, Any]:
+        def evaluate(step: jax.Array) -> tuple[_Point, Updates]:
             value, grad = fn(moved(params, updates, step))
             return _Point(step, value.astype(dtype), slope_along(ascent(grad), updates, dtype)), cast_like(grad, state.grad)
 
+        start = _Point(jnp.zeros((), dtype), jnp.asarray(value, dtype), slope_along(grad, updates, dtype))
         guess = jnp.where(state.learning_rate > 0, state.learning_rate, 1) if self.initial_guess_strategy == "keep" else 1
-        final = while_loop(
+        found = while_loop(
             lambda s: ~(s.done | s.failed),
-            lambda s: self.search_step(s, start, evaluate),
+            lambda s: self.next_trial(s, start, evaluate),
             _begin(start, cast_like(ascent(grad), state.grad), jnp.asarray(guess, dtype)),
         )
-        point, point_grad = _choose(final.done, (final.trial, final.grad), (final.safe, final.safe_grad))
+        taken, taken_grad = select_tree(found.done, (found.trial, found.grad), (found.safe, found.safe_grad))
         if self.verbose:
-            jax.lax.cond(final.done, lambda: None, lambda: _report(final, start, point))
-        info = ZoomLinesearchInfo(final.count, final.decrease_error, final.curvature_error)
-        new_state = ScaleByZoomLinesearchState(point.step, point.value, point_grad, info)
-        return map_leaves(multiply, updates, factor=point.step), new_state
+            jax.lax.cond(found.done, lambda: None, lambda: _report(found, start, taken))
+        info = ZoomLinesearchInfo(found.count, found.decrease_error, found.curvature_error)
+        return scaled(updates, taken.step), ScaleByZoomLinesearchState(taken.step, taken.value, taken_grad, info)
+
+    def next_trial(self, s: _Search, start: _Point, evaluate: Callable[[jax.Array], tuple[_Point, Updates]]) -> _Search:
+        """The search after one more evaluation."""
+        larger = jnp.where(s.count == 0, s.trial.step, self.increase_factor * s.low.step).astype(start.step.dtype)
+        largest = jnp.asarray(jnp.inf if self.max_learning_rate is None else self.max_learning_rate, larger.dtype)
+        step = jnp.where(s.bracketed, _between(s.low, s.high, s.reference), jnp.minimum(larger, largest))
+        trial, grad = evaluate(step)
+        decrease_error, curvature_error = self.errors(trial, start)
+        good = jnp.maximum(decrease_error, curvature_error) <= self.tol
+        worse = (decrease_error > 0) | ((trial.value >= s.low.value) & (s.count > 0))
+        ahead = jnp.where(s.bracketed, s.high.step - s.low.step, 1)
+        turned = ~worse & (trial.slope * ahead >= 0)
+        bracketed = s.bracketed | worse | turned | good
+        low = select_tree(worse, s.low, trial)
+        better = (decrease_error <= self.tol) & (~s.bracketed | (trial.value < s.safe.value))
+        safe, safe_grad = select_tree(better, (trial, grad), (s.safe, s.safe_grad))
+        done = good | (~bracketed & (larger >= largest))
+        narrow = s.bracketed & (jnp.abs(s.high.step - s.low.step) <= self.stepsize_precision) & (safe.step > 0)
+        return _Search(
+            count=safe_increment(s.count),
+            low=low,
+            high=select_tree(worse, trial, select_tree(turned, s.low, s.high)),
+            reference=select_tree(~s.bracketed, low, select_tree(worse | turned, s.high, s.low)),
+            bracketed=bracketed,
+            trial=trial,
+            grad=grad,
+            decrease_error=decrease_error,
+            curvature_error=curvature_error,
+            safe=safe,
+            safe_grad=safe_grad,
+            done=done,
+            failed=~done & (narrow | (s.count + 1 >= self.max_linesearch_steps)),
+        )
+
+    def errors(self, trial: _Point, start: _Point) -> tuple[jax.Array, jax.Array]:
+        """By how much a step misses the decrease and the curvature."""
+        slope = jnp.minimum(start.slope, 0)
+        decrease = trial.value - start.value - self.slope_rtol * trial.step * slope
+        if self.approx_dec_rtol is not None:
+            by_slope = trial.slope - (2 * self.slope_rtol - 1) * slope
+            rise = trial.value - start.value - self.approx_dec_rtol * jnp.abs(start.value)
+            decrease = jnp.minimum(decrease, jnp.maximum(by_slope, rise))
+        return miss(decrease), miss(jnp.abs(trial.slope) - self.curv_rtol * jnp.abs(start.slope))
 
 
-def _begin(start: _Point, grad: Any, guess: jax.Array) -> _Search:
+def _begin(start: _Point, grad: Updates, guess: jax.Array) -> _Search:
     unknown, no = jnp.full_like(start.value, jnp.inf), jnp.zeros((), bool)
     trial = start._replace(step=guess)
     return _Search(zero_count(), start, start, start, no, trial, grad, unknown, unknown, start, grad, no, no)
 
 
-def _report(final: _Search, start: _Point, taken: _Point) -> None:
+def _report(found: _Search, start: _Point, taken: _Point) -> None:
     jax.debug.print(
         "scale_by_zoom_linesearch: no step satisfies both conditions; value {value}, slope {slope}, last trial {trial}, "
         "decrease missed by {decrease}, curvature by {curvature}; taking step {taken}.",
         value=start.value,
         slope=start.slope,
-        trial=final.trial.step,
-        decrease=final.decrease_error,
-        curvature=final.curvature_error,
+        trial=found.trial.step,
+        decrease=found.decrease_error,
+        curvature=found.curvature_error,
         taken=taken.step,
     )

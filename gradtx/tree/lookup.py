@@ -25,7 +25,7 @@ class NamedTupleKey(NamedTuple):
         return f"{self.tuple_name}.{self.name}"
 
 
-REPORTS = frozenset(f"{name}.learning_rate" for name in ("ScaleByLearningRateState", "ScaleByScheduledLearningRateState"))
+REPORTS = frozenset({"ScaleByLearningRateState.learning_rate"})
 """Fields that a transformation writes and never reads."""
 
 Path = tuple[Any, ...]

@@ -6,61 +6,68 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.compose.evaluation import gradient_at
 from gradtx.compose.labels import spread_mask
 from gradtx.core import checks
-from gradtx.core.leaves import MaskedNode, cast_like, is_masked_or_none, map_leaves, widen
-from gradtx.core.numerics import default_float, promote
+from gradtx.core.leaves import MaskedNode, cast_like, each_leaf, is_masked_or_none
+from gradtx.core.numerics import cond, default_float, promote
 from gradtx.core.paths import leaves_by_path
-from gradtx.core.transformation import GradientTransformation, as_transformation, wants
+from gradtx.core.transformation import Params, Transformation, Updates, wants
 from gradtx.linalg.ascent import ascent
 
 
-def _multiply(h: jax.Array, t: jax.Array) -> jax.Array:
+@each_leaf
+def scaled(h: jax.Array, t: jax.Array) -> jax.Array:
+    """`t * h`, in at least float32."""
     return t * h
 
 
-def add(e: jax.Array, x: jax.Array) -> jax.Array:
-    """The rule `e + x`."""
+@each_leaf
+def moved(e: jax.Array, x: jax.Array) -> jax.Array:
+    """`e + x`, in at least float32."""
     return e + x
 
 
-def weight_scale(params: Any, eta: Any, weights: Any) -> Any:
+def weight_scale(params: Params, eta: ArrayLike, weights: Any = None) -> Params:
     """ASAM's `T`: `|w| + eta` where `weights` is True, else 1; None takes leaves of two or more axes."""
     leaves, treedef = jax.tree.flatten(params)
     keep = [np.ndim(p) > 1 for p in leaves] if weights is None else spread_mask("weights", weights, params)
-    sizes = [jnp.abs(promote(p)) for p in leaves]
-    return treedef.unflatten(
-        [s + jnp.asarray(eta, s.dtype) if k else jnp.ones((), s.dtype) for s, k in zip(sizes, keep, strict=True)]
-    )
+
+    def scale(p: jax.Array, chosen: bool) -> jax.Array:
+        size = jnp.abs(promote(p))
+        return size + eta if chosen else jnp.ones((), size.dtype)
+
+    return treedef.unflatten(map(scale, leaves, keep))
 
 
 class Climb(NamedTuple):
     """From the gradient at the parameters to the gradient uphill, by `steps` steps of length `rho / steps`.
 
-    Each step goes along the gradient where it begins. `scale` is a function from the parameters to ASAM's `T`, or None.
+    Each step goes along the gradient where it begins. `scale` is a function from the parameters to
+    ASAM's `T`, or None.
     """
 
     p: float
-    eps: Any
+    eps: ArrayLike
     steps: int = 1
-    scale: Callable[[Any], Any] | None = None
+    scale: Callable[[Params], Params] | None = None
 
-    def step(self, gradient: Any, rho: Any, t: Any) -> Any:
+    def step(self, gradient: Updates, rho: ArrayLike, t: Params | None) -> Updates:
         """`ascent(g)`, or `T * ascent(T * g)`: the worst point of the ball of `e / T`."""
         if t is None:
             return ascent(gradient, rho, self.p, self.eps)
-        return map_leaves(_multiply, ascent(map_leaves(_multiply, widen(gradient), t), rho, self.p, self.eps), t)
+        return scaled(ascent(scaled(gradient, t), rho, self.p, self.eps), t)
 
-    def gradient(self, grad_fn: Callable[[Any], Any], params: Any, updates: Any, rho: Any) -> Any:
+    def gradient(self, grad_fn: Callable[[Params], Updates], params: Params, updates: Updates, rho: jax.Array) -> Updates:
         """The gradient at the end of the climb, in the dtypes of `updates`, which is the gradient at its foot."""
         t = None if self.scale is None else self.scale(params)
         gradient, climbed = updates, None
         for _ in range(self.steps):
             e = self.step(gradient, rho / self.steps, t)
-            climbed = e if climbed is None else map_leaves(add, climbed, e)
-            gradient = gradient_at(grad_fn, map_leaves(add, climbed, params), params, updates)
+            climbed = e if climbed is None else moved(climbed, e)
+            gradient = gradient_at(grad_fn, moved(climbed, params), params, updates)
         return cast_like(gradient, updates)
 
 
@@ -69,21 +76,25 @@ def per_lane(number: jax.Array, leaf: jax.Array) -> jax.Array:
     return number.reshape(number.shape + (1,) * (leaf.ndim - number.ndim))
 
 
-def inner_of(name: str, inner: Any, argument: str = "inner") -> GradientTransformation:
-    """The optimizer to wrap; an error for one that takes second gradients itself, which would be those of another point."""
+def check_one_gradient(name: str, argument: str, inner: Transformation) -> None:
+    """Raises for an optimizer that takes second gradients itself, which would be those of another point."""
     if "grad_fn" in wants(inner):
         raise ValueError(
             f"{name}: {argument} is {inner!r}, which calls grad_fn itself, expected an optimizer that does not: "
             "methods of two gradients do not nest."
         )
-    return as_transformation(inner)
 
 
-def beside(rule: Callable[..., Any], kept: Any, params: Any, *others: Any) -> Any:
+def each_kth(k: int, count: jax.Array, due: Callable[[], Any], between: Callable[[], Any]) -> Any:
+    """`due()` at the first step and each k-th after it, else `between()`."""
+    return due() if k == 1 else cond(count % k == 0, due, between)
+
+
+def beside(rule: Callable[..., Any], kept: Any, params: Params, *others: Any) -> Any:
     """`rule(leaf, param, *leaves of others)` for each leaf of a tree in the state; `MaskedNode` where the state has none.
 
-    Parameters are matched by path: the state may know only some of them, and in other containers. A leaf without a parameter
-    stays as it is, for the caller to name.
+    Parameters are matched by path: the state may know only some of them, and in other containers. A
+    leaf without a parameter stays as it is, for the caller to name.
 
     Args:
       rule: function of arrays.
@@ -103,7 +114,6 @@ def beside(rule: Callable[..., Any], kept: Any, params: Any, *others: Any) -> An
     return treedef.unflatten([at(path, leaf, *leaves) for (path, leaf), *leaves in zip(named.items(), *columns, strict=True)])
 
 
-def radius(rho: Any, count: Any) -> jax.Array:
+def radius(rho: checks.ScalarOrSchedule, count: jax.Array) -> jax.Array:
     """`rho`, or what its schedule gives, as a scalar for the state."""
-    value = checks.scheduled_value("rho", rho, count) if callable(rho) else rho
-    return jnp.asarray(value).astype(default_float())
+    return jnp.asarray(checks.scheduled_value("rho", rho, count)).astype(default_float())

@@ -1,6 +1,5 @@
 """Cautious updates: no step where it would go against the gradient."""
 
-import functools
 from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
@@ -8,47 +7,43 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.checks import Flag
-from gradtx.core.leaves import cast_like, map_leaves, widen
-from gradtx.core.transformation import Inner, Params, Transformation, Updates, as_transformation, check_not_final, check_steps
+from gradtx.core.leaves import each_leaf
+from gradtx.core.transformation import Inner, Params, State, Updates, Wrapper, check_not_final, check_steps
 
-LEAST_SHARE = 1e-3  # of the authors' code, which so bounds the factor by 1,000
+LEAST_SHARE = 1e-3
+"""Of the authors' code, which so bounds the factor by 1,000."""
 
 
 class CautiousState(NamedTuple):
     """The wrapped transformation's state."""
 
-    inner_state: Any
+    inner_state: State
 
 
-def _masked(u: jax.Array, g: jax.Array, *, sign: int) -> jax.Array:
-    agreement = sign * jnp.real(jnp.sign(u) * jnp.conj(jnp.sign(g)))  # of signs: a product of the numbers could underflow
-    against = agreement <= 0  # False for NaN, which must not become a silent 0
-    share = jnp.sum(~against) / max(u.size, 1)
-    return jnp.where(against, 0, u / jnp.maximum(share, LEAST_SHARE).astype(u.real.dtype))
+class cautious(Wrapper, keeps_zero=True):
+    """Leaves out updates that would climb: `u * mask / max(mean(mask), 0.001)`, leaf by leaf.
 
+    `mask` is 1 where `u` and the gradient have opposite signs, else 0. Momentum goes against the
+    newest gradient at times; with the mask each step lowers the loss to first order, and the
+    method's fixed points stay. A leaf keeps its usual size of steps, since the mean of the mask
+    makes up for what was left out.
 
-class cautious(Transformation, keeps_zero=True):
-    """Sets an update to zero where it would climb, and scales the others up: `u * mask / max(mean(mask), 0.001)`, by leaf.
-
-    `mask` is 1 where `u` and the gradient have opposite signs, else 0. Momentum goes against the newest gradient at times;
-    with the mask each step lowers the loss to first order, and the method's fixed points stay. A leaf keeps its usual size of
-    steps, since the mean of the mask makes up for what was left out.
+    The gradients that it compares with are those that reach it: put clipping before it. The paper's
+    C-AdamW is `adamw` with its Adam wrapped:
+    `chain(cautious(scale_by_adam(), flip_sign=False), add_decayed_weights(0.1),
+    scale_by_learning_rate(rate))`.
 
     Args:
-      inner: the transformation to wrap: an optimizer with momentum. A weight decay inside it is masked as well; the paper's is not,
-        see below.
-      flip_sign: False for a kernel without a learning rate, such as `scale_by_adam`, whose updates go along the gradient.
+      inner: the transformation to wrap: an optimizer with momentum. A weight decay inside it is
+        masked as well; the paper's is not, see above.
+      flip_sign: False for a kernel without a learning rate, such as `scale_by_adam`, whose updates
+        go along the gradient.
 
     State: `CautiousState(inner_state)`, 0 bytes more than the wrapped one's.
 
-    Returns:
-      The transformation. The gradients that it compares with are those that reach it: put clipping before it. The paper's C-AdamW
-      is `chain(cautious(scale_by_adam(), flip_sign=False), add_decayed_weights(0.1), scale_by_learning_rate(rate))`.
-
     Raises:
-      TypeError: an argument outside its domain.
-      ValueError: `inner` keeps averages of the parameters (`ema_params`, `lookahead_wrapper`, ...) or accumulates: put
-        `cautious` inside it.
+      ValueError: `inner` keeps averages of the parameters (`ema_params`, `lookahead_wrapper`, ...)
+        or accumulates: put `cautious` inside it.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -58,8 +53,9 @@ class cautious(Transformation, keeps_zero=True):
       >>> updates
       Array([-3.,  0.], dtype=float32)
 
-    Source: Liang et al. 2024, "Cautious Optimizers: Improving Training with One Line of Code", arXiv:2411.16085, algorithm 1, with
-    the normalization of the authors' code (the paper divides by the number of ones plus 1).
+    Source: Liang et al. 2024, "Cautious Optimizers: Improving Training with One Line of Code",
+    arXiv:2411.16085, algorithm 1, with the normalization of the authors' code (the paper divides by
+    the number of ones plus 1).
     """
 
     inner: Inner
@@ -71,16 +67,20 @@ class cautious(Transformation, keeps_zero=True):
         check_not_final("cautious", "inner", self.inner)
         check_steps("cautious", "inner", self.inner)
 
-    @functools.cached_property
-    def tx(self) -> Any:
-        return as_transformation(self.inner)
-
     def init(self, params: Params) -> CautiousState:
-        return CautiousState(self.tx.init(params))
+        return CautiousState(self.inner.init(params))
 
     def step(
         self, updates: Updates, state: CautiousState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, CautiousState]:
-        grads = widen(updates)
-        steps, inner_state = self.tx.advance(grads, state.inner_state, params, extra_args)
-        return cast_like(map_leaves(_masked, steps, grads, sign=-1 if self.flip_sign else 1), updates), CautiousState(inner_state)
+        sign = -1 if self.flip_sign else 1
+
+        @each_leaf
+        def rule(u: jax.Array, g: jax.Array) -> jax.Array:
+            agreement = sign * jnp.real(jnp.sign(u) * jnp.conj(jnp.sign(g)))  # of signs: a product of the numbers could underflow
+            against = agreement <= 0  # False for NaN, which must not become a silent 0
+            share = jnp.sum(~against) / max(u.size, 1)
+            return jnp.where(against, 0, u / jnp.maximum(share, LEAST_SHARE).astype(u.real.dtype))
+
+        steps, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
+        return rule(steps, updates), CautiousState(inner_state)

@@ -5,27 +5,27 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx.core.checks import Decay, Rate
-from gradtx.core.leaves import cast_like, map_leaves, widen, zeros_like
+from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import guarded_ratio, promote, safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, Transformation, Updates, check_steps
+from gradtx.core.transformation import Inner, Params, State, Updates, Wrapper, check_steps
 from gradtx.core.trees import require_params
 from gradtx.tree.reductions import norm
-from gradtx.wrappers.ascent import beside, inner_of, per_lane, radius
+from gradtx.wrappers.ascent import beside, check_one_gradient, per_lane, radius
 
 
 class MomentumSamState(NamedTuple):
-    """Steps taken, the radius by which the parameters are perturbed now, the momentum, and the inner state."""
+    """Steps taken, the radius of the present perturbation, the momentum, and the inner state."""
 
     count: jax.Array
     rho: jax.Array
-    momentum: Any
-    inner_state: Any
+    momentum: Updates
+    inner_state: State
 
     def metrics(self) -> dict[str, Any]:
         """What `gradtx.metrics` reports."""
         return {"rho": self.rho}
 
-    def eval_params(self, params: Any) -> Any:
+    def eval_params(self, params: Params) -> Params:
         """What `gradtx.eval_params` gives: the parameters without the perturbation."""
         pull_of = _pull
         for _ in self.count.shape:  # states of many runs, stacked by `vmap`
@@ -34,57 +34,50 @@ class MomentumSamState(NamedTuple):
         return beside(lambda v, p: promote(p) + per_lane(pull.astype(v.real.dtype), v) * v, self.momentum, params)
 
 
-def _pull(rho: Any, momentum: Any) -> jax.Array:
+def _pull(rho: jax.Array, momentum: Updates) -> jax.Array:
     """How much of the momentum the perturbation is."""
     return guarded_ratio(rho, norm(momentum))
 
 
-def _accumulate(g: jax.Array, v: jax.Array, *, beta: Any) -> tuple[jax.Array, jax.Array]:
-    return g, beta * v + g
+class momentum_sam(Wrapper, final=True):
+    """Momentum-SAM: one gradient a step, at `w - rho * v / |v|`; the momentum is `v = beta * v + g`.
 
+    The parameters that `update` moves are the perturbed ones, `w - rho * v / |v|`: there the next
+    gradient is taken, by an ordinary training step without `grad_fn`. Use
+    `gradtx.eval_params(state, params)`, which gives `w`, to evaluate, and at the end. `inner` sees
+    the gradient at the perturbed parameters and, for weight decay, the parameters `w`.
 
-def _shift(u: jax.Array, old: jax.Array, new: jax.Array, *, back: Any, out: Any) -> jax.Array:
-    return u + back * old - out * new
-
-
-def _clean(p: jax.Array, v: jax.Array, *, back: Any) -> jax.Array:
-    return p + back * v
-
-
-class momentum_sam(Transformation, final=True):
-    """Momentum-SAM: gradients at `w - rho * v / |v|`, with `v = beta * v + g` the momentum: one gradient a step.
-
-    The parameters that `update` moves are the perturbed ones, `w - rho * v / |v|`: there the next gradient is taken, by an ordinary
-    training step without `grad_fn`. `gradtx.eval_params(state, params)` gives `w`: use it to evaluate, and at the end. `inner`
-    sees the gradient at the perturbed parameters and, for weight decay, the parameters `w`.
+    Its update needs `params`; those that are replaced from outside are taken as perturbed ones. All
+    leaves together are one vector; under `masked` or `partition` those at hand are.
 
     Args:
-      inner: the optimizer, usually with a momentum of the same `beta`: `momentum_sam(sgd(0.1, momentum=0.9), rho=0.3)`.
-      rho: radius, >= 0, in units of the parameters, or a schedule. Larger than SAM's is usual.
+      inner: the optimizer, usually with a momentum of the same `beta`:
+        `momentum_sam(sgd(0.1, momentum=0.9), rho=0.3)`.
+      rho: radius, >= 0, in units of the parameters, or a schedule of the steps taken so far. Larger
+        than SAM's is usual.
       beta: decay of the momentum, in [0, 1).
 
-    State: `MomentumSamState(count int32, rho float32, momentum, inner_state)`; 4 bytes a parameter, and the inner state.
-      `gradtx.metrics` reports `rho`.
-
-    Returns:
-      The transformation; its update needs `params`. Parameters that are replaced from outside are taken as perturbed ones. All
-      leaves together are one vector; under `masked` or `partition` those at hand are.
+    State: `MomentumSamState(count int32, rho float32, momentum, inner_state)`; 4 bytes a parameter,
+      and the inner state. `gradtx.metrics` reports `rho`.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, `inner` needs `grad_fn` or accumulates, or `params` was not
-        passed to `update`.
+      ValueError: `inner` needs `grad_fn`, or accumulates.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx, params = gradtx.momentum_sam(gradtx.sgd(0.1, momentum=0.9), rho=0.5), jnp.array([3.0, 4.0])
+      >>> params = jnp.array([3.0, 4.0])
+      >>> tx = gradtx.momentum_sam(gradtx.sgd(0.1, momentum=0.9), rho=0.5)
       >>> state = tx.init(params)
       >>> updates, state = tx.update(params, state, params)  # the gradient of |w|^2 / 2
       >>> params = gradtx.apply_updates(params, updates)
-      >>> [round(float(x), 3) for x in params], [round(float(x), 3) for x in gradtx.eval_params(state, params)]
-      ([2.4, 3.2], [2.7, 3.6])
+      >>> [round(float(x), 3) for x in params]
+      [2.4, 3.2]
+      >>> [round(float(x), 3) for x in gradtx.eval_params(state, params)]
+      [2.7, 3.6]
 
-    Source: Becker, Altrock and Risse 2024, arXiv:2401.12033, algorithm 1. With `inner` = `sgd(lr, momentum=beta)` it is that
-      algorithm; the momentum is kept a second time here, so that any optimizer can stand inside.
+    Source: Becker, Altrock and Risse 2024, arXiv:2401.12033, algorithm 1. With
+    `inner=sgd(lr, momentum=beta)` it is that algorithm; the momentum is kept a second time here, so
+    that any optimizer can stand inside.
     """
 
     inner: Inner
@@ -94,7 +87,7 @@ class momentum_sam(Transformation, final=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_steps("momentum_sam", "inner", self.inner)
-        inner_of("momentum_sam", self.inner)
+        check_one_gradient("momentum_sam", "inner", self.inner)
 
     def init(self, params: Params) -> MomentumSamState:
         return MomentumSamState(zero_count(), radius(self.rho, zero_count()), zeros_like(params), self.inner.init(params))
@@ -102,11 +95,24 @@ class momentum_sam(Transformation, final=True):
     def step(
         self, updates: Updates, state: MomentumSamState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, MomentumSamState]:
-        r, old = radius(self.rho, state.count), state.momentum
-        back = _pull(state.rho, old)
-        clean = cast_like(map_leaves(_clean, widen(require_params(params)), old, back=back), params)
-        _, momentum = map_leaves(_accumulate, updates, old, beta=self.beta)
-        moved, inner_state = self.inner.advance(updates, state.inner_state, clean, extra_args)
-        out = _pull(r, momentum)
-        moved = map_leaves(_shift, moved, old, momentum, back=back, out=out)
-        return moved, MomentumSamState(safe_increment(state.count), r, momentum, inner_state)
+        params, beta = require_params(params), self.beta
+
+        @each_leaf
+        def accumulated(v: jax.Array, g: jax.Array) -> jax.Array:
+            return g + beta * v
+
+        before, after = state.momentum, accumulated(state.momentum, updates)
+        rho = radius(self.rho, state.count)
+        back, out = _pull(state.rho, before), _pull(rho, after)
+
+        @each_leaf
+        def unperturbed(p: jax.Array, v: jax.Array) -> jax.Array:
+            return p + back * v
+
+        @each_leaf
+        def perturbed(u: jax.Array, before: jax.Array, after: jax.Array) -> jax.Array:
+            return u + back * before - out * after
+
+        w = cast_like(unperturbed(params, before), params)
+        moved, inner_state = self.inner.advance(updates, state.inner_state, w, extra_args)
+        return perturbed(moved, before, after), MomentumSamState(safe_increment(state.count), rho, after, inner_state)

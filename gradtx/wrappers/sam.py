@@ -1,5 +1,6 @@
 """Sharpness-aware minimization (SAM), and its adaptive form (ASAM): the gradient at the worst point nearby."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
@@ -7,61 +8,106 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx.core.checks import Flag, Mask, NonNegative, PositiveInt, Rate
-from gradtx.core.numerics import cond, safe_increment, zero_count
-from gradtx.core.transformation import GradientTransformation, Inner, Preset
+from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.transformation import Inner, Params, State, Updates, Wrapper
 from gradtx.core.trees import require_params
 from gradtx.linalg.ascent import Exponent
-from gradtx.wrappers.ascent import Climb, inner_of, radius, weight_scale
+from gradtx.wrappers.ascent import Climb, check_one_gradient, each_kth, radius, weight_scale
 
-ETA = 0.01  # Kwon et al. 2021
+ETA = 0.01
+"""The usual `eta` of ASAM: Kwon et al. 2021."""
 
 
 class SamWrapperState(NamedTuple):
-    """Steps taken, the radius that the last of them used (the first step's before any), and the wrapped optimizer's state."""
+    """Steps taken, radius of the last step (of the first before any), and inner state."""
 
     count: jax.Array
     rho: jax.Array
-    inner_state: Any
+    inner_state: State
 
     def metrics(self) -> dict[str, Any]:
         """What `gradtx.metrics` reports."""
         return {"rho": self.rho}
 
 
-class sam_wrapper(Preset):
-    """SAM: any optimizer, fed the gradient at `w + e`, the worst point within `rho`: `inner(grad_fn(w + e))`.
+class SharpnessAware(Wrapper):
+    """SAM in general: `inner(fed(g, s))`, with `g` the gradient here and `s` the one uphill.
 
-    `e = rho * sign(g) * |g|^(q-1) / (sum |g|^q)^(1/p)` with `1/p + 1/q = 1` and `g` the gradient at the parameters `w`, the one
-    that is handed to `update`; all leaves are one vector. `e` is `rho * g / |g|` for `p` = 2, `rho * sign(g)` for inf, and
-    all on the largest element for 1. A step costs two gradients: `g`, and one call of `grad_fn`.
+    A subclass says how it climbs there (`climb`), and, if that is not `s` alone, what it feeds to
+    the optimizer (`fed`).
+    """
+
+    rho: Rate = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_one_gradient(type(self).__name__, "inner", self.inner)
+
+    @property
+    def climb(self) -> Climb:
+        """The way uphill."""
+        raise NotImplementedError(f"{type(self).__name__}: climb is missing; it is the way to the worst point nearby.")
+
+    def fed(self, g: Updates, uphill: Callable[[], Updates], count: jax.Array) -> Updates:
+        """What the optimizer sees, made of the gradient here and of `uphill()`, which takes `s`."""
+        return uphill()
+
+    def init(self, params: Params) -> SamWrapperState:
+        return SamWrapperState(zero_count(), radius(self.rho, zero_count()), self.inner.init(params))
+
+    def step(
+        self,
+        updates: Updates,
+        state: SamWrapperState,
+        params: Params | None = None,
+        *,
+        grad_fn: Callable[[Params], Updates],
+        **extra_args: Any,
+    ) -> tuple[Updates, SamWrapperState]:
+        params, rho = require_params(params), radius(self.rho, state.count)
+        gradient = self.fed(updates, lambda: self.climb.gradient(grad_fn, params, updates, rho), state.count)
+        updates, inner_state = self.inner.advance(gradient, state.inner_state, params, extra_args)
+        return updates, SamWrapperState(safe_increment(state.count), rho, inner_state)
+
+
+class sam_wrapper(SharpnessAware):
+    """SAM: an optimizer fed the gradient at the worst point within `rho`: `inner(grad_fn(w + e))`.
+
+    `e = rho * sign(g) * |g|^(q-1) / (sum |g|^q)^(1/p)`, with `1/p + 1/q = 1` and `g` the gradient
+    at the parameters `w`, the one that is handed to `update`; all leaves are one vector. `e` is
+    `rho * g / |g|` for `p` = 2, `rho * sign(g)` for inf, and all on the largest element for 1.
+
+    Its update needs `params` and `grad_fn`, the function from parameters to the gradient on the
+    minibatch of this step, under the same random key (`sam_value_and_grad` is a form without
+    `grad_fn`). A step costs two gradients: `g`, and one call of `grad_fn`. For complex parameters
+    both gradients point uphill, as every optimizer takes them: `jax.grad`'s, conjugated.
+
+    Loss, auxiliary output and batch statistics are those of the first gradient, which SAM leaves to
+    the caller. Under `masked` or `partition` the norm is that of the leaves at hand, and only they
+    move uphill. Under `jit` with sharded data `e` is that of the global batch. Accumulate inside
+    the gradients, not around SAM:
+    `grad_fn = lambda w: microbatched(jax.value_and_grad(loss), 4)(w, batch)[1]`.
 
     Args:
-      inner: the optimizer. Clipping and weight decay belong inside: `sam_wrapper(chain(clip_by_global_norm(1.0), adamw(1e-3)))`.
-        What stands before SAM in a chain changes `g` only.
-      rho: radius in the p-norm, >= 0, in units of the parameters, or a schedule of the steps taken so far. 0 is the plain
-        optimizer, at twice its cost.
+      inner: the optimizer. Clipping and weight decay belong inside:
+        `sam_wrapper(chain(clip_by_global_norm(1.0), adamw(1e-3)))`. What stands before SAM in a
+        chain changes `g` only.
+      rho: radius in the p-norm, >= 0, in units of the parameters, or a schedule of the steps taken
+        so far. 0 is the plain optimizer, at twice its cost.
       p: which norm, in [1, inf].
-      adaptive: True measures `e` in units of the weights, as `asam` does with its defaults; a usual `rho` is then 0.5.
-      every_k: SAM at the first step and each k-th after it, the plain gradient between: `1 + 1/k` gradients a step.
-      ascent_steps: how many steps of length `rho / ascent_steps` lead uphill, each along its own gradient;
-        `1 + ascent_steps` gradients a step.
+      adaptive: True measures `e` in units of the weights, as `asam` does with its defaults; a usual
+        `rho` is then 0.5.
+      every_k: SAM at the first step and each k-th after it, the plain gradient between: `1 + 1/k`
+        gradients a step.
+      ascent_steps: how many steps of length `rho / ascent_steps` lead uphill, each along its own
+        gradient; `1 + ascent_steps` gradients a step.
       eps: where no element of `g` is larger than this, `e` is 0; >= 0, in units of the gradient.
 
-    State: `SamWrapperState(count int32, rho float32, inner_state)`; 8 bytes and the inner state. No copy of the parameters: a
-      checkpoint holds `w`, never `w + e`. `gradtx.metrics` reports `rho`.
-
-    Returns:
-      The transformation; its update needs `params` and `grad_fn`, the function from parameters to the gradient on the minibatch
-      of this step, under the same random key (see `sam_value_and_grad` for a form without `grad_fn`). For complex parameters both
-      gradients point uphill, as every optimizer takes them: `jax.grad`'s, conjugated. Loss, auxiliary output and batch statistics
-      are those of the first gradient, which SAM leaves to the caller. Under `masked` or `partition` the norm is that of the leaves
-      at hand, and only they move uphill. Accumulate inside the gradients, not around SAM:
-      `grad_fn = lambda w: microbatched(jax.value_and_grad(loss), 4)(w, batch)[1]`. Under `jit` with sharded data `e` is that of
-      the global batch.
+    State: `SamWrapperState(count int32, rho float32, inner_state)`; 8 bytes and the inner state. No
+      copy of the parameters: a checkpoint holds `w`, never `w + e`. `gradtx.metrics` reports `rho`.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, `inner` calls `grad_fn` itself, `params` or `grad_fn` was not passed
-        to `update`, or `grad_fn` gives no gradient.
+      ValueError: `inner` calls `grad_fn` itself, or `grad_fn` gives no gradient.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -74,8 +120,8 @@ class sam_wrapper(Preset):
 
     Source: Foret et al. 2020, arXiv:2010.01412, equation 2 and algorithm 1.
 
-    **Differs:** several steps uphill are so short that together they stay in the ball, without a projection. Optax's `contrib.sam`
-    is `gradtx.sam`.
+    **Differs:** several steps uphill are so short that together they stay in the ball, without a
+    projection. Optax's `contrib.sam` is `gradtx.sam`.
     """
 
     inner: Inner
@@ -87,41 +133,45 @@ class sam_wrapper(Preset):
     ascent_steps: PositiveInt = 1
     eps: NonNegative = 1e-12
 
-    def chain(self) -> Any:
-        return _sam(
-            "sam_wrapper",
-            self.inner,
-            self.rho,
-            Climb(self.p, self.eps, self.ascent_steps, _default_scale if self.adaptive else None),
-            self.every_k,
-        )
+    @property
+    def climb(self) -> Climb:
+        scale = functools.partial(weight_scale, eta=ETA) if self.adaptive else None
+        return Climb(self.p, self.eps, self.ascent_steps, scale)
+
+    def fed(self, g: Updates, uphill: Callable[[], Updates], count: jax.Array) -> Updates:
+        return each_kth(self.every_k, count, uphill, lambda: g)
 
 
-class asam(Preset):
-    """Adaptive SAM: the worst point in units of the weights, `|e / T|_p <= rho` with `T = |w| + eta`; see `sam_wrapper`.
+class asam(SharpnessAware):
+    """Adaptive SAM, the worst point in units of the weights: `|e / T|_p <= rho` with `T = |w| + eta`.
 
-    For `p` = 2, `e = rho * T^2 * g / |T * g|`. Rescaling the weights of successive layers so that the network stays the same
-    leaves `e / w` the same, too (for `eta` = 0).
+    For `p` = 2, `e = rho * T^2 * g / |T * g|`. Rescaling the weights of successive layers so that
+    the network stays the same leaves `e / w` the same, too (for `eta` = 0). Its update needs
+    `params` and `grad_fn`, and a step costs two gradients, as with `sam_wrapper`.
 
     Args:
-      inner: the optimizer.
-      rho: radius in units of the weights, >= 0, or a schedule; ten times SAM's is usual.
+      inner: the optimizer; clipping and weight decay belong inside.
+      rho: radius in units of the weights, >= 0, or a schedule of the steps taken so far; ten times
+        SAM's is usual.
       eta: added to `|w|`, >= 0, in units of the parameters.
       p: which norm, in [1, inf].
-      weights: where `T` is used, as in `masked`; elsewhere it is 1. None is all leaves of two or more axes: no biases, no gains.
-      every_k, ascent_steps, eps: as in `sam_wrapper`; `eps` bounds `T * g`, and `T` is that of the parameters throughout a climb.
+      weights: where `T` is used, as in `masked`; elsewhere it is 1. None is all leaves of two or
+        more
+        axes: no biases, no gains.
+      every_k: ASAM at the first step and each k-th after it, the plain gradient between.
+      ascent_steps: how many steps of length `rho / ascent_steps` lead uphill, each along its own
+        gradient, all with the `T` of the parameters.
+      eps: where no element of `T * g` is larger than this, `e` is 0; >= 0.
 
     State: `SamWrapperState(count int32, rho float32, inner_state)`; 8 bytes and the inner state.
 
-    Returns:
-      The transformation; its update needs `params` and `grad_fn`, as that of `sam_wrapper`.
-
     Raises:
-      ValueError, TypeError: as `sam_wrapper`, or `weights` does not fit the parameters, as in `masked`.
+      ValueError: as `sam_wrapper`, or `weights` does not fit the parameters.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
-      >>> tx, w = gradtx.asam(gradtx.sgd(1.0), rho=0.5, eta=0.0, weights=True), jnp.array([1.0, 10.0])
+      >>> w = jnp.array([1.0, 10.0])
+      >>> tx = gradtx.asam(gradtx.sgd(1.0), rho=0.5, eta=0.0, weights=True)
       >>> updates, state = tx.update(jnp.ones(2), tx.init(w), w, grad_fn=lambda w: w)
       >>> [round(float(-u), 3) for u in updates]  # w + e: the large weight moves most
       [1.05, 14.975]
@@ -141,36 +191,10 @@ class asam(Preset):
     ascent_steps: PositiveInt = 1
     eps: NonNegative = 1e-12
 
-    def chain(self) -> Any:
-        return _sam(
-            "asam",
-            self.inner,
-            self.rho,
-            Climb(self.p, self.eps, self.ascent_steps, lambda params: weight_scale(params, self.eta, self.weights)),
-            self.every_k,
-        )
+    @property
+    def climb(self) -> Climb:
+        scale = functools.partial(weight_scale, eta=self.eta, weights=self.weights)
+        return Climb(self.p, self.eps, self.ascent_steps, scale)
 
-
-def _default_scale(params: Any) -> Any:
-    return weight_scale(params, ETA, None)
-
-
-def _sam(name: str, inner: Any, rho: Any, climb: Climb, every_k: int) -> GradientTransformation:
-    inner = inner_of(name, inner)
-
-    def init(params: Any) -> SamWrapperState:
-        return SamWrapperState(zero_count(), radius(rho, zero_count()), inner.init(params))
-
-    def update(
-        updates: Any, state: SamWrapperState, params: Any = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
-    ) -> tuple[Any, SamWrapperState]:
-        params, r = require_params(params), radius(rho, state.count)
-
-        def uphill() -> Any:
-            return climb.gradient(grad_fn, params, updates, r)
-
-        gradient = uphill() if every_k == 1 else cond(state.count % every_k == 0, uphill, lambda: updates)
-        updates, inner_state = inner.advance(gradient, state.inner_state, params, extra_args)
-        return updates, SamWrapperState(safe_increment(state.count), r, inner_state)
-
-    return GradientTransformation(init, update)
+    def fed(self, g: Updates, uphill: Callable[[], Updates], count: jax.Array) -> Updates:
+        return each_kth(self.every_k, count, uphill, lambda: g)

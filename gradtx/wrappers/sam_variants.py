@@ -1,81 +1,81 @@
 """What came after SAM: LookSAM, which reuses its second gradient, and GSAM, which also closes the gap to the worst point."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.checks import NonNegative, PositiveInt, Rate
-from gradtx.core.leaves import cast_like, map_leaves, widen, zeros_like
-from gradtx.core.numerics import cond, guarded_ratio, safe_increment, zero_count
-from gradtx.core.transformation import GradientTransformation, Inner
+from gradtx.core.leaves import cast_like, each_leaf, zeros_like
+from gradtx.core.numerics import guarded_ratio, safe_increment, zero_count
+from gradtx.core.transformation import Inner, Params, State, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import factory
 from gradtx.linalg.ascent import Exponent
 from gradtx.tree.reductions import norm, vdot
-from gradtx.wrappers.ascent import Climb, inner_of, radius
-from gradtx.wrappers.sam import SamWrapperState
+from gradtx.wrappers.ascent import Climb, each_kth, radius
+from gradtx.wrappers.sam import SharpnessAware
 
 NOISE = 16
 """What is shorter than so many units of rounding has no direction of its own."""
 
 
 class LooksamState(NamedTuple):
-    """Steps taken, the radius in use, the direction in which the last second gradient left the first, and the inner state."""
+    """Steps taken, radius in use, where the last second gradient turned to, and inner state."""
 
     count: jax.Array
     rho: jax.Array
-    direction: Any
-    inner_state: Any
+    direction: Updates
+    inner_state: State
 
     def metrics(self) -> dict[str, Any]:
         """What `gradtx.metrics` reports."""
         return {"rho": self.rho}
 
 
-def _over(x: jax.Array, *, length: Any) -> jax.Array:
-    return guarded_ratio(x, length)
+def unit(tree: Updates, length: jax.Array) -> Updates:
+    """The tree over its length; 0 where that is 0."""
+
+    @each_leaf
+    def rule(x: jax.Array) -> jax.Array:
+        return guarded_ratio(x, length)
+
+    return rule(tree)
 
 
-def _minus(x: jax.Array, y: jax.Array, *, share: Any) -> jax.Array:
-    return x - share * y
-
-
-def unit(tree: Any, length: Any) -> Any:
-    """The tree over its length, in at least float32; 0 where that is 0."""
-    return map_leaves(_over, widen(tree), length=length)
-
-
-def across(x: Any, y: Any) -> Any:
-    """The part of `x` that is orthogonal to `y`, all leaves as one vector: `x - <x, y> / |y|^2 * y`; `x` where `y` is 0."""
+def across(x: Updates, y: Updates) -> Updates:
+    """The part of `x` orthogonal to `y`, as vectors: `x - <x, y> / |y|^2 * y`; `x` where `y` is 0."""
     along = unit(y, norm(y))
-    return map_leaves(_minus, widen(x), along, share=jnp.real(vdot(along, x)))
+    share = jnp.real(vdot(along, x))
+
+    @each_leaf
+    def rule(x: jax.Array, along: jax.Array) -> jax.Array:
+        return x - share * along
+
+    return rule(x, along)
 
 
-@factory()
-def looksam(
-    inner: Inner, rho: Rate = 0.05, every_k: PositiveInt = 5, alpha: NonNegative = 0.7, eps: NonNegative = 1e-12
-) -> GradientTransformation:
-    """LookSAM: SAM each k-th step; between, its turn away from the gradient is used again: `inner(g + alpha * |g| * v / |v|)`.
+class looksam(SharpnessAware):
+    """LookSAM: SAM each k-th step, and its turn again between: `inner(g + alpha * |g| * v / |v|)`.
 
-    At the first step and each k-th after it, `s = grad_fn(w + rho * g / |g|)` is the gradient for `inner`, and `v` the part of `s`
-    orthogonal to `g`.
+    At the first step and each k-th after it, `s = grad_fn(w + rho * g / |g|)` is the gradient for
+    `inner`, and `v` the part of `s` that is orthogonal to `g`. Its update needs `params` and
+    `grad_fn`, as that of `sam_wrapper`. A step costs `1 + 1/k` gradients.
 
     Args:
       inner: the optimizer; clipping and weight decay belong inside.
       rho: radius, >= 0, in units of the parameters, or a schedule of the steps taken so far.
       every_k: how often the second gradient is taken, >= 1; 1 is SAM.
       alpha: length of the turn, >= 0, in units of the gradient's.
-      eps: as in `sam_wrapper`.
+      eps: where no element of `g` is larger than this, `s` is taken at `w`; >= 0, in units of the
+        gradient.
 
-    State: `LooksamState(count int32, rho float32, direction, inner_state)`; 4 bytes a parameter for `v / |v|`, and the inner state.
-
-    Returns:
-      The transformation; its update needs `params` and `grad_fn`, as that of `sam_wrapper`. A step costs `1 + 1/k` gradients.
+    State: `LooksamState(count int32, rho float32, direction, inner_state)`; 4 bytes a parameter for
+      `v / |v|`, and the inner state. `gradtx.metrics` reports `rho`.
 
     Raises:
-      ValueError, TypeError: as `sam_wrapper`.
+      ValueError: `inner` calls `grad_fn` itself, or `grad_fn` gives no gradient.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -88,93 +88,117 @@ def looksam(
       >>> [round(float(x), 2) for x in turn]
       [-6.3, 0.7]
 
-    Source: Liu et al. 2022, arXiv:2203.02714, algorithm 1, without its layer-wise scaling; the default `alpha` as in
-    rollovd/looksam and pytorch_optimizer.
+    Source: Liu et al. 2022, arXiv:2203.02714, algorithm 1, without its layer-wise scaling; the
+    default `alpha` as in rollovd/looksam and pytorch_optimizer.
 
-    **Differs:** where `v` is as short as rounding errors (one parameter, or gradients that are parallel), it is taken as 0, whose
-    direction the paper divides out of noise.
+    **Differs:** where `v` is as short as rounding errors (one parameter, or gradients that are
+    parallel), it is taken as 0, whose direction the paper divides out of noise.
     """
-    inner, climb = inner_of("looksam", inner), Climb(2.0, eps)
 
-    def init(params: Any) -> LooksamState:
-        return LooksamState(zero_count(), radius(rho, zero_count()), zeros_like(params), inner.init(params))
+    inner: Inner
+    rho: Rate = 0.05
+    every_k: PositiveInt = 5
+    alpha: NonNegative = 0.7
+    eps: NonNegative = 1e-12
 
-    def update(
-        updates: Any, state: LooksamState, params: Any = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
-    ) -> tuple[Any, LooksamState]:
-        params, r = require_params(params), radius(rho, state.count)
+    @property
+    def climb(self) -> Climb:
+        return Climb(2.0, self.eps)
 
-        def anew() -> tuple[Any, Any]:
-            uphill = climb.gradient(grad_fn, params, updates, r)
-            v = across(uphill, updates)
-            length = norm(v)
-            noise = NOISE * jnp.finfo(length.dtype).eps * norm(uphill)
-            return uphill, cast_like(unit(v, jnp.where(length <= noise, jnp.inf, length)), state.direction)
+    def init(self, params: Params) -> LooksamState:
+        return LooksamState(zero_count(), radius(self.rho, zero_count()), zeros_like(params), self.inner.init(params))
 
-        def again() -> tuple[Any, Any]:
-            return map_leaves(_minus, updates, state.direction, share=-norm(updates) * alpha), state.direction
+    def step(
+        self,
+        updates: Updates,
+        state: LooksamState,
+        params: Params | None = None,
+        *,
+        grad_fn: Callable[[Params], Updates],
+        **extra_args: Any,
+    ) -> tuple[Updates, LooksamState]:
+        params, rho = require_params(params), radius(self.rho, state.count)
 
-        gradient, direction = anew() if every_k == 1 else cond(state.count % every_k == 0, anew, again)
-        updates, inner_state = inner.advance(gradient, state.inner_state, params, extra_args)
-        return updates, LooksamState(safe_increment(state.count), r, direction, inner_state)
+        def anew() -> tuple[Updates, Updates]:
+            s = self.climb.gradient(grad_fn, params, updates, rho)
+            return s, cast_like(self.turn(updates, s), state.direction)
 
-    return GradientTransformation(init, update)
+        def again() -> tuple[Updates, Updates]:
+            length = self.alpha * norm(updates)
+
+            @each_leaf
+            def rule(g: jax.Array, direction: jax.Array) -> jax.Array:
+                return g + length * direction
+
+            return rule(updates, state.direction), state.direction
+
+        gradient, direction = each_kth(self.every_k, state.count, anew, again)
+        updates, inner_state = self.inner.advance(gradient, state.inner_state, params, extra_args)
+        return updates, LooksamState(safe_increment(state.count), rho, direction, inner_state)
+
+    def turn(self, g: Updates, s: Updates) -> Updates:
+        """`v / |v|`, where `v` is longer than rounding errors."""
+        v = across(s, g)
+        length = norm(v)
+        noise = NOISE * jnp.finfo(length.dtype).eps * norm(s)
+        return unit(v, jnp.where(length <= noise, jnp.inf, length))
 
 
-@factory()
-def gsam(
-    inner: Inner,
-    rho: Rate = 0.05,
-    alpha: NonNegative = 0.4,
-    p: Exponent = 2.0,
-    *,
-    eps: NonNegative = 1e-12,
-) -> GradientTransformation:
-    """GSAM: SAM, less what of the plain gradient is orthogonal to it: `inner(s - alpha * (g - <g, s> / |s|^2 * s))`.
+class gsam(SharpnessAware):
+    """GSAM, SAM that closes the gap to the worst point: `inner(s - alpha*(g - <g, s>/|s|^2 * s))`.
 
-    `g` is the gradient at the parameters and `s = grad_fn(w + e)` SAM's. To first order the second term leaves the loss at the
-    worst point as it is and raises the loss at `w`, so that the gap between them, the sharpness, closes.
+    `g` is the gradient at the parameters and `s = grad_fn(w + e)` SAM's. To first order the second
+    term leaves the loss at the worst point as it is and raises the loss at `w`, so that the gap
+    between them, the sharpness, closes. Its update needs `params` and `grad_fn`, as that of
+    `sam_wrapper`. A step costs two gradients.
 
     Args:
       inner: the optimizer; clipping and weight decay belong inside.
-      rho: radius in the p-norm, >= 0, in units of the parameters, or a schedule. In the paper it follows the learning rate,
-        between limits of its own: `lambda t: rho_min + (rho_max - rho_min) * (lr(t) - lr_min) / (lr_max - lr_min)`.
+      rho: radius in the p-norm, >= 0, in units of the parameters, or a schedule of the steps taken
+        so far. In the paper it follows the learning rate, between limits of its own:
+        `lambda t: rho_min + (rho_max - rho_min) * (lr(t) - lr_min) / (lr_max - lr_min)`.
       alpha: weight of the second term, >= 0, a pure number; 0 is SAM.
-      p, eps: as in `sam_wrapper`.
+      p: which norm, in [1, inf].
+      eps: where no element of `g` is larger than this, `e` is 0; >= 0, in units of the gradient.
 
     State: `SamWrapperState(count int32, rho float32, inner_state)`; 8 bytes and the inner state.
 
-    Returns:
-      The transformation; its update needs `params` and `grad_fn`, as that of `sam_wrapper`. A step costs two gradients.
-
     Raises:
-      ValueError, TypeError: as `sam_wrapper`.
+      ValueError: `inner` calls `grad_fn` itself, or `grad_fn` gives no gradient.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
       >>> gradient = jax.grad(lambda w: (w @ jnp.diag(jnp.array([1.0, 9.0])) @ w) / 2)
-      >>> tx, w = gradtx.gsam(gradtx.sgd(1.0), rho=0.1, alpha=0.5), jnp.ones(2)
-      >>> updates, _ = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
-      >>> sam, _ = gradtx.sam_wrapper(gradtx.sgd(1.0), rho=0.1).update(gradient(w), tx.init(w), w, grad_fn=gradient)
-      >>> bool(abs((updates - sam) @ sam) < 1e-4)  # what GSAM adds is orthogonal to SAM's gradient
+      >>> w = jnp.ones(2)
+      >>> def first_updates(tx):
+      ...     return tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)[0]
+      >>> gsam = first_updates(gradtx.gsam(gradtx.sgd(1.0), rho=0.1, alpha=0.5))
+      >>> sam = first_updates(gradtx.sam_wrapper(gradtx.sgd(1.0), rho=0.1))
+      >>> bool(abs((gsam - sam) @ sam) < 1e-4)  # what GSAM adds is orthogonal to SAM's gradient
       True
 
-    Source: Zhuang et al. 2022, arXiv:2203.08065, algorithm 1. The best `alpha` differs from task to task: their code has 0.6, with
-    `rho` from 0.6 to 0.1, for a ViT-B/32 on ImageNet (google-research/big_vision, configs/proj/gsam), and 0.2 with an adaptive
-    `rho` of 2 for a wide residual network on CIFAR-10 (juntang-zhuang/GSAM); the default here is pytorch_optimizer's.
+    Source: Zhuang et al. 2022, arXiv:2203.08065, algorithm 1. The best `alpha` differs from task to
+    task: their code has 0.6, with `rho` from 0.6 to 0.1, for a ViT-B/32 on ImageNet
+    (google-research/big_vision, configs/proj/gsam), and 0.2 with an adaptive `rho` of 2 for a wide
+    residual network on CIFAR-10 (juntang-zhuang/GSAM); the default here is pytorch_optimizer's.
     """
-    inner, climb = inner_of("gsam", inner), Climb(p, eps)
 
-    def init(params: Any) -> SamWrapperState:
-        return SamWrapperState(zero_count(), radius(rho, zero_count()), inner.init(params))
+    inner: Inner
+    rho: Rate = 0.05
+    alpha: NonNegative = 0.4
+    p: Exponent = 2.0
+    _: KW_ONLY
+    eps: NonNegative = 1e-12
 
-    def update(
-        updates: Any, state: SamWrapperState, params: Any = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
-    ) -> tuple[Any, SamWrapperState]:
-        params, r = require_params(params), radius(rho, state.count)
-        uphill = climb.gradient(grad_fn, params, updates, r)
-        gradient = map_leaves(_minus, uphill, across(updates, uphill), share=alpha)
-        updates, inner_state = inner.advance(gradient, state.inner_state, params, extra_args)
-        return updates, SamWrapperState(safe_increment(state.count), r, inner_state)
+    @property
+    def climb(self) -> Climb:
+        return Climb(self.p, self.eps)
 
-    return GradientTransformation(init, update)
+    def fed(self, g: Updates, uphill: Callable[[], Updates], count: jax.Array) -> Updates:
+        s = uphill()
+
+        @each_leaf
+        def rule(s: jax.Array, v: jax.Array) -> jax.Array:
+            return s - self.alpha * v
+
+        return rule(s, across(g, s))

@@ -56,7 +56,7 @@ def test_no_member_changes_the_tree() -> None:
         return jnp.concatenate([x.ravel() for x in jax.tree.leaves(updates)])
 
     with pytest.raises(
-        ValueError, match=r"^chain > stateless: what update returned and the updates that it got differ in structure"
+        ValueError, match=r"^chain > stateless: the update that step returned and the updates that it got differ in structure"
     ):
         run(gradtx.chain(gradtx.stateless(flat), gradtx.scale(2.0)))
 
@@ -65,8 +65,8 @@ def test_named_chain_is_chain_with_names() -> None:
     members = {"clip": gradtx.clip_by_global_norm(1.0), "adam": gradtx.adam(0.1)}
     updates, state = run(gradtx.named_chain(*members.items()))
     expected, states = run(gradtx.chain(*members.values()))
-    assert list(state) == ["clip", "adam"]
-    jax.tree.map(np.testing.assert_array_equal, (updates, tuple(state.values())), (expected, states))
+    assert list(state) == ["adam", "clip"]  # a compiled step sorts keys
+    jax.tree.map(np.testing.assert_array_equal, (updates, (state["clip"], state["adam"])), (expected, states))
 
 
 def test_named_chain_takes_its_states_by_name() -> None:
@@ -105,11 +105,11 @@ def test_named_chain_takes_its_states_by_name() -> None:
         ),
         (
             lambda: gradtx.named_chain(("a", gradtx.scale(1.0)), ("c", gradtx.clip(1.0))).update(GRADS, GRADS),
-            f"named_chain: state is a dict with keys 'w', 'b', expected a dict with keys 'a', 'c'; {SWAPPED}",
+            f"named_chain: state is a dict with keys 'b', 'w', expected a dict with keys 'a', 'c'; {SWAPPED}",
         ),
         (
             lambda: gradtx.named_chain(gradtx.scale(1.0)),
-            "named_chain: argument 0 is a GradientTransformation, expected a pair (name, transformation).",
+            "named_chain: argument 0 is scale(step_size=1.0), expected a pair (name, transformation).",
         ),
         (lambda: gradtx.named_chain(("a",)), "named_chain: argument 0 is a tuple of 1, expected a pair (name, transformation)."),
         (

@@ -147,7 +147,7 @@ def test_averages_of_other_parameters() -> None:
     ],
 )
 def test_second_gradients_that_are_none(grad_fn: Any, error: type[Exception], text: str) -> None:
-    with calling("storm"), pytest.raises(error, match=f"^storm: .*{text}"):
+    with pytest.raises(error, match=f"^storm: .*{text}"), calling("storm"):
         gradient_at(grad_fn, PARAMS, PARAMS, PARAMS)
 
 
@@ -183,7 +183,7 @@ def test_what_is_no_state_and_what_is_one() -> None:
     tx, params = gradtx.ema_params(gradtx.sgd(1.0), 0.5), {"w": jnp.zeros(2)}
     with pytest.raises(
         TypeError,
-        match=r"^eval_params: state is a GradientTransformation, expected the state that tx\.init or tx\.update returned\.",
+        match=r"^eval_params: state is ema_params\(.*, expected the state that tx\.init or tx\.update returned\.",
     ):
         gradtx.eval_params(tx, params)
     with pytest.raises(

@@ -28,10 +28,14 @@ def follow(tx: Any, steps: int = 20, params: Any = PARAMS) -> Any:
     return jax.jit(lambda params: jax.lax.scan(step, (params, tx.init(params)), None, length=steps))(params)
 
 
-@gradtx.factory()
-def windowed(size: PositiveInt = 2, factor: NonNegative = 3) -> gradtx.GradientTransformation:
-    """A user's factory with a whole number that chooses a shape."""
-    return gradtx.stateless(lambda updates, params: jax.tree.map(lambda u: factor * u + jnp.sum(jnp.ones(size)), updates))
+class windowed(gradtx.Transformation):
+    """A user's class with a whole number that chooses a shape."""
+
+    size: PositiveInt = 2
+    factor: NonNegative = 3
+
+    def step(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        return jax.tree.map(lambda u: self.factor * u + jnp.sum(jnp.ones(self.size)), updates), state
 
 
 def undeclared(learning_rate: float, power: int = 1, flag: bool = True, name: str = "x") -> gradtx.GradientTransformation:
@@ -207,7 +211,7 @@ SGD, ADAM = gradtx.inject_hyperparams(gradtx.sgd)(0.1), gradtx.inject_hyperparam
         (
             lambda: gradtx.inject_hyperparams(gradtx.adam(0.1)),
             TypeError,
-            "inject_hyperparams: inner_factory is a GradientTransformation, expected a factory that was not called, "
+            "inject_hyperparams: inner_factory is adam(learning_rate=0.1), expected a factory that was not called, "
             "as in inject_hyperparams(adam)(learning_rate=1e-3).",
         ),
         (
@@ -250,7 +254,7 @@ SGD, ADAM = gradtx.inject_hyperparams(gradtx.sgd)(0.1), gradtx.inject_hyperparam
         (
             lambda: gradtx.inject_hyperparams(lambda rate: 3)(0.1),
             TypeError,
-            "with_extra_args_support: tx is 3 (int), expected a gradient transformation (a pair of init and update). "
+            "inject_hyperparams: what <lambda>.<locals>.<lambda> returns is 3 (int), expected a gradient transformation (a pair of init and update). "
             "Were arguments swapped? A learning rate alone becomes a transformation with scale_by_learning_rate(rate).",
         ),
         (

@@ -196,23 +196,23 @@ def test_a_tree_of_labels_that_can_be_called_is_not_called() -> None:
 @pytest.mark.parametrize(
     ("labels", "text"),
     [
-        ({"embed": 0}, "gradtx: labels has nothing for the parameter `layers/0/bias`; its paths are `embed`."),
-        ({}, "gradtx: labels has nothing for the parameter `embed/table`; its paths are none."),
+        ({"embed": 0}, "labels has nothing for the parameter `layers/0/bias`; its paths are `embed`."),
+        ({}, "labels has nothing for the parameter `embed/table`; its paths are none."),
         (
             {"embed": 0, "layers": [1, {"bias": 1}]},
-            "gradtx: labels has nothing for the parameter `layers/1/kernel`; its paths are `embed`, `layers/0`, `layers/1/bias`.",
+            "labels has nothing for the parameter `layers/1/kernel`; its paths are `embed`, `layers/0`, `layers/1/bias`.",
         ),
-        ({"embed": 0, "layers": 1, "head": 2}, "gradtx: labels has the path `head`, which no parameter has."),
+        ({"embed": 0, "layers": 1, "head": 2}, "labels has the path `head`, which no parameter has."),
         (
             {"embed": {"table": {"x": 0}}, "layers": 1},
-            "gradtx: labels has nothing for the parameter `embed/table`; its paths are `embed/table/x`, `layers`.",
+            "labels has nothing for the parameter `embed/table`; its paths are `embed/table/x`, `layers`.",
         ),
-        ({"embed": 0, "layers": [1, 1, 1]}, "gradtx: labels has the path `layers/2`, which no parameter has."),
-        (lambda params: {"embed": 0}, "gradtx: labels has nothing for the parameter `layers/0/bias`; its paths are `embed`."),
+        ({"embed": 0, "layers": [1, 1, 1]}, "labels has the path `layers/2`, which no parameter has."),
+        (lambda params: {"embed": 0}, "labels has nothing for the parameter `layers/0/bias`; its paths are `embed`."),
     ],
 )
 def test_labels_of_another_tree(labels: Any, text: str) -> None:
-    with pytest.raises(ValueError, match=r"^gradtx: labels has") as error:
+    with pytest.raises(ValueError, match=r"^labels has") as error:
         spread("labels", labels, PARAMS)
     assert str(error.value) == text
 
@@ -221,7 +221,7 @@ def test_labels_of_another_tree(labels: Any, text: str) -> None:
 def test_masks_hold_booleans(entry: Any, found: str) -> None:
     with pytest.raises(TypeError) as error:
         spread_mask("mask", lambda params: {"a": True, "b": entry}, {"a": 1.0, "b": 2.0})
-    assert str(error.value) == f"gradtx: mask for `b` is {found}, expected True or False."
+    assert str(error.value) == f"mask for `b` is {found}, expected True or False."
 
 
 NAMES = st.text("ab/$.0", min_size=1, max_size=2)

@@ -74,7 +74,7 @@ def test_masked_out_leaves_may_be_integers() -> None:
     state = tx.init(params)
     updates, _ = tx.update({"w": jnp.ones(2), "n": jnp.asarray(5), "key": params["key"]}, state)
     assert int(updates["n"]) == 5
-    assert updates["key"] is params["key"]
+    assert jax.random.key_data(updates["key"]).tolist() == jax.random.key_data(params["key"]).tolist()
     np.testing.assert_allclose(updates["w"], [-0.1, -0.1], rtol=1e-5)
     with pytest.raises(
         TypeError, match=r"^adam > scale_by_adam: params leaf `n` is an array of shape \(\) and dtype int32, expected"
@@ -133,7 +133,7 @@ def test_extra_arguments_that_are_trees_are_masked_on_demand() -> None:
         seen.append(extra_args)
         return updates, state
 
-    inner = gradtx.GradientTransformation(gradtx.init_empty_state, spy)
+    inner = gradtx.GradientTransformation(lambda params: gradtx.EmptyState(), spy)
     run(gradtx.masked(inner, ONLY_BIAS, mask_compatible_extra_args=True), grad=PARAMS, value=1.0)
     run(gradtx.masked(inner, ONLY_BIAS), grad=PARAMS, value=1.0)
     assert seen[0]["grad"] == {

@@ -168,7 +168,7 @@ def test_extra_arguments_that_are_trees_are_masked_on_demand() -> None:
     def from_extra(updates: Any, state: Any, params: Any = None, *, grad: Any, **extra_args: Any) -> Any:
         return jax.tree.map(lambda u, g: g, updates, grad), state
 
-    inner = gradtx.GradientTransformation(gradtx.init_empty_state, from_extra)
+    inner = gradtx.GradientTransformation(lambda params: gradtx.EmptyState(), from_extra)
     tx = gradtx.partition({"bias": inner, "rest": gradtx.identity()}, BIAS, mask_compatible_extra_args=True)
     twice = jax.tree.map(lambda p: 2 * p, PARAMS)
     updates, _ = tx.update(PARAMS, tx.init(PARAMS), grad=twice)

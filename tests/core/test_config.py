@@ -10,13 +10,17 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import gradtx
-from gradtx.core.decode import decode_call
+from gradtx.core.decode import decode_value
 
 
-@gradtx.factory()
-def holder(value: Any, *more: Any, **options: Any) -> gradtx.GradientTransformation:
-    """A user's factory that takes anything."""
-    return gradtx.identity()
+class holder(gradtx.Transformation):
+    """A user's transformation that takes anything."""
+
+    value: Any
+    more: tuple[Any, ...] = ()
+
+    def step(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        return updates, state
 
 
 def there_and_back(value: Any) -> Any:
@@ -36,16 +40,16 @@ def there_and_back(value: Any) -> Any:
         gradtx.sgd(np.float32(0.1)),
         holder(float("inf")),
         holder(np.float32("-inf")),
-        holder(None, 1, "text", True, (1, (2,)), [1, [2.5]], 1 + 2j, float("-inf")),
+        holder(None, (1, "text", True, (1, (2,)), [1, [2.5]], 1 + 2j, float("-inf"))),
         holder({"name": 1}),
         holder({"$array": 1}),
-        holder({1: "one", (2, 3): [4]}, key={"plain": {"nested": ()}}),
-        holder(gradtx.adam, gradtx.linear_schedule),
-        holder({"b", "a"}, frozenset({3, (1, 2)}), set()),
-        holder(jax.lax.Precision.HIGHEST, (jax.lax.Precision.DEFAULT, "float32"), jax.lax.DotAlgorithmPreset.F32_F32_F32),
-        holder(PartitionSpec("data", None, ("model", "expert")), PartitionSpec()),
+        holder({1: "one", (2, 3): [4]}, ({"plain": {"nested": ()}},)),
+        holder(gradtx.adam, (gradtx.linear_schedule,)),
+        holder({"b", "a"}, (frozenset({3, (1, 2)}), set())),
+        holder(jax.lax.Precision.HIGHEST, ((jax.lax.Precision.DEFAULT, "float32"), jax.lax.DotAlgorithmPreset.F32_F32_F32)),
+        holder(PartitionSpec("data", None, ("model", "expert")), (PartitionSpec(),)),
         gradtx.muon(0.1, distribute=gradtx.Distribution("data", PartitionSpec("data", None))),
-        holder(np.int64(3), np.float64(0.1), np.bool_(True), jnp.bfloat16, np.dtype("int8")),
+        holder(np.int64(3), (np.float64(0.1), np.bool_(True), jnp.bfloat16, np.dtype("int8"))),
     ],
 )
 def test_round_trip(value: Any) -> None:
@@ -69,7 +73,7 @@ def test_nan_comes_back() -> None:
     ],
 )
 def test_arrays_come_back_bit_by_bit(array: Any) -> None:
-    again = there_and_back(holder(array)).update.call.arguments["value"]
+    again = there_and_back(holder(array)).value
     assert type(again) is type(array)
     assert again.dtype == array.dtype
     np.testing.assert_array_equal(np.asarray(again), np.asarray(array))
@@ -77,7 +81,7 @@ def test_arrays_come_back_bit_by_bit(array: Any) -> None:
 
 def test_random_keys_come_back() -> None:
     key = jax.random.key(7)
-    again = there_and_back(gradtx.add_noise(0.1, 0.5, key=key)).update.call.arguments["key"]
+    again = there_and_back(gradtx.add_noise(0.1, 0.5, key=key)).key
     np.testing.assert_array_equal(jax.random.key_data(again), jax.random.key_data(key))
     assert jax.random.key_impl(again) == jax.random.key_impl(key)
 
@@ -92,14 +96,9 @@ def test_every_argument_is_written_out() -> None:
     assert gradtx.from_config({"name": "identity"}) == gradtx.identity()
 
 
-def test_users_factories_are_known_by_module() -> None:
+def test_users_classes_are_known_by_module() -> None:
     config = gradtx.to_config(holder(1))
     assert config["name"] == f"{__name__}:holder"
-
-
-def test_the_parts_of_a_pair_have_the_config_of_the_whole() -> None:
-    tx = gradtx.sgd(0.1)
-    assert gradtx.to_config(tx.init) == gradtx.to_config(tx.update) == gradtx.to_config(tx)
 
 
 def a_function(count: Any) -> Any:
@@ -107,19 +106,23 @@ def a_function(count: Any) -> Any:
 
 
 FUNCTIONS = (
-    ", which no dict can hold. Functions must be made by a factory: a schedule or label rule of gradtx, or your own under "
-    "@gradtx.factory()."
+    ", which no dict can hold. Functions must be values: a schedule or rule of gradtx, or an instance of your own subclass of "
+    "gradtx.Value."
 )
 
 
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
-        (lambda: gradtx.to_config(3.0), TypeError, "to_config: value is 3.0 (float), expected what a gradtx factory made."),
+        (
+            lambda: gradtx.to_config(3.0),
+            TypeError,
+            "to_config: value is 3.0 (float), expected a value: a transformation, a schedule, a rule by path.",
+        ),
         (
             lambda: gradtx.to_config(gradtx.GradientTransformation(a_function, a_function)),
             TypeError,
-            "to_config: value is a GradientTransformation, expected what a gradtx factory made.",
+            f"to_config: GradientTransformation: init_fn is the function a_function{FUNCTIONS}",
         ),
         (
             lambda: gradtx.to_config(gradtx.sgd(a_function)),
@@ -174,12 +177,12 @@ FUNCTIONS = (
         (
             lambda: gradtx.from_config({"name": "clip_by_global_nrm"}),
             ValueError,
-            "from_config: config.name is 'clip_by_global_nrm', expected a declared factory. Did you mean 'clip_by_global_norm'?",
+            "from_config: config.name is 'clip_by_global_nrm', expected the name of a class of values. Did you mean 'clip_by_global_norm'?",
         ),
         (
             lambda: gradtx.from_config({"name": "my_package.my_module:mine"}),
             ValueError,
-            "from_config: config.name is 'my_package.my_module:mine', expected a declared factory. "
+            "from_config: config.name is 'my_package.my_module:mine', expected the name of a class of values. "
             "Import the module that declares it first.",
         ),
         (
@@ -195,22 +198,22 @@ def test_errors(call: Any, error: type[Exception], text: str) -> None:
     assert str(raised.value) == text
 
 
-def test_a_factory_that_was_declared_again() -> None:
+def test_a_class_that_was_declared_again() -> None:
     def declare() -> Any:
-        @gradtx.factory()
-        def twice_declared() -> gradtx.GradientTransformation:
-            return gradtx.identity()
+        class twice_declared(gradtx.Preset):
+            def chain(self) -> Any:
+                return gradtx.identity()
 
         return twice_declared
 
     old = declare()()
     new = declare()()
     assert old != new
-    name = f"{__name__}:test_a_factory_that_was_declared_again.<locals>.declare.<locals>.twice_declared"
+    name = f"{__name__}:test_a_class_that_was_declared_again.<locals>.declare.<locals>.twice_declared"
     assert gradtx.to_config(new) == {"name": name, "arguments": {}}
     with pytest.raises(TypeError) as raised:
         gradtx.to_config(old)
-    assert str(raised.value) == f"to_config: the factory {name} was declared again since; make the value anew."
+    assert str(raised.value) == f"to_config: the class {name} was declared again since; make the value anew."
 
 
 # Configs that somebody wrote or broke -----------------------------------------------------------------------
@@ -224,8 +227,8 @@ SPEC = "a list of names of mesh axes"
     [
         ({"name": "sgd", "other": 1}, TypeError, f"value is a dict with keys 'name', 'other', expected {FORM}."),
         ([0, {"name": 3}], TypeError, f"value[1] is a dict with keys 'name', expected {FORM}."),
-        ({"a": {"$factory": ["sgd"]}}, TypeError, "value.a.$factory is a list of 1, expected a declared factory."),
-        ({"$factory": "adma"}, ValueError, "value.$factory is 'adma', expected a declared factory. Did you mean 'adam'?"),
+        ({"a": {"$class": ["sgd"]}}, TypeError, "value.a.$class is a list of 1, expected the name of a class of values."),
+        ({"$class": "adma"}, ValueError, "value.$class is 'adma', expected the name of a class of values. Did you mean 'adam'?"),
         ({"$dtype": "float31"}, TypeError, "value.$dtype is 'float31' (str), expected the name of a dtype."),
         ({"$dtype": None}, TypeError, "value.$dtype is None, expected the name of a dtype."),
         ({"$float": 1.0}, TypeError, "value.$float is 1.0 (float), expected 'nan', 'inf' or '-inf'."),
@@ -266,7 +269,7 @@ SPEC = "a list of names of mesh axes"
         (
             {"$arrays": 1},
             ValueError,
-            "value has the tag '$arrays', expected one of $array, $complex, $dict, $dtype, $enum, $factory, $float, $frozenset, $key, "
+            "value has the tag '$arrays', expected one of $array, $class, $complex, $dict, $dtype, $enum, $float, $frozenset, $key, "
             "$record, $set, $spec, $tuple.",
         ),
     ],
@@ -284,12 +287,6 @@ def holder_name() -> str:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"value": 1, "more": 2}, "config.arguments.more is 2 (int), expected a list."),
-        ({"value": 1, "options": [1]}, "config.arguments.options is a list of 1, expected a dict from names."),
-        (
-            {"value": 1, "options": {"$dict": [[1, 2]]}},
-            "config.arguments.options is a dict with keys '$dict', expected a dict from names.",
-        ),
         ({1: 2}, "a key of config.arguments is 1 (int), expected the name of an argument."),
     ],
 )
@@ -313,7 +310,7 @@ def test_depth_is_limited_both_ways() -> None:
     tx = gradtx.from_config(nested(49))
     assert gradtx.from_config(gradtx.to_config(tx)) == tx
     with pytest.raises(ValueError, match=f"^to_config: {text}$"):
-        gradtx.to_config(decode_call("config", nested(60)))
+        gradtx.to_config(decode_value("config", nested(60)))
 
 
 def places(config: Any, at: tuple[Any, ...] = ()) -> Any:
@@ -339,7 +336,7 @@ def test_junk_anywhere_is_named() -> None:
     values = (
         gradtx.named_chain(("a", gradtx.freeze({"w": True}))),
         gradtx.scale(np.float32(0.1)),
-        holder({1: float("inf")}, 1j, {2}, key=jax.lax.Precision.HIGH, on=gradtx.Distribution("data", PartitionSpec("data"))),
+        holder({1: float("inf")}, (1j, {2}, jax.lax.Precision.HIGH, gradtx.Distribution("data", PartitionSpec("data")))),
     )
     errors = [
         str(error)

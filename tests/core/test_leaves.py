@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gradtx.core import leaves
-from gradtx.core.leaves import (MaskedNode, map_leaves)
+from gradtx.core.leaves import MaskedNode, map_leaves
 
 
 def average(g: Any, m: Any, *, b: Any) -> Any:
@@ -178,37 +178,37 @@ def test_a_scalar_leaf_goes_with_a_leaf_of_any_shape() -> None:
         (
             {"a": jnp.ones(2)},
             {"b": jnp.ones(2)},
-            "gradtx: updates and the tree in the state differ in structure: `a` is only in updates. "
+            "updates and the tree in the state differ in structure: `a` is only in updates. "
             "Were the gradients taken with respect to another argument, or the state made from other parameters?",
         ),
         (
             {"a": jnp.ones(2)},
             {"a": jnp.ones(2), "b": jnp.ones(2)},
-            "gradtx: updates and the tree in the state differ in structure: `b` is only in the tree in the state. "
+            "updates and the tree in the state differ in structure: `b` is only in the tree in the state. "
             "Were the gradients taken with respect to another argument, or the state made from other parameters?",
         ),
         (
             {"a": [jnp.ones(2)]},
             {"a": (jnp.ones(2),)},
-            "gradtx: updates and the tree in the state differ in structure: `a` is a list in one, a tuple in the other. "
+            "updates and the tree in the state differ in structure: `a` is a list in one, a tuple in the other. "
             "Were the gradients taken with respect to another argument, or the state made from other parameters?",
         ),
         (
             {"a": jnp.ones(2), "b": jnp.ones((3, 2))},
             {"a": jnp.ones(2), "b": jnp.ones((2,))},
-            "gradtx: updates leaf `b` has shape (3, 2), but the tree in the state has (2,) there; "
+            "updates leaf `b` has shape (3, 2), but the tree in the state has (2,) there; "
             "shapes must be equal, nothing is broadcast.",
         ),
         (  # the state would grow
             {"a": jnp.ones(2)},
             {"a": jnp.ones(())},
-            "gradtx: updates leaf `a` has shape (2,), but the tree in the state has () there; "
+            "updates leaf `a` has shape (2,), but the tree in the state has () there; "
             "shapes must be equal, nothing is broadcast.",
         ),
     ],
 )
 def test_trees_that_differ(updates: Any, state: Any, text: str) -> None:
-    with pytest.raises(ValueError, match=r"^gradtx: updates") as error:
+    with pytest.raises(ValueError, match=r"^updates") as error:
         map_leaves(average, updates, state, b=0.5)
     assert str(error.value) == text
 

@@ -1,5 +1,6 @@
-"""How others treat a transformation follows from what its factory says of it, never from the factory's name."""
+"""How others treat a transformation follows from what its class says of it, never from the class's name."""
 
+import types
 from typing import Any
 
 import jax
@@ -13,17 +14,14 @@ AVERAGE = gradtx.ema_params(gradtx.sgd(0.1), 0.9)
 
 
 def adding_one(name: str, **traits: Any) -> Any:
-    """A transformation that adds 1, by a factory of this name with an argument `transforms`."""
+    """A class of transformations that add 1, of this name, with a field `transforms`."""
 
-    def update(updates: Any, state: tuple[()], params: Any = None, **extra_args: Any) -> Any:
+    def step(self: Any, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
         return jax.tree.map(lambda u: u + 1, updates), state
 
-    def make(transforms: Any = (), on: bool = True) -> Any:
-        return gradtx.GradientTransformation(lambda params: (), update)
-
-    make.__name__ = name
-    make.__module__, make.__qualname__ = __name__, f"{name} of {sorted(traits)}"
-    return gradtx.factory(name=name, **traits)(make)
+    fields = {"__annotations__": {"transforms": Any, "on": bool}, "transforms": (), "on": True}
+    names = {"step": step, "__module__": __name__, "__qualname__": f"{name} of {sorted(traits)}", **fields}
+    return types.new_class(name, (gradtx.Transformation,), traits, lambda namespace: namespace.update(names))
 
 
 @pytest.mark.parametrize("name", ["identity", "monitor", "snapshot"])
@@ -44,7 +42,7 @@ def test_what_observes_may_come_after_any_other() -> None:
 
 
 def test_a_trait_may_depend_on_arguments() -> None:
-    watch = adding_one("watch_if", observes=lambda arguments: arguments["on"])
+    watch = adding_one("watch_if", observes=property(lambda self: self.on))
     gradtx.chain(AVERAGE, watch(on=True))
     with pytest.raises(ValueError, match="before watch_if"):
         gradtx.chain(AVERAGE, watch(on=False))

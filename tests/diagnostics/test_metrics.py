@@ -91,7 +91,7 @@ def test_metrics(tx: Any, expected: dict[str, float]) -> None:
 def test_of_things_that_are_no_state() -> None:
     for nothing in (3, "text", {}, [], jnp.ones(2), {"a": [1, (2,)]}):
         assert gradtx.metrics(nothing) == {}
-    for wrong, found in ((None, "None"), (gradtx.adam(0.1), "a GradientTransformation")):
+    for wrong, found in ((None, "None"), (gradtx.adam(0.1), r"adam\(learning_rate=0.1\)")):
         with pytest.raises(TypeError, match=f"^metrics: state is {found}, expected the state that tx.init or tx.update returned"):
             gradtx.metrics(wrong)
 
@@ -210,7 +210,7 @@ def test_measurements_of_any_shape() -> None:
     )
     start = tx.init(GRADS)
     updates, state = tx.update(GRADS, start)
-    assert updates is GRADS
+    jax.tree.map(np.testing.assert_array_equal, updates, GRADS)
     np.testing.assert_array_equal(state.measurements["leaf"], GRADS["w"])
     assert float(state.measurements["tree"]["sum"]) == -1.0
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), start)
@@ -244,7 +244,7 @@ def test_measuring_transformations_get_params_and_extra_arguments() -> None:
     def update(updates: Any, state: Any, params: Any = None, *, value: Any = 1.0, **extra_args: Any) -> Any:
         return value * jnp.sum(params["w"]), state
 
-    tx = gradtx.monitor({"x": gradtx.GradientTransformation(gradtx.init_empty_state, update)})
+    tx = gradtx.monitor({"x": gradtx.GradientTransformation(lambda params: gradtx.EmptyState(), update)})
     _, state = tx.update(GRADS, tx.init(GRADS), {"w": jnp.ones(2), "b": jnp.ones(())}, value=3.0)
     assert floats(gradtx.metrics(state)) == {"x": 6.0}
 
@@ -259,7 +259,7 @@ def test_measuring_transformations_get_params_and_extra_arguments() -> None:
         ),
         (
             lambda: gradtx.monitor({"norm": gradtx.ema}),
-            "monitor: measures['norm'] is the function ema, expected a function or a transformation.",
+            "monitor: measures['norm'] is the class ema, expected a function or a transformation.",
         ),
         (
             lambda: gradtx.monitor({"a": largest}).update(GRADS, gradtx.monitor({"a": largest, "b": largest}).init(GRADS)),

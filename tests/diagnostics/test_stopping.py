@@ -142,7 +142,7 @@ def test_kept_parameters_are_copies():
 
 def test_it_is_a_value():
     stopper = gradtx.early_stopping(3, min_delta=0.5)
-    assert repr(stopper) == "early_stopping(patience=3, min_delta=0.5, keep_best=True)"
+    assert repr(stopper) == "early_stopping(patience=3, min_delta=0.5)"
     assert eval(repr(stopper), vars(gradtx)) == stopper == pickle.loads(pickle.dumps(stopper))
     assert hash(stopper) == hash(gradtx.early_stopping(3, 0.5))
     assert stopper != gradtx.early_stopping(2, 0.5)

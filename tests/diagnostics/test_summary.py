@@ -177,12 +177,12 @@ def test_labels_and_masks_without_parameters_are_noted() -> None:
 def test_other_libraries_are_noted() -> None:
     table = summary(gradtx.chain(optax.clip(1.0), gradtx.masked(optax.trace(0.9), KERNELS)), PARAMS)
     assert table.notes == tuple(
-        f"{outer} has {inner} in it, which no factory declared: which parameters it touches is not known."
+        f"{outer} has {inner} in it, which is no transformation of gradtx: which parameters it touches is not known."
         for outer, inner in (("chain", "clip"), ("masked", "trace"))
     )
     assert [row.state_bytes for row in table.rows] == [0, 48, 0, 16, 0]
     (note,) = summary(optax.sgd(0.1), PARAMS).notes
-    assert note.startswith("tx is chain, which no factory declared")
+    assert note.startswith("tx is chain, which is no transformation of gradtx")
 
 
 def test_models_of_every_host() -> None:

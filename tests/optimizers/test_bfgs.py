@@ -9,6 +9,7 @@ import pytest
 from problems import distance, tanh_regression, trajectories
 
 import gradtx
+from gradtx.core.transformation import Transformation
 
 TANH = tanh_regression()
 INDEX = np.arange(8.0)
@@ -16,14 +17,11 @@ BASIS = np.linalg.qr(np.cos(np.outer(INDEX, INDEX) + INDEX))[0]
 MATRIX = BASIS @ np.diag(np.linspace(0.5, 20, 8)) @ BASIS.T
 
 
-@gradtx.factory()
-def exact_search() -> gradtx.GradientTransformation:
+class exact_search(Transformation):
     """The exact minimizer along the line, for the quadratic of `MATRIX`."""
 
-    def update(updates: Any, state: Any, params: Any = None, *, grad: Any, **extra_args: Any) -> Any:
+    def step(self, updates: Any, state: gradtx.EmptyState, params: Any = None, *, grad: Any, **extra_args: Any) -> Any:
         return -(grad @ updates) / (updates @ MATRIX @ updates) * updates, state
-
-    return gradtx.GradientTransformation(gradtx.init_empty_state, update)
 
 
 def test_exact_line_searches_end_after_as_many_steps_as_dimensions() -> None:

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from projection_cases import NORMAL, SETS, Set
+from projection_cases import NORMAL, SETS
+from projection_cases import Set as Row
 
 import gradtx
 from gradtx import projections
+from gradtx.projections.sets import Set
 
 RNG = np.random.default_rng(0)
 ROWS = pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in SETS.items()])
@@ -37,7 +39,7 @@ def test_results_are_in_the_set_and_projecting_again_changes_nothing(row: Set, s
 
 
 @ROWS
-def test_no_point_of_the_set_is_nearer(row: Set) -> None:
+def test_no_point_of_the_set_is_nearer(row: Row) -> None:
     with jax.enable_x64(True):
         project, y = row.make(), tree(2, jnp.float64, 2.0)
         x = flat(project(y))
@@ -50,7 +52,7 @@ def test_no_point_of_the_set_is_nearer(row: Set) -> None:
 
 
 @ROWS
-def test_same_as_optax(row: Set) -> None:
+def test_same_as_optax(row: Row) -> None:
     if row.optax is None:
         return
     for seed in range(3):
@@ -58,7 +60,7 @@ def test_same_as_optax(row: Set) -> None:
 
 
 @ROWS
-def test_vmap_dtype_and_values(row: Set) -> None:
+def test_vmap_dtype_and_values(row: Row) -> None:
     project = row.make()
     lanes = [tree(0), tree(1)]
     together = jax.vmap(project)(jax.tree.map(lambda *xs: jnp.stack(xs), *lanes))
@@ -68,6 +70,40 @@ def test_vmap_dtype_and_values(row: Set) -> None:
     assert repr(pickle.loads(pickle.dumps(project))) == repr(project)
     config = json.loads(json.dumps(gradtx.to_config(project)))
     np.testing.assert_allclose(flat(gradtx.from_config(config)(tree(0))), flat(project(tree(0))))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_bear_the_name_under_which_a_user_finds_them(name: str) -> None:
+    project = SETS[name].make()
+    assert repr(project).startswith(f"projections.{name}(")
+    assert gradtx.to_config(project)["name"] == f"projections.{name}"
+    assert type(pickle.loads(pickle.dumps(project))) is getattr(projections, name)
+    with pytest.raises(
+        TypeError, match=rf"^projections\.{name}: got an unexpected keyword argument 'radios'; the call is projections"
+    ):
+        getattr(projections, name)(radios=1.0)
+
+
+def test_a_set_of_a_user_keeps_its_own_name() -> None:
+    class singleton(Set):
+        value: float
+
+        def project(self, tree: Any) -> Any:
+            return jax.tree.map(lambda x: jnp.full_like(x, self.value), tree)
+
+    project = singleton(2.0)
+    assert repr(project) == "singleton(value=2.0)"
+    assert project(jnp.ones(2)).tolist() == [2.0, 2.0]
+    with pytest.raises(ValueError, match=r"^singleton: weights are given, expected None"):
+        project(jnp.ones(2), weights=jnp.ones(2))
+
+
+def test_weights_of_elementwise_sets_are_checked() -> None:
+    for name in ("box", "hypercube", "non_negative", "linf_ball"):
+        project = SETS[name].make()
+        np.testing.assert_array_equal(flat(project(tree(3), weights=2.0)), flat(project(tree(3))))
+        with pytest.raises(ValueError, match=rf"^projections\.{name}: weights is -1 at `b`, expected numbers >= 0\."):
+            project(tree(3), weights=-1.0)
 
 
 def test_weighted_ball_satisfies_its_optimality_conditions() -> None:
@@ -113,11 +149,11 @@ def test_weights_do_not_change_a_box() -> None:
         ),
         (
             lambda: projections.check_projection(tree(), {"w": jnp.ones(3)}),
-            "opt: projection changed the structure: .*`b` is only in",
+            "^projection changed the structure: .*`b` is only in",
         ),
         (
             lambda: projections.check_projection(tree(), {"w": jnp.ones(2), "b": jnp.ones(2)}),
-            "opt: projection changed the shape of `w`",
+            "^projection changed the shape of `w`",
         ),
     ],
 )

@@ -194,7 +194,7 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: gradtx.join_schedules([S, gradtx.constant_schedule], [5]),
         TypeError,
-        r"join_schedules: schedules\[1\] is the function constant_schedule, expected a schedule .* This is the factory itself",
+        r"join_schedules: schedules\[1\] is the class constant_schedule, expected a schedule .* This is the factory itself",
     ),
     (lambda: gradtx.join_schedules([S, 0.1], [5]), TypeError, r"schedules\[1\] is 0.1 \(float\), expected a schedule"),
     (

@@ -12,14 +12,15 @@ from schedule_cases import ALL, COUNTS, EVERY, LAST, SHARED, Case, close
 
 import gradtx
 from gradtx import schedules
+from gradtx.core.value import Value
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "torch_schedules.json").read_text())["table"]
 
 
 def test_every_schedule_has_a_case() -> None:
-    names = {name for name, value in vars(schedules).items() if getattr(value, "__gradtx_factory__", False)}
-    assert {case.make(gradtx).call.factory.__name__ for case in ALL.values()} == names
-    assert {case.make(gradtx).call.factory.__name__ for case in SHARED.values()} == {n for n in names if hasattr(optax, n)}
+    names = {name for name, value in vars(schedules).items() if isinstance(value, type) and issubclass(value, Value)}
+    assert {type(case.make(gradtx)).__name__ for case in ALL.values()} == names
+    assert {type(case.make(gradtx)).__name__ for case in SHARED.values()} == {n for n in names if hasattr(optax, n)}
     assert all(getattr(gradtx, name) is getattr(schedules, name) for name in names)
 
 

@@ -165,6 +165,27 @@ def test_complex_parameters_count_as_pairs_of_real_ones(search: Any) -> None:
     assert state[1].value.dtype == jnp.float32
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [gradtx.chain(gradtx.scale(-1.0), ZOOM), gradtx.chain(gradtx.scale(-1.0), BACKTRACK), gradtx.lbfgs(), gradtx.newton()],
+    ids=["zoom", "backtracking", "lbfgs", "newton"],
+)
+def test_the_function_sees_parameters_of_their_own_dtypes(tx: Any) -> None:
+    seen: set[Any] = set()
+
+    def fn(p: Any) -> jax.Array:
+        seen.add((jax.tree.structure(p), p["half"].dtype, p["single"].dtype))
+        return jnp.sum((p["half"] - 1) ** 2).astype(jnp.float32) + jnp.sum((p["single"] - 2) ** 2)
+
+    params = {"half": jnp.zeros(2, jnp.bfloat16), "none": None, "single": jnp.zeros(1)}
+    (value, grad), state = jax.value_and_grad(fn)(params), tx.init(params)
+    updates, after = tx.update(grad, state, params, value=value, grad=grad, value_fn=fn)
+    assert fn(gradtx.apply_updates(params, updates)) < value
+    gradtx.minimize(fn, params, tx, max_steps=5)
+    assert seen == {(jax.tree.structure(params), jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32))}
+    assert jax.tree.map(jnp.result_type, (updates, after)) == jax.tree.map(jnp.result_type, (params, state))
+
+
 @pytest.mark.parametrize("has_aux", [False, True])
 def test_value_and_gradient_from_the_state(has_aux: bool) -> None:
     calls = []
@@ -289,9 +310,7 @@ def test_verbose_prints_failures_alone(make: Any, capsys: Any) -> None:
     assert capsys.readouterr().out == ""
     call(search, rosenbrock, START)
     jax.effects_barrier()
-    assert re.search(
-        f"{search.update.call.factory.__name__}: no step .*; value 24.2.*, slope .*; taking step", capsys.readouterr().out
-    )
+    assert re.search(f"{make.__name__}: no step .*; value 24.2.*, slope .*; taking step", capsys.readouterr().out)
 
 
 def test_metrics() -> None:

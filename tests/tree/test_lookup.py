@@ -92,7 +92,7 @@ def test_get_of_several():
     state = gradtx.adam(FALLING).init(PARAMS)
     message = (
         r"tree.get: 'count' is found 2 times, .*: `0/ScaleByAdamState.count`, "
-        r"`1/ScaleByScheduledLearningRateState.count`.*filtering="
+        r"`1/ScaleByLearningRateState.count`.*filtering="
     )
     with pytest.raises(KeyError, match=message):
         get(state, "count")

@@ -130,3 +130,23 @@ def test_errors() -> None:
         tx = gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1), opaque_mode=opaque)
         with pytest.raises(ValueError, match=r"^sam: needs the parameters; call tx.update\(updates, state, params\)\.$"):
             tx.update(w, tx.init(w), grad_fn=lambda p, i: p)
+
+
+@pytest.mark.parametrize(
+    "adversary",
+    [
+        gradtx.sgd(0.1, 0.9, accumulator_dtype=jnp.bfloat16),
+        gradtx.stateless(lambda updates, params: jax.tree.map(lambda u: u.astype(jnp.bfloat16), updates)),
+    ],
+    ids=["its momentum", "its updates"],
+)
+@pytest.mark.parametrize("opaque", [False, True], ids=["transparent", "opaque"])
+def test_an_adversary_in_half_precision(adversary: Any, opaque: bool) -> None:
+    """Both branches of a step, and both calls of a period, give the dtypes that came in."""
+    tx, params = gradtx.sam(gradtx.adam(0.1), adversary, opaque_mode=opaque), {"w": jnp.ones(3)}
+    state = tx.init(params)
+    step = jax.jit(lambda g, state: tx.update(g, state, params, **({"grad_fn": lambda p, i: p} if opaque else {})))
+    for _ in range(2):
+        updates, after = step(params, state)
+        assert jax.tree.map(jnp.result_type, (updates, after)) == jax.tree.map(jnp.result_type, (params, state))
+        state = after

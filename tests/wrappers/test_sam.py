@@ -17,7 +17,7 @@ import sam_oracles as so
 from problems import MANY_SHAPES, Arrays, distance, quadratic, tanh_regression
 
 import gradtx
-from gradtx.core.base import wants_of
+from gradtx.core.transformation import wants
 
 TANH, QUADRATIC = tanh_regression(), quadratic(MANY_SHAPES)
 GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "torch_trajectories.json").read_text())["table"]
@@ -145,7 +145,7 @@ def test_gradients_a_step(make: Any, extra: list[int]) -> None:
 
 
 def test_momentum_sam_needs_no_second_gradient() -> None:
-    assert "grad_fn" not in wants_of(gradtx.momentum_sam(gradtx.adam(0.1), 0.1))
+    assert "grad_fn" not in wants(gradtx.momentum_sam(gradtx.adam(0.1), 0.1))
 
 
 def test_the_state_has_no_copy_of_the_parameters() -> None:
@@ -269,7 +269,7 @@ def test_who_takes_second_gradients_can_be_seen() -> None:
         gradtx.masked(gradtx.gsam(gradtx.sgd(0.1)), {"w": True}),
         gradtx.partition({"a": gradtx.looksam(gradtx.sgd(0.1)), "b": gradtx.sgd(0.1)}, lambda p: "a"),
     ):
-        assert "grad_fn" in wants_of(tx)
+        assert "grad_fn" in wants(tx)
 
 
 @pytest.mark.parametrize("make", [gradtx.sam_wrapper, gradtx.asam, gradtx.gsam, gradtx.looksam])
