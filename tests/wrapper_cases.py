@@ -43,6 +43,18 @@ EVERY_STEP = ({"every_k": 0}, r"every_k is 0 \(int\), expected a whole number >=
 ERRORS = ({"max_consecutive_errors": -1}, r"max_consecutive_errors is -1 \(int\), expected a whole number >= 0")
 
 WRAPPERS: dict[str, Case] = {
+    "MultiSteps": Case(
+        lambda: gradtx.MultiSteps(gradtx.adam(0.1), 2),
+        around(
+            ({"every_k_schedule": 0}, r"every_k_schedule is 0 \(int\), expected a whole number >= 1, or a schedule"),
+            ({"use_grad_mean": 1}, r"use_grad_mean is 1 \(int\), expected True or False"),
+            ({"should_skip_update_fn": 3}, r"should_skip_update_fn is 3 \(int\), expected a function, or None"),
+            ({"accumulator_dtype": "int8"}, r"accumulator_dtype is 'int8' \(str\), expected a floating dtype"),
+            ({"opt": gradtx.storm()}, r"opt is storm\(\), which calls grad_fn"),
+            name="opt",
+            every_k_schedule=2,
+        ),
+    ),
     "accumulate": Case(
         lambda: gradtx.accumulate(gradtx.adam(0.1), 2, skip_nonfinite=True),
         around(

@@ -9,21 +9,11 @@ import jax.numpy as jnp
 
 from gradtx.compose.groups import cut
 from gradtx.core import checks
-from gradtx.core.checks import Domain, Flag, FloatDType, PositiveInt
-from gradtx.core.leaves import all_finite, cast_like, map_leaves, widen
+from gradtx.core.checks import Domain, Flag, FloatDType, Function, PositiveInt, Schedule, scheduled_value
+from gradtx.core.leaves import all_finite, each_leaf, in_dtypes_of, zeros_like
 from gradtx.core.numerics import common_dtype, cond, safe_increment, zero_count
-from gradtx.core.transformation import (
-    GradientTransformation,
-    Inner,
-    Params,
-    Part,
-    State,
-    Transformation,
-    Updates,
-    Wrapper,
-    as_transformation,
-    wants,
-)
+from gradtx.core.transformation import Params, Part, State, Transformation, Updates, Wrapper, wants
+from gradtx.core.values import checked
 from gradtx.core.varying import scan
 
 
@@ -32,7 +22,7 @@ def _is_count(value: Any) -> bool:
 
 
 CountOrSchedule = Annotated[
-    Any, Domain("a whole number >= 1, or a schedule of the steps taken by the optimizer", _is_count, numeric=True)
+    int | Schedule, Domain("a whole number >= 1, or a schedule of the steps taken by the optimizer", _is_count, numeric=True)
 ]
 
 
@@ -43,28 +33,20 @@ class AccumulateState(NamedTuple):
     used: jax.Array
     gradient_step: jax.Array
     left_out: jax.Array
-    accumulator: Any
-    inner_state: Any
+    accumulator: Updates
+    inner_state: State
 
     def metrics(self) -> dict[str, Any]:
         """What `gradtx.metrics` reports."""
         return {"gradient_step": self.gradient_step, "left_out": self.left_out}
 
 
-def _add_if(g: jax.Array, total: jax.Array, *, take: Any, reset: Any) -> tuple[jax.Array, jax.Array]:
-    total = jnp.where(reset, 0, total)
-    return g, jnp.where(take, total + g, total)
-
-
-def _divide(total: jax.Array, *, by: Any) -> jax.Array:
-    return total / by
-
-
 class accumulate(Wrapper, keeps_zero=True):
     """Collects the gradients of `every_k` microbatches, then takes one step with their mean: `inner(sum(g) / k)`.
 
     Between steps updates are zero, so that the training loop stays as it is. Equal microbatches of a mean loss give the step of
-    the large batch.
+    the large batch. The extra arguments of the microbatch that completes a step reach `inner`; those of the others are dropped.
+    Methods of two gradients (SAM and its kin), which call `grad_fn`, stand around an accumulation, not in it.
 
     Args:
       inner: the optimizer. Clipping belongs inside, to see the mean; so do weight decay, and averages and slow weights, which count
@@ -76,12 +58,6 @@ class accumulate(Wrapper, keeps_zero=True):
 
     State: `AccumulateState(mini_step, used, gradient_step, left_out, accumulator, inner_state)`; 4 bytes a parameter and 16 more.
       `gradtx.metrics` reports `gradient_step` and `left_out`.
-
-    Returns:
-      The transformation. Extra arguments of the microbatch that completes a step reach `inner`; those of the others are dropped.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or `inner` calls `grad_fn` (SAM and other methods of two gradients).
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -95,22 +71,19 @@ class accumulate(Wrapper, keeps_zero=True):
       -2.0
     """
 
-    inner: Inner
     every_k: CountOrSchedule
     _: KW_ONLY
     dtype: FloatDType = jnp.float32
     skip_nonfinite: Flag = False
 
-    @property
-    def gathers(self) -> bool:
-        return self.every_k != 1
-
-    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
-        return (Part(self.inner, params, state if self.is_inner else state.inner_state),)
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        accumulable("accumulate", self.inner, "inner")
+        check_accumulable("accumulate", "inner", self.inner)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether a step takes several calls."""
+        return self.every_k != 1
 
     @property
     def is_inner(self) -> bool:
@@ -122,6 +95,9 @@ class accumulate(Wrapper, keeps_zero=True):
         """That of the optimizer, where this is the optimizer itself."""
         return self.inner.state_type if self.is_inner else AccumulateState
 
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        return (Part(self.inner, params, state),) if self.is_inner else super().parts(params, state)
+
     def init(self, params: Params) -> State:
         if self.is_inner:
             return self.inner.init(params)
@@ -131,79 +107,67 @@ class accumulate(Wrapper, keeps_zero=True):
     def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
         if self.is_inner:
             return self.inner.advance(updates, state, params, extra_args)
-        k = microsteps("every_k", self.every_k, state.gradient_step)
+        first = state.mini_step == 0
+        last = state.mini_step >= scheduled_value("every_k", self.every_k, state.gradient_step) - 1
         take = all_finite(updates) if self.skip_nonfinite else jnp.asarray(True)
-        _, total = map_leaves(_add_if, widen(updates), state.accumulator, take=take, reset=state.mini_step == 0)
-        used = jnp.where(state.mini_step == 0, 0, state.used) + take.astype(jnp.int32)
-        complete = state.mini_step >= k - 1
+        used = jnp.where(first, 0, state.used) + take.astype(jnp.int32)
 
-        def step() -> tuple[Any, Any]:
-            mean = map_leaves(_divide, total, by=used.astype(jnp.float32))
+        @each_leaf
+        def gather(g: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
+            total = jnp.where(first, 0, total)
+            return g, jnp.where(take, total + g, total)
+
+        _, total = gather(updates, state.accumulator)
+
+        def step() -> tuple[Updates, State]:
+            count = used.astype(jnp.float32)
+            mean = jax.tree.map(lambda x: x / count, total)
             changed, inner_state = self.inner.advance(mean, state.inner_state, params, extra_args)
-            return cast_like(changed, updates), inner_state
+            return in_dtypes_of(changed, updates), inner_state
 
-        changed, inner_state = cond(complete & (used > 0), step, lambda: (zeros_as(updates), state.inner_state))
+        steps = last & (used > 0)
+        changed, inner_state = cond(steps, step, lambda: (zeros_like(updates), state.inner_state))
         return changed, AccumulateState(
-            jnp.where(complete, 0, safe_increment(state.mini_step)),
-            used.astype(jnp.int32),
-            jnp.where(complete & (used > 0), safe_increment(state.gradient_step), state.gradient_step),
+            jnp.where(last, 0, safe_increment(state.mini_step)),
+            used,
+            jnp.where(steps, safe_increment(state.gradient_step), state.gradient_step),
             jnp.where(take, state.left_out, safe_increment(state.left_out)),
             total,
             inner_state,
         )
 
 
-def accumulable(name: str, inner: Any, argument: str) -> GradientTransformation:
-    """The optimizer, or an error for one that takes second gradients itself."""
+def check_accumulable(name: str, argument: str, inner: Transformation) -> None:
+    """Raises for an optimizer that takes second gradients itself."""
     if "grad_fn" in wants(inner):
         raise ValueError(
             f"{name}: {argument} is {inner!r}, which calls grad_fn: it would see the last microbatch alone. Put the accumulation "
             "inside: update it with the mean gradient of all microbatches and a grad_fn that gives the same at other parameters "
             "(gradtx.microbatched makes both), or accumulate the gradients of gradtx.sam_value_and_grad."
         )
-    return as_transformation(inner)
 
 
-def zeros_in(params: Any, dtype: Any) -> Any:
+def zeros_in(params: Params, dtype: Any) -> Updates:
     """Zeros in `dtype`, or wider where a parameter is."""
     return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=common_dtype(p, dtype)), params)
-
-
-def zeros_as(updates: Any) -> Any:
-    """Updates that change nothing."""
-    return jax.tree.map(jnp.zeros_like, updates)
-
-
-def microsteps(argument: str, every_k: Any, count: jax.Array) -> Any:
-    """How many microbatches the step at hand takes."""
-    return checks.scheduled_value(argument, every_k, count)
 
 
 class ApplyEveryState(NamedTuple):
     """Steps since the last update that left, and the sum of updates since then."""
 
     count: jax.Array
-    grad_acc: Any
-
-
-def _sum_since(g: jax.Array, total: jax.Array, *, first: Any, emit: Any) -> tuple[jax.Array, jax.Array]:
-    total = jnp.where(first, g, total + g)
-    return jnp.where(emit, total, 0), total
+    grad_acc: Updates
 
 
 class apply_every(Transformation, keeps_zero=True):
     """Lets the *sum* of `k` updates through at every k-th step, and zero between; what stands before it moves at every step.
 
+    After `adam` this is not `adam` on larger batches: that is `accumulate(adam(...), k)`.
+
     Args:
       k: steps from one update to the next, >= 1.
 
     State: `ApplyEveryState(count int32, grad_acc)`; 4 bytes a parameter.
-
-    Returns:
-      The transformation. After `adam` this is not `adam` on larger batches: that is `accumulate(adam(...), k)`.
-
-    Raises:
-      ValueError, TypeError: `k` is no whole number >= 1.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -222,6 +186,7 @@ class apply_every(Transformation, keeps_zero=True):
 
     @property
     def gathers(self) -> bool:
+        """Whether updates leave at some calls only."""
         return self.k != 1
 
     def init(self, params: Params) -> ApplyEveryState:
@@ -230,12 +195,21 @@ class apply_every(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: ApplyEveryState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ApplyEveryState]:
-        emit = state.count == self.k - 1
-        updates, total = map_leaves(_sum_since, updates, state.grad_acc, first=state.count == 0, emit=emit)
+        first, emit = state.count == 0, state.count == self.k - 1
+
+        @each_leaf
+        def rule(g: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
+            total = jnp.where(first, g, total + g)
+            return jnp.where(emit, total, 0), total
+
+        updates, total = rule(updates, state.grad_acc)
         return updates, ApplyEveryState(jnp.where(emit, 0, state.count + 1), total)
 
 
-def microbatched(value_and_grad_fn: Callable[..., Any], microbatches: int, *, has_aux: bool = False) -> Callable[..., Any]:
+@checked
+def microbatched(
+    value_and_grad_fn: Function, microbatches: PositiveInt, *, has_aux: Flag = False
+) -> Callable[..., tuple[Any, Updates]]:
     """`jax.value_and_grad` of a large batch at the memory of a small one: the mean over microbatches, in one `lax.scan`.
 
     Args:
@@ -249,7 +223,7 @@ def microbatched(value_and_grad_fn: Callable[..., Any], microbatches: int, *, ha
       Scalars, scalar keys and keyword arguments are not cut: they go to every microbatch (batch statistics, say).
 
     Raises:
-      ValueError, TypeError: `microbatches` is no whole number >= 1, or does not divide a leading axis.
+      ValueError: `microbatches` does not divide a leading axis.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -258,9 +232,8 @@ def microbatched(value_and_grad_fn: Callable[..., Any], microbatches: int, *, ha
       >>> float(value), float(grad)
       (7.5, 15.0)
     """
-    checks.check_argument("microbatched", "microbatches", microbatches, checks.domain_of(PositiveInt) or checks.TRANSFORMATION)
 
-    def mean(params: Any, *batch: Any, **kwargs: Any) -> Any:
+    def mean(params: Params, *batch: Any, **kwargs: Any) -> tuple[Any, Updates]:
         parts, whole_again = cut("microbatched", "microbatches", batch, microbatches)
         first = whole_again([x[0] for x in parts])
         shapes = jax.eval_shape(value_and_grad_fn, params, *first, **kwargs)

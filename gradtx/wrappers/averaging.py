@@ -1,6 +1,5 @@
 """Averages of the parameters beside any optimizer: exponential, and plain (SWA, Polyak and Ruppert)."""
 
-import functools
 from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
@@ -9,20 +8,20 @@ import jax.numpy as jnp
 
 from gradtx.core.apply import apply_updates
 from gradtx.core.checks import Decay, Flag, NonNegativeInt, PositiveInt
-from gradtx.core.leaves import cast_like, copies, map_leaves, widen
+from gradtx.core.leaves import copies, each_leaf
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, Transformation, Updates, as_transformation, check_steps
+from gradtx.core.transformation import Params, State, Updates, Wrapper, check_steps
 from gradtx.core.trees import require_params
 
 
 class EmaParamsState(NamedTuple):
     """The wrapped transformation's state, steps taken, and the average (the initial parameters before any step)."""
 
-    inner_state: Any
+    inner_state: State
     count: jax.Array
-    average: Any
+    average: Params
 
-    def eval_params(self, params: Any) -> Any:
+    def eval_params(self, params: Params) -> Params:
         """What `gradtx.eval_params` gives."""
         return self.average
 
@@ -30,28 +29,22 @@ class EmaParamsState(NamedTuple):
 class SwaState(NamedTuple):
     """The wrapped transformation's state, steps taken, how many points were averaged, and their mean (the parameters, if none)."""
 
-    inner_state: Any
+    inner_state: State
     count: jax.Array
     averaged: jax.Array
-    average: Any
+    average: Params
 
-    def eval_params(self, params: Any) -> Any:
+    def eval_params(self, params: Params) -> Params:
         """What `gradtx.eval_params` gives."""
         return self.average
 
 
-def _mix(average: jax.Array, p: jax.Array, *, share: Any) -> jax.Array:
-    return (1 - share) * average + share * p
-
-
-def _mix_if(average: jax.Array, p: jax.Array, *, share: Any, due: Any) -> jax.Array:
-    return jnp.where(due, _mix(average, p, share=share), average)
-
-
-class ema_params(Transformation, final=True, keeps_zero=True):
+class ema_params(Wrapper, final=True, keeps_zero=True):
     """An exponential moving average of the parameters: `average = decay*average + (1-decay)*p`, with `p` after each step.
 
     Training goes on as without it; `gradtx.eval_params(state, params)` gives the average. It holds about `1/(1-decay)` steps.
+    The updates are those of `inner`; nothing may change them before they are applied: put it around the whole chain. An
+    accumulation stands around it: `accumulate(ema_params(inner, decay), every_k)`. `update` needs `params`.
 
     Args:
       inner: the transformation to wrap: a whole optimizer, with its learning rate.
@@ -61,13 +54,6 @@ class ema_params(Transformation, final=True, keeps_zero=True):
 
     State: `EmaParamsState(inner_state, count int32, average)`; 4 bytes a parameter more than the wrapped one's (float32, also for
       half-precision parameters, which would stall an average of their own dtype).
-
-    Returns:
-      The transformation; its update needs `params`. Its updates are those of `inner`; nothing may change them before they are
-      applied: put it around the whole chain.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, `inner` accumulates, or `params` was not passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -82,7 +68,6 @@ class ema_params(Transformation, final=True, keeps_zero=True):
     Source: Polyak and Juditsky 1992 for averaging; the bias correction is that of Kingma and Ba 2014, arXiv:1412.6980, section 3.
     """
 
-    inner: Inner
     decay: Decay
     _: KW_ONLY
     debias: Flag = True
@@ -91,30 +76,34 @@ class ema_params(Transformation, final=True, keeps_zero=True):
         super().__post_init__()
         check_steps("ema_params", "inner", self.inner)
 
-    @functools.cached_property
-    def tx(self) -> Any:
-        return as_transformation(self.inner)
-
     def init(self, params: Params) -> EmaParamsState:
-        return EmaParamsState(self.tx.init(params), zero_count(), copies(params))
+        return EmaParamsState(self.inner.init(params), zero_count(), copies(params))
 
     def step(
         self, updates: Updates, state: EmaParamsState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmaParamsState]:
-        steps, inner_state = self.tx.advance(widen(updates), state.inner_state, require_params(params), extra_args)
-        steps = cast_like(steps, updates)
+        params = require_params(params)
+        updates, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
         count = safe_increment(state.count)
         # With these shares the stored average is the corrected one at every step, so that reading it needs no division.
-        share = (1 - self.decay) / one_minus_power(self.decay, count) if self.debias else 1 - self.decay
-        average = map_leaves(_mix, state.average, apply_updates(params, steps), share=share)
-        return steps, EmaParamsState(inner_state, count, average)
+        share: Any = (1 - self.decay) / one_minus_power(self.decay, count) if self.debias else 1 - self.decay
+
+        @each_leaf
+        def mix(average: jax.Array, p: jax.Array) -> jax.Array:
+            return (1 - share) * average + share * p
+
+        average = mix(state.average, apply_updates(params, updates))
+        return updates, EmaParamsState(inner_state, count, average)
 
 
-class swa(Transformation, final=True, keeps_zero=True):
+class swa(Wrapper, final=True, keeps_zero=True):
     """Stochastic weight averaging: the plain mean of the parameters after steps `start`, `start + every`, `start + 2*every`, ...
 
     `n += 1`, `average += (p - average) / n`. Training goes on as without it; `gradtx.eval_params(state, params)` gives the mean,
     or the parameters before its first point. With the defaults it is the average of Polyak and Ruppert: all steps count.
+    The updates are those of `inner`; nothing may change them before they are applied: put it around the whole chain. An
+    accumulation stands around it: `accumulate(swa(inner), every_k)`. `update` needs `params`. Statistics of batch normalization
+    belong to the last parameters, not to the mean: compute them anew for it.
 
     Args:
       inner: the transformation to wrap: a whole optimizer, with its learning rate.
@@ -123,14 +112,6 @@ class swa(Transformation, final=True, keeps_zero=True):
 
     State: `SwaState(inner_state, count int32, averaged int32, average)`; 4 bytes a parameter more than the wrapped one's
       (float32, also for half-precision parameters).
-
-    Returns:
-      The transformation; its update needs `params`. Its updates are those of `inner`; nothing may change them before they are
-      applied: put it around the whole chain. Statistics of batch normalization belong to the last parameters, not to the mean:
-      compute them anew for it.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, `inner` accumulates, or `params` was not passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -149,7 +130,6 @@ class swa(Transformation, final=True, keeps_zero=True):
     algorithm 1; Polyak and Juditsky 1992.
     """
 
-    inner: Inner
     start: NonNegativeInt = 0
     every: PositiveInt = 1
 
@@ -157,20 +137,21 @@ class swa(Transformation, final=True, keeps_zero=True):
         super().__post_init__()
         check_steps("swa", "inner", self.inner)
 
-    @functools.cached_property
-    def tx(self) -> Any:
-        return as_transformation(self.inner)
-
     def init(self, params: Params) -> SwaState:
-        return SwaState(self.tx.init(params), zero_count(), zero_count(), copies(params))
+        return SwaState(self.inner.init(params), zero_count(), zero_count(), copies(params))
 
     def step(self, updates: Updates, state: SwaState, params: Params | None = None, **extra_args: Any) -> tuple[Updates, SwaState]:
-        steps, inner_state = self.tx.advance(widen(updates), state.inner_state, require_params(params), extra_args)
-        steps = cast_like(steps, updates)
+        params = require_params(params)
+        updates, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
         count = safe_increment(state.count)
         due = (count >= self.start) & ((count - self.start) % self.every == 0)
         averaged = jnp.where(due, safe_increment(state.averaged), state.averaged)
         share = 1 / jnp.maximum(averaged, 1).astype(default_float())
         follows = due | (state.averaged == 0)  # with a share of 1 before the first point
-        average = map_leaves(_mix_if, state.average, apply_updates(params, steps), share=share, due=follows)
-        return steps, SwaState(inner_state, count, averaged, average)
+
+        @each_leaf
+        def mix(average: jax.Array, p: jax.Array) -> jax.Array:
+            return jnp.where(follows, (1 - share) * average + share * p, average)
+
+        average = mix(state.average, apply_updates(params, updates))
+        return updates, SwaState(inner_state, count, averaged, average)

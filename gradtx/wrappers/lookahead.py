@@ -1,7 +1,6 @@
 """Lookahead: fast weights run ahead, slow weights follow them part of the way every few steps."""
 
-import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -9,33 +8,24 @@ import jax.numpy as jnp
 from gradtx.core import checks
 from gradtx.core.apply import apply_updates
 from gradtx.core.checks import Flag, Fraction, PositiveInt
-from gradtx.core.leaves import cast_like, copies, map_leaves, widen
+from gradtx.core.leaves import cast_like, copies, each_leaf, select_tree
 from gradtx.core.numerics import zero_count
-from gradtx.core.transformation import (
-    Inner,
-    Params,
-    Preset,
-    Transformation,
-    Updates,
-    as_transformation,
-    check_not_final,
-    check_steps,
-)
+from gradtx.core.transformation import Inner, Params, Part, Preset, State, Transformation, Updates, check_not_final, check_steps
 from gradtx.core.trees import require_params
 
 
 class LookaheadParams(NamedTuple):
     """Fast and slow weights side by side, as Optax's `lookahead` wants its parameters. Gradients are taken at `fast`."""
 
-    fast: Any
-    slow: Any
+    fast: Params
+    slow: Params
 
     @classmethod
-    def init_synced(cls, params: Any) -> "LookaheadParams":
+    def init_synced(cls, params: Params) -> Self:
         """The pair at the start, both weights at `params`; the slow ones are copies, so that a step may overwrite both."""
         return cls(fast=params, slow=jax.tree.map(jnp.array, params))
 
-    def gradient_point(self) -> Any:
+    def gradient_point(self) -> Params:
         """What gradients have the shape of."""
         return self.fast
 
@@ -43,26 +33,13 @@ class LookaheadParams(NamedTuple):
 class LookaheadState(NamedTuple):
     """The wrapped transformation's state, steps since the weights met, and the slow weights (None: they are in the parameters)."""
 
-    fast_state: Any
+    fast_state: State
     steps_since_sync: jax.Array
-    slow: Any
+    slow: Params | None
 
-    def eval_params(self, params: Any) -> Any:
+    def eval_params(self, params: Params) -> Params:
         """What `gradtx.eval_params` gives: the slow weights."""
         return LookaheadParams(params.slow, params.slow) if isinstance(params, LookaheadParams) else self.slow
-
-
-def _synced(u: jax.Array, slow: jax.Array, p: jax.Array, *, alpha: Any, sync: Any) -> tuple[jax.Array, jax.Array]:
-    phi = slow + alpha * (p + u - slow)
-    return jnp.where(sync, phi - p, u), jnp.where(sync, phi, slow)
-
-
-def _minus(x: jax.Array, y: jax.Array) -> jax.Array:
-    return x - y
-
-
-def _select(condition: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)
 
 
 class lookahead(Transformation, final=True):
@@ -73,22 +50,18 @@ class lookahead(Transformation, final=True):
     gives them. Code written for Optax may hand over the pair `LookaheadParams(fast, slow)` instead, in `init` and in `update`
     (with gradients taken at `params.fast`), and gets a pair of updates.
 
+    Nothing may change the updates before they are applied: put it around the whole chain, and no scaling after it. An accumulation
+    stands around it too. `update` needs `params`; every extra argument reaches the wrapped transformation.
+
     Args:
-      fast_optimizer: the transformation to wrap: a whole optimizer, with its learning rate.
+      fast_optimizer: the transformation to wrap: a whole optimizer, with its learning rate; none that keeps averages of the
+        parameters itself.
       sync_period: steps from one meeting of the weights to the next, >= 1.
       slow_step_size: `alpha`, in [0, 1]: how far the slow weights follow.
       reset_state: whether the wrapped transformation starts anew, with a fresh state (schedules too), when the weights meet.
 
     State: `LookaheadState(fast_state, steps_since_sync int32, slow)`; 4 bytes a parameter more than the wrapped one's (float32,
       also for half-precision parameters); `slow` is None for pairs.
-
-    Returns:
-      The transformation; its update needs `params`. Nothing may change its updates before they are applied: put it around
-      the whole chain, and no scaling after it. Every extra argument reaches the wrapped transformation.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, `fast_optimizer` keeps averages of the parameters itself or
-        accumulates, `params` was not passed to `update`, or a state that was made from a pair meets plain parameters.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -117,52 +90,57 @@ class lookahead(Transformation, final=True):
         check_not_final("lookahead", "fast_optimizer", self.fast_optimizer)
         check_steps("lookahead", "fast_optimizer", self.fast_optimizer)
 
-    @functools.cached_property
-    def inner(self) -> Any:
-        return as_transformation(self.fast_optimizer)
+    @property
+    def inside(self) -> tuple[Transformation, ...]:
+        return (self.fast_optimizer,)
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        fast = params.fast if isinstance(params, LookaheadParams) else params
+        return (Part(self.fast_optimizer, fast, state.fast_state),)
 
     def init(self, params: Params) -> LookaheadState:
         if isinstance(params, LookaheadParams):
-            return LookaheadState(self.inner.init(params.fast), zero_count(), None)
-        return LookaheadState(self.inner.init(params), zero_count(), copies(params))
+            return LookaheadState(self.fast_optimizer.init(params.fast), zero_count(), None)
+        return LookaheadState(self.fast_optimizer.init(params), zero_count(), copies(params))
 
     def step(
         self, updates: Updates, state: LookaheadState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, LookaheadState]:
         params = require_params(params)
         fast, slow = params if isinstance(params, LookaheadParams) else (params, state.slow)
-        if slow is None and jax.tree.leaves(fast):
+        if slow is None:
             raise checks.WrongType(
                 f"params is {checks.kind(params)}, but the state was made from LookaheadParams; pass the pair to update as well."
             )
-        steps, fast_state = self.inner.advance(widen(updates), state.fast_state, fast, extra_args)
-        sync = state.steps_since_sync == self.sync_period - 1
-        before = widen(slow)
-        steps, after = map_leaves(_synced, steps, before, fast, alpha=self.slow_step_size, sync=sync)
-        steps = cast_like(steps, updates)
+        alpha, sync = self.slow_step_size, state.steps_since_sync == self.sync_period - 1
+        updates, fast_state = self.fast_optimizer.advance(updates, state.fast_state, fast, extra_args)
+
+        @each_leaf
+        def rule(u: jax.Array, phi: jax.Array, theta: jax.Array) -> tuple[jax.Array, ...]:
+            new = jnp.where(sync, phi + alpha * (theta + u - phi), phi)
+            return jnp.where(sync, new - theta, u), new, new - phi
+
+        updates, new, moved = rule(updates, slow, fast)
         if self.reset_state:
-            fast_state = _select(sync, self.inner.init(apply_updates(fast, steps)), fast_state)
-        count = jnp.where(sync, 0, state.steps_since_sync + 1)
-        new = LookaheadState(fast_state, count, None if state.slow is None else cast_like(after, state.slow))
-        if isinstance(params, LookaheadParams):
-            return LookaheadParams(steps, cast_like(map_leaves(_minus, after, before), updates)), new
-        return steps, new
+            fast_state = select_tree(sync, self.fast_optimizer.init(apply_updates(fast, updates)), fast_state)
+        after = LookaheadState(fast_state, jnp.where(sync, 0, state.steps_since_sync + 1), None if state.slow is None else new)
+        if isinstance(params, LookaheadParams):  # whose updates are of another tree than the gradients, so not cast as those are
+            return LookaheadParams(cast_like(updates, fast), cast_like(moved, slow)), after
+        return updates, after
 
 
 class lookahead_wrapper(Preset, final=True):
     """`lookahead` with the paper's usual settings: each 5 steps `phi += 0.5 * (theta - phi)`, then `theta = phi`.
 
+    `gradtx.eval_params(state, params)` gives the slow weights `phi`. Nothing may change the updates before they are applied; see
+    `lookahead`. `update` needs `params`.
+
     Args:
-      inner: the transformation to wrap: a whole optimizer, with its learning rate.
-      sync_period, slow_step_size: as in `lookahead`.
+      inner: the transformation to wrap: a whole optimizer, with its learning rate; none that keeps averages of the parameters.
+      sync_period: steps from one meeting of the weights to the next, >= 1.
+      slow_step_size: how far the slow weights follow, in [0, 1].
 
-    State: `LookaheadState`; 4 bytes a parameter more than the wrapped one's.
-
-    Returns:
-      The transformation; its update needs `params`, a plain tree. `gradtx.eval_params(state, params)` gives the slow weights.
-
-    Raises:
-      ValueError, TypeError: as `lookahead`.
+    State: `LookaheadState(fast_state, steps_since_sync int32, slow)`; 4 bytes a parameter more than the wrapped one's.
 
     Example:
       >>> import gradtx
@@ -181,5 +159,5 @@ class lookahead_wrapper(Preset, final=True):
         check_not_final("lookahead_wrapper", "inner", self.inner)
         check_steps("lookahead_wrapper", "inner", self.inner)
 
-    def chain(self) -> Any:
+    def chain(self) -> lookahead:
         return lookahead(self.inner, self.sync_period, self.slow_step_size)

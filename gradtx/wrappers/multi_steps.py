@@ -1,16 +1,16 @@
-"""Optax's `MultiSteps`: accumulation as a class, with a rule that leaves gradients out."""
+"""Optax's `MultiSteps`: accumulation with a rule that leaves gradients out."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks
-from gradtx.core.leaves import cast_like, map_leaves, widen
+from gradtx.core.checks import Flag, FloatDType, Function, scheduled_value
+from gradtx.core.leaves import each_leaf, in_dtypes_of, zeros_like
 from gradtx.core.numerics import abs_sq, cond, promote, safe_increment, zero_count
-from gradtx.core.transformation import GradientTransformation
-from gradtx.wrappers.accumulate import CountOrSchedule, accumulable, microsteps, zeros_as, zeros_in
+from gradtx.core.transformation import Inner, Params, Part, State, Transformation, Updates
+from gradtx.wrappers.accumulate import CountOrSchedule, check_accumulable, zeros_in
 
 
 class MultiStepsState(NamedTuple):
@@ -18,35 +18,28 @@ class MultiStepsState(NamedTuple):
 
     mini_step: jax.Array
     gradient_step: jax.Array
-    inner_opt_state: Any
-    acc_grads: Any
+    inner_opt_state: State
+    acc_grads: Updates
     skip_state: Any
 
 
-def _mean(g: jax.Array, acc: jax.Array, *, n: Any) -> tuple[jax.Array, jax.Array]:
-    return g, acc + (g - acc) / (n + 1)
-
-
-def _sum(g: jax.Array, acc: jax.Array, *, n: Any) -> tuple[jax.Array, jax.Array]:
-    return g, acc + g
-
-
-class MultiSteps:
+class MultiSteps(Transformation):
     """Takes one step of `opt` with the gradients of `k` calls: their mean (or sum), once `k` of them were not skipped.
 
-    A call whose gradients the rule skips counts for nothing, so that a step always has `k` gradients; `accumulate(...,
-    skip_nonfinite=True)` leaves a microbatch out and steps with those that are left.
+    `acc += (g - acc) / (n + 1)` after `n` gradients, or `acc += g`; updates are zero between steps. A call whose gradients the rule
+    skips counts for nothing, so that a step always has `k` gradients; `accumulate(..., skip_nonfinite=True)` leaves a microbatch
+    out and steps with those that are left.
 
     Args:
-      opt: the optimizer.
+      opt: the optimizer; none that calls `grad_fn`, as SAM does.
       every_k_schedule: `k`, a whole number >= 1, or a schedule of the steps taken by `opt`.
       use_grad_mean: whether `opt` gets the mean of the gradients, else their sum.
       should_skip_update_fn: None, or a function of `(updates, gradient_step, params)` that gives a boolean scalar (True: leave
         these out) and a tree of arrays for the state, such as `skip_not_finite`, `skip_large_updates`.
       accumulator_dtype: dtype of what is gathered; wider where parameters are.
 
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or `opt` calls `grad_fn`.
+    State: `MultiStepsState(mini_step int32, gradient_step int32, inner_opt_state, acc_grads, skip_state)`; 4 bytes a parameter and
+      8 more.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -60,61 +53,57 @@ class MultiSteps:
       0.0 False
       -2.0 True
 
-    **Differs:** Optax hands `opt` the mean in the gradients' dtype; here it stays in the accumulator's.
+    **Differs:** Optax's is no transformation itself; its `gradient_transformation` makes one, which here is the same object. Optax
+    hands `opt` the mean in the gradients' dtype; here it stays in the accumulator's.
     """
 
-    def __init__(
-        self,
-        opt: Any,
-        every_k_schedule: Any,
-        use_grad_mean: bool = True,
-        should_skip_update_fn: Callable[..., Any] | None = None,
-        accumulator_dtype: Any = jnp.float32,
-    ):
-        checks.check_argument("MultiSteps", "opt", opt, checks.TRANSFORMATION)
-        domain = checks.domain_of(CountOrSchedule)
-        assert domain is not None
-        checks.check_argument("MultiSteps", "every_k_schedule", every_k_schedule, domain)
-        if should_skip_update_fn is not None and not callable(should_skip_update_fn):
-            raise TypeError(
-                f"MultiSteps: should_skip_update_fn is {checks.kind(should_skip_update_fn)}, expected a function, or None."
-            )
-        self.inside, self.gathers = opt, every_k_schedule != 1
-        self.inner_opt = accumulable("MultiSteps", opt, "opt")
-        self._every_k = every_k_schedule
-        self._rule = _mean if use_grad_mean else _sum
-        self._skip = should_skip_update_fn
-        self._dtype = accumulator_dtype
+    opt: Inner
+    every_k_schedule: CountOrSchedule
+    use_grad_mean: Flag = True
+    should_skip_update_fn: Function | None = None
+    accumulator_dtype: FloatDType = jnp.float32
 
-    def __repr__(self) -> str:
-        return f"MultiSteps(opt={self.inside!r}, every_k_schedule={self._every_k!r})"
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_accumulable("MultiSteps", "opt", self.opt)
 
-    def init(self, params: Any) -> MultiStepsState:
-        """The state: 4 bytes a parameter beside the inner one's."""
-        acc = zeros_in(params, self._dtype)
-        skip_state = () if self._skip is None else self._skip(zeros_as(params), zero_count(), params)[1]
-        return MultiStepsState(zero_count(), zero_count(), self.inner_opt.init(params), acc, skip_state)
+    @property
+    def gathers(self) -> bool:
+        """Whether a step takes several calls."""
+        return self.every_k_schedule != 1
 
-    def update(self, updates: Any, state: MultiStepsState, params: Any = None, **extra_args: Any) -> tuple[Any, MultiStepsState]:
-        """Gathers; at each k-th call the updates of `opt`, else zeros."""
-        with checks.calling("MultiSteps"):
-            return self._update(updates, state, params, extra_args)
+    @property
+    def inside(self) -> tuple[Transformation, ...]:
+        return (self.opt,)
 
-    def _update(self, updates: Any, state: MultiStepsState, params: Any, extra_args: dict[str, Any]) -> tuple[Any, MultiStepsState]:
-        skip, skip_state = jnp.asarray(False), ()
-        if self._skip is not None:
-            skip, skip_state = self._skip(updates, state.gradient_step, params)
-            if jnp.shape(skip) != () or jnp.result_type(skip) != jnp.bool_:
-                raise checks.WrongValue(f"should_skip_update_fn gives {checks.kind(skip)} first, expected a boolean scalar.")
-        _, acc = map_leaves(self._rule, widen(updates), state.acc_grads, n=state.mini_step.astype(jnp.float32))
-        acc = jax.tree.map(lambda new, old: jnp.where(skip, old, new), acc, state.acc_grads)
-        emit = ~skip & (state.mini_step >= microsteps("every_k_schedule", self._every_k, state.gradient_step) - 1)
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        return (Part(self.opt, params, state.inner_opt_state),)
 
-        def step() -> tuple[Any, Any]:
-            changed, inner_state = self.inner_opt.update(acc, state.inner_opt_state, params, **extra_args)
-            return cast_like(changed, updates), inner_state
+    def init(self, params: Params) -> MultiStepsState:
+        _, skip_state = self.skips(zeros_like(params), zero_count(), params)
+        acc = zeros_in(params, self.accumulator_dtype)
+        return MultiStepsState(zero_count(), zero_count(), self.opt.init(params), acc, skip_state)
 
-        changed, inner_state = cond(emit, step, lambda: (zeros_as(updates), state.inner_opt_state))
+    def step(
+        self, updates: Updates, state: MultiStepsState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, MultiStepsState]:
+        skip, skip_state = self.skips(updates, state.gradient_step, params)
+        n = state.mini_step.astype(jnp.float32)
+
+        @each_leaf
+        def gather(g: jax.Array, acc: jax.Array) -> tuple[jax.Array, jax.Array]:
+            new = acc + (g - acc) / (n + 1) if self.use_grad_mean else acc + g
+            return g, jnp.where(skip, acc, new)
+
+        _, acc = gather(updates, state.acc_grads)
+        k = scheduled_value("every_k_schedule", self.every_k_schedule, state.gradient_step)
+        emit = ~skip & (state.mini_step >= k - 1)
+
+        def step() -> tuple[Updates, State]:
+            changed, inner_state = self.opt.advance(acc, state.inner_opt_state, params, extra_args)
+            return in_dtypes_of(changed, updates), inner_state
+
+        changed, inner_state = cond(emit, step, lambda: (zeros_like(updates), state.inner_opt_state))
         return changed, MultiStepsState(
             jnp.where(emit, 0, jnp.where(skip, state.mini_step, safe_increment(state.mini_step))),
             jnp.where(emit, safe_increment(state.gradient_step), state.gradient_step),
@@ -123,13 +112,27 @@ class MultiSteps:
             skip_state,
         )
 
+    def skips(self, updates: Updates, gradient_step: jax.Array, params: Params | None) -> tuple[jax.Array, Any]:
+        """Whether to leave these gradients out, and what the rule wants in the state."""
+        if self.should_skip_update_fn is None:
+            return jnp.asarray(False), ()
+        skip, skip_state = self.should_skip_update_fn(updates, gradient_step, params)
+        if jnp.shape(skip) != () or jnp.result_type(skip) != jnp.bool_:
+            raise checks.WrongValue(f"should_skip_update_fn gives {checks.kind(skip)} first, expected a boolean scalar.")
+        return jnp.asarray(skip), skip_state
+
     def has_updated(self, state: MultiStepsState) -> jax.Array:
         """Whether the last call took a step."""
         return (state.mini_step == 0) & (state.gradient_step > 0)
 
-    def gradient_transformation(self) -> GradientTransformation:
-        """As a transformation."""
-        return GradientTransformation(self.init, self.update)
+    @property
+    def inner_opt(self) -> Transformation:
+        """`opt`, as Optax names it."""
+        return self.opt
+
+    def gradient_transformation(self) -> Self:
+        """The same object, for code that was written for Optax."""
+        return self
 
 
 def skip_not_finite(updates: Any, gradient_step: Any, params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:

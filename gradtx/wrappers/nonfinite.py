@@ -1,15 +1,14 @@
 """Steps that are not taken: where gradients or what they lead to are not finite, or are far larger than usual."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.checks import NonNegativeInt, Positive, PositiveInt
-from gradtx.core.leaves import all_finite, cast_like, select_tree
+from gradtx.core.leaves import all_finite, in_dtypes_of, select_tree, zeros_like
 from gradtx.core.numerics import cond, safe_increment, zero_count
-from gradtx.core.transformation import GradientTransformation, Inner, Params, Transformation, Updates, as_transformation
+from gradtx.core.transformation import Extra, Params, State, Transformation, Updates, Wrapper
 from gradtx.core.trees import is_inexact
 from gradtx.tree.reductions import global_norm
 
@@ -19,7 +18,7 @@ class SkipNonfiniteState(NamedTuple):
 
     skipped: jax.Array
     skipped_in_a_row: jax.Array
-    inner_state: Any
+    inner_state: State
 
     def metrics(self) -> dict[str, Any]:
         """What `gradtx.metrics` reports."""
@@ -35,7 +34,7 @@ class SkipSpikesState(NamedTuple):
     counted: jax.Array
     mean: jax.Array
     variance: jax.Array
-    inner_state: Any
+    inner_state: State
 
     def metrics(self) -> dict[str, Any]:
         """What `gradtx.metrics` reports."""
@@ -48,10 +47,10 @@ class ApplyIfFiniteState(NamedTuple):
     notfinite_count: jax.Array
     last_finite: jax.Array
     total_notfinite: jax.Array
-    inner_state: Any
+    inner_state: State
 
 
-def _became_nonfinite(new: Any, old: Any) -> jax.Array:
+def _became_nonfinite(new: State, old: State) -> jax.Array:
     """Whether an element is NaN or infinite that was not before (a state may begin with an infinite best value)."""
     pairs = [(x, y) for x, y in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True) if is_inexact(x)]
     bad = [jnp.any(~jnp.isfinite(x) & jnp.isfinite(y)) for x, y in pairs]
@@ -59,23 +58,21 @@ def _became_nonfinite(new: Any, old: Any) -> jax.Array:
 
 
 def _attempt(
-    inner: GradientTransformation, allowed: jax.Array, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]
-) -> tuple[Any, Any, jax.Array]:
+    inner: Transformation, allowed: jax.Array, updates: Updates, state: State, params: Params | None, extra_args: Extra
+) -> tuple[Updates, State, jax.Array]:
     """A step of `inner` if it is allowed and leads to nothing that is not finite; else zeros and the state as it is."""
 
-    def attempt() -> tuple[Any, Any, jax.Array]:
+    def attempt() -> tuple[Updates, State, jax.Array]:
         changed, after = inner.advance(updates, state, params, extra_args)
-        changed = cast_like(changed, updates)
-        good = all_finite(changed) & ~_became_nonfinite(after, state)
-        return select_tree(good, changed, zeros()), select_tree(good, after, state), good
+        changed = in_dtypes_of(changed, updates)
+        applied = in_dtypes_of(changed, params)  # in float16 it may be infinite
+        good = all_finite(applied) & ~_became_nonfinite(after, state)
+        return select_tree(good, changed, zeros_like(updates)), select_tree(good, after, state), good
 
-    def zeros() -> Any:
-        return jax.tree.map(jnp.zeros_like, updates)
-
-    return cond(allowed, attempt, lambda: (zeros(), state, jnp.asarray(False)))
+    return cond(allowed, attempt, lambda: (zeros_like(updates), state, jnp.asarray(False)))
 
 
-class skip_nonfinite(Transformation, keeps_zero=True):
+class skip_nonfinite(Wrapper, keeps_zero=True):
     """Skips a step whose gradients, updates or new state hold a NaN or an infinity: updates are zero, and the state stays.
 
     So a gradient of 1e30, finite itself, is skipped where its square overflows in a second moment. After a skipped step state and
@@ -89,9 +86,6 @@ class skip_nonfinite(Transformation, keeps_zero=True):
 
     State: `SkipNonfiniteState(skipped int32, skipped_in_a_row int32, inner_state)`; 8 bytes more. `gradtx.metrics` reports both.
 
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
-
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> tx = gradtx.skip_nonfinite(gradtx.adam(0.1))
@@ -101,20 +95,15 @@ class skip_nonfinite(Transformation, keeps_zero=True):
       (Array([0., 0.], dtype=float32), {'skipped': 1, 'skipped_in_a_row': 1})
     """
 
-    inner: Inner
     max_consecutive: NonNegativeInt | None = None
 
-    @functools.cached_property
-    def tx(self) -> Any:
-        return as_transformation(self.inner)
-
     def init(self, params: Params) -> SkipNonfiniteState:
-        return SkipNonfiniteState(zero_count(), zero_count(), self.tx.init(params))
+        return SkipNonfiniteState(zero_count(), zero_count(), self.inner.init(params))
 
     def step(
         self, updates: Updates, state: SkipNonfiniteState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, SkipNonfiniteState]:
-        changed, inner_state, taken = _attempt(self.tx, all_finite(updates), updates, state.inner_state, params, extra_args)
+        changed, inner_state, taken = _attempt(self.inner, all_finite(updates), updates, state.inner_state, params, extra_args)
         row = jnp.where(taken, 0, safe_increment(state.skipped_in_a_row))
         if self.max_consecutive is not None:
             gave_up = row > self.max_consecutive
@@ -123,20 +112,11 @@ class skip_nonfinite(Transformation, keeps_zero=True):
         return changed, SkipNonfiniteState(skipped, row, inner_state)
 
 
-def _averages(size: jax.Array, anew: jax.Array, counted: jax.Array, mean: jax.Array, variance: jax.Array, window: int) -> Any:
-    """Steps counted, mean and variance after one more size, or after that one alone where they begin anew."""
-    counted = jnp.where(anew, 1, safe_increment(counted))
-    share = 1 / jnp.minimum(counted, window).astype(jnp.float32)
-    change = jnp.where(anew, 0.0, size - mean)
-    mean = jnp.where(anew, size, mean) + share * change
-    return counted.astype(jnp.int32), mean, (1 - share) * (jnp.where(anew, 0.0, variance) + share * change**2)
-
-
 LEAST_SPREAD = 0.1
 """Least standard deviation of the logarithm that spikes are measured by: norms that hardly vary make no spike of a small change."""
 
 
-class skip_spikes(Transformation, keeps_zero=True):
+class skip_spikes(Wrapper, keeps_zero=True):
     """Skips a step whose gradient norm is far above the usual: `log|g| > mean + sigma * max(std, 0.1)`, or not finite.
 
     Mean and variance of `log|g|` are exponential averages over about `window` accepted steps; skipped ones leave them alone, and so
@@ -152,9 +132,6 @@ class skip_spikes(Transformation, keeps_zero=True):
 
     State: `SkipSpikesState(skipped, skipped_in_a_row, large_in_a_row, counted int32, mean, variance float32, inner_state)`; 24
       bytes more. `gradtx.metrics` reports `skipped`, `skipped_in_a_row`, and `usual_norm`, `exp` of the mean.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -172,17 +149,12 @@ class skip_spikes(Transformation, keeps_zero=True):
     gradient norm as the sign, as in Takase et al. 2023, arXiv:2312.16903.
     """
 
-    inner: Inner
     sigma: Positive = 6.0
     window: PositiveInt = 128
 
-    @functools.cached_property
-    def tx(self) -> Any:
-        return as_transformation(self.inner)
-
     def init(self, params: Params) -> SkipSpikesState:
         zero = jnp.zeros((), jnp.float32)
-        return SkipSpikesState(zero_count(), zero_count(), zero_count(), zero_count(), zero, zero, self.tx.init(params))
+        return SkipSpikesState(zero_count(), zero_count(), zero_count(), zero_count(), zero, zero, self.inner.init(params))
 
     def step(
         self, updates: Updates, state: SkipSpikesState, params: Params | None = None, **extra_args: Any
@@ -195,11 +167,11 @@ class skip_spikes(Transformation, keeps_zero=True):
         reach = self.sigma * jnp.maximum(jnp.sqrt(state.variance), LEAST_SPREAD)
         large = sized & trusted & (size > state.mean + reach)
         anew = large & (state.large_in_a_row >= self.window)
-        changed, inner_state, taken = _attempt(self.tx, finite & (~large | anew), updates, state.inner_state, params, extra_args)
+        changed, inner_state, taken = _attempt(self.inner, finite & (~large | anew), updates, state.inner_state, params, extra_args)
         seen = jnp.where(trusted & ~anew, jnp.maximum(size, state.mean - reach), size)
-        after = _averages(seen, anew, state.counted, state.mean, state.variance, self.window)
         enters = taken & sized
-        counted, mean, variance = select_tree(enters, after, (state.counted, state.mean, state.variance))
+        usual = state.counted, state.mean, state.variance
+        counted, mean, variance = select_tree(enters, self.averages(state, seen, anew), usual)
         return changed, SkipSpikesState(
             jnp.where(taken, state.skipped, safe_increment(state.skipped)),
             jnp.where(taken, 0, safe_increment(state.skipped_in_a_row)),
@@ -210,8 +182,16 @@ class skip_spikes(Transformation, keeps_zero=True):
             inner_state,
         )
 
+    def averages(self, state: SkipSpikesState, size: jax.Array, anew: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Steps counted, mean and variance after one more size, or after that one alone where they begin anew."""
+        counted = jnp.where(anew, 1, safe_increment(state.counted))
+        share = 1 / jnp.minimum(counted, self.window).astype(jnp.float32)
+        change = jnp.where(anew, 0.0, size - state.mean)
+        mean = jnp.where(anew, size, state.mean) + share * change
+        return counted, mean, (1 - share) * (jnp.where(anew, 0.0, state.variance) + share * change**2)
 
-class apply_if_finite(Transformation, keeps_zero=True):
+
+class apply_if_finite(Wrapper, keeps_zero=True):
     """Optax's guard: skips gradients with a NaN or an infinity, up to `max_consecutive_errors` in a row, then applies *every* one.
 
     Once that many were skipped in a row, the next such gradient reaches optimizer and parameters, and destroys both;
@@ -223,9 +203,6 @@ class apply_if_finite(Transformation, keeps_zero=True):
 
     State: `ApplyIfFiniteState(notfinite_count int32, last_finite bool, total_notfinite int32, inner_state)`; 9 bytes more.
 
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
-
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> tx = gradtx.apply_if_finite(gradtx.sgd(1.0), max_consecutive_errors=1)
@@ -234,15 +211,10 @@ class apply_if_finite(Transformation, keeps_zero=True):
       (0.0, 1)
     """
 
-    inner: Inner
     max_consecutive_errors: NonNegativeInt
 
-    @functools.cached_property
-    def tx(self) -> Any:
-        return as_transformation(self.inner)
-
     def init(self, params: Params) -> ApplyIfFiniteState:
-        return ApplyIfFiniteState(zero_count(), jnp.asarray(True), zero_count(), self.tx.init(params))
+        return ApplyIfFiniteState(zero_count(), jnp.asarray(True), zero_count(), self.inner.init(params))
 
     def step(
         self, updates: Updates, state: ApplyIfFiniteState, params: Params | None = None, **extra_args: Any
@@ -250,12 +222,11 @@ class apply_if_finite(Transformation, keeps_zero=True):
         finite = all_finite(updates)
         row = jnp.where(finite, 0, safe_increment(state.notfinite_count))
 
-        def step() -> tuple[Any, Any]:
-            changed, inner_state = self.tx.advance(updates, state.inner_state, params, extra_args)
-            return cast_like(changed, updates), inner_state
+        def step() -> tuple[Updates, State]:
+            changed, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
+            return in_dtypes_of(changed, updates), inner_state
 
-        changed, inner_state = cond(
-            finite | (row > self.max_consecutive_errors), step, lambda: (jax.tree.map(jnp.zeros_like, updates), state.inner_state)
-        )
+        allowed = finite | (row > self.max_consecutive_errors)
+        changed, inner_state = cond(allowed, step, lambda: (zeros_like(updates), state.inner_state))
         total = jnp.where(finite, state.total_notfinite, safe_increment(state.total_notfinite))
         return changed, ApplyIfFiniteState(row, finite, total, inner_state)

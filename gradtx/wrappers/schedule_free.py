@@ -1,6 +1,5 @@
 """Schedule-free learning: interpolation and averaging in the place of momentum and of a falling learning rate."""
 
-import functools
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -9,19 +8,10 @@ from jax.typing import ArrayLike
 
 from gradtx.compose.chain import chain
 from gradtx.core import checks
-from gradtx.core.checks import Decay, Domain, FloatDType, NonNegative, Number, PositiveInt, Rate, scheduled_value
-from gradtx.core.leaves import cast_like, copies, map_leaves, widen
+from gradtx.core.checks import Decay, Domain, FloatDType, NonNegative, Number, PositiveInt, Rate, ScalarOrSchedule, scheduled_value
+from gradtx.core.leaves import cast_like, copies, each_leaf
 from gradtx.core.numerics import compute_dtype, default_float, guarded_ratio, is_tracer, promote, safe_increment, zero_count
-from gradtx.core.transformation import (
-    Inner,
-    Params,
-    Preset,
-    Transformation,
-    Updates,
-    as_transformation,
-    check_not_final,
-    check_steps,
-)
+from gradtx.core.transformation import Inner, Params, Part, Preset, State, Transformation, Updates, check_not_final, check_steps
 from gradtx.core.trees import require_params
 from gradtx.optimizers.rmsprop import scale_by_rms
 from gradtx.optimizers.sgd import sgd
@@ -60,27 +50,27 @@ class ScheduleFreeState(NamedTuple):
     weight_sum: jax.Array
     step_count: jax.Array
     max_lr: jax.Array
-    base_optimizer_state: Any
-    z: Any
-    x: Any
+    base_optimizer_state: State
+    z: Params
+    x: Params
 
-    def eval_params(self, params: Any) -> Any:
+    def eval_params(self, params: Params) -> Params:
         """What `gradtx.eval_params` gives: `x`, stored or `z + (y - z) / b1`."""
         b1 = jnp.asarray(self.b1)
 
         def average(z: Any, y: Any, x: Any) -> Any:
             y, z, x = promote(y), promote(z), jnp.asarray(x)
-            return _average(y, z, x, b1=per_lane(b1.astype(y.real.dtype), y))
+            return _average(y, z, x, per_lane(b1.astype(y.real.dtype), y))
 
         return beside(average, self.z, params, self.x)
 
 
-def _average(y: jax.Array, z: jax.Array, x: jax.Array, *, b1: Any) -> jax.Array:
+def _average(y: jax.Array, z: jax.Array, x: jax.Array, b1: jax.Array) -> jax.Array:
     """`x` as it is stored, or recovered."""
     return x if x.shape == y.shape else z + (y - z) / b1
 
 
-def schedule_free_eval_params(state: Any, params: Any) -> Any:
+def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Params:
     """The average `x` of `schedule_free`, with which to evaluate: `x = (y - (1 - b1)*z) / b1`, `y` the parameters.
 
     Args:
@@ -107,10 +97,6 @@ def schedule_free_eval_params(state: Any, params: Any) -> Any:
     return cast_like(state.eval_params(params), params)
 
 
-def _add(z: jax.Array, u: jax.Array) -> jax.Array:
-    return z + u
-
-
 def _stored(p: Any) -> jax.Array:
     """The `x` to keep for a parameter; also for a scalar, which the placeholder could not be told from."""
     dtype = jnp.result_type(p)
@@ -118,11 +104,12 @@ def _stored(p: Any) -> jax.Array:
     return jnp.array(p, wide) if dtype != wide or jnp.ndim(p) == 0 else jnp.zeros((), wide)
 
 
-def _interpolate(
-    u: jax.Array, x: jax.Array, y: jax.Array, z: jax.Array, z_new: jax.Array, *, b1: Any, b1_before: Any, share: Any
-) -> tuple[jax.Array, jax.Array]:
-    average = (1 - share) * _average(y, z, x, b1=b1_before) + share * z_new
-    return z_new + b1 * (average - z_new) - y, average if x.shape == y.shape else x
+def _rounded(z: jax.Array, dtype: Any) -> jax.Array:
+    """`z` with the bits that a state of `dtype` keeps of it. XLA may leave a cast there and back out."""
+    if dtype is None or jnp.iscomplexobj(z):
+        return z
+    kept = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(z, kept.nexp, kept.nmant)
 
 
 class schedule_free(Transformation, final=True):
@@ -131,6 +118,8 @@ class schedule_free(Transformation, final=True):
     With `y` the parameters, `u` the wrapped optimizer's update there: `z += u`, `x = (1-c)*x + c*z`, `y = (1-b1)*z + b1*x`, where
     `c = w / sum w` and `w = (largest rate so far)^weight_lr_power`. So `x` is an average of `z`, weighted towards steps after the
     warm-up; evaluate with it: `gradtx.eval_params(state, params)`. A rate that falls is not needed, nor is the number of steps.
+    Nothing may change the updates before they are applied: put it around the whole chain. An accumulation stands around it too.
+    `update` needs `params`.
 
     Args:
       base_optimizer: the transformation to wrap: a whole optimizer, with the learning rate below, and momentum off (`b1=0`).
@@ -141,13 +130,6 @@ class schedule_free(Transformation, final=True):
 
     State: `ScheduleFreeState(b1, weight_sum, step_count int32, max_lr, base_optimizer_state, z, x)`; 4 bytes a parameter more than
       the wrapped one's, for half-precision parameters 8. `x` of wider parameters is not stored but recovered from `y` and `z`.
-
-    Returns:
-      The transformation; its update needs `params`. Nothing may change its updates before they are applied.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, `base_optimizer` keeps averages itself or accumulates, or `params`
-        was not passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -179,37 +161,45 @@ class schedule_free(Transformation, final=True):
         check_not_final("schedule_free", "base_optimizer", self.base_optimizer)
         check_steps("schedule_free", "base_optimizer", self.base_optimizer)
 
-    @functools.cached_property
-    def base(self) -> Any:
-        return as_transformation(self.base_optimizer)
+    @property
+    def inside(self) -> tuple[Transformation, ...]:
+        return (self.base_optimizer,)
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        return (Part(self.base_optimizer, params, state.base_optimizer_state),)
 
     def init(self, params: Params) -> ScheduleFreeState:
-        zero = jnp.zeros((), default_float())
+        b1, zero = jnp.asarray(self.b1, default_float()), jnp.zeros((), default_float())
         z = copies(params)
         if self.state_dtype is not None:
             z = jax.tree.map(lambda x: x if jnp.iscomplexobj(x) else x.astype(self.state_dtype), z)
         x = jax.tree.map(_stored, params)
-        return ScheduleFreeState(jnp.asarray(self.b1, default_float()), zero, zero_count(), zero, self.base.init(params), z, x)
+        return ScheduleFreeState(b1, zero, zero_count(), zero, self.base_optimizer.init(params), z, x)
 
     def step(
         self, updates: Updates, state: ScheduleFreeState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScheduleFreeState]:
         params = require_params(params)
-        rate = self.learning_rate
-        if callable(rate):
-            rate = scheduled_value("learning_rate", rate, state.step_count)
+        rate = scheduled_value("learning_rate", self.learning_rate, state.step_count)
         max_lr = jnp.maximum(state.max_lr, rate).astype(state.max_lr.dtype)
         weight = max_lr**self.weight_lr_power
         weight_sum = state.weight_sum + weight
-        steps, base_state = self.base.advance(widen(updates), state.base_optimizer_state, params, extra_args)
-        z = map_leaves(_add, state.z, steps)
-        new_b1 = jnp.asarray(self.b1, default_float())
-        hypers = {"b1": new_b1, "b1_before": state.b1, "share": guarded_ratio(weight, weight_sum)}
-        updates, x = map_leaves(_interpolate, updates, state.x, params, state.z, z, **hypers)
-        return updates, ScheduleFreeState(new_b1, weight_sum, safe_increment(state.step_count), max_lr, base_state, z, x)
+        c = guarded_ratio(weight, weight_sum)
+        b1_before, b1 = state.b1, jnp.asarray(self.b1, default_float())
+        updates, base_state = self.base_optimizer.advance(updates, state.base_optimizer_state, params, extra_args)
+
+        @each_leaf
+        def rule(u: jax.Array, z: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
+            average = _average(y, z, x, b1_before)
+            z = _rounded(z + u, self.state_dtype)  # as it is stored, or the average that is recovered from it would drift
+            average = (1 - c) * average + c * z
+            return z + b1 * (average - z) - y, z, average if x.shape == y.shape else x
+
+        updates, z, x = rule(updates, state.z, state.x, params)
+        return updates, ScheduleFreeState(b1, weight_sum, safe_increment(state.step_count), max_lr, base_state, z, x)
 
 
-def _with_warmup(name: str, learning_rate: Any, warmup_steps: int | None) -> Any:
+def _with_warmup(name: str, learning_rate: ScalarOrSchedule, warmup_steps: int | None) -> ScalarOrSchedule:
     if warmup_steps is None:
         return learning_rate
     if callable(learning_rate):
@@ -223,19 +213,17 @@ def _with_warmup(name: str, learning_rate: Any, warmup_steps: int | None) -> Any
 class schedule_free_sgd(Preset, final=True):
     """Schedule-free gradient descent: `z -= learning_rate * (g + weight_decay * y)`; see `schedule_free`.
 
+    Evaluate with `gradtx.eval_params(state, params)`. `update` needs `params`.
+
     Args:
       learning_rate: number >= 0, or a schedule that warms up; one unit moves `z` by the gradient.
       warmup_steps: steps of a linear warm-up from 0, >= 1; None for none. Only beside a number.
-      b1, weight_lr_power, state_dtype: as in `schedule_free`.
-      weight_decay: number >= 0 or schedule, multiplied by the rate; taken at the parameters `y`.
+      b1: in (0, 1]: how near the parameters are to the average; takes the place of momentum.
+      weight_decay: number >= 0 or schedule, multiplied by the rate; taken at the parameters `y`. None for none.
+      weight_lr_power: >= 0; each step's weight in the average is the largest rate so far to this power; 0 gives all steps one.
+      state_dtype: dtype of `z`; None is float32, or wider for wider parameters.
 
     State: `ScheduleFreeState`; 4 bytes a parameter.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or `warmup_steps` beside a schedule.
 
     Example:
       >>> import gradtx
@@ -252,7 +240,11 @@ class schedule_free_sgd(Preset, final=True):
     weight_lr_power: NonNegative = 2.0
     state_dtype: FloatDType | None = None
 
-    def chain(self) -> Any:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.stands_for  # noqa: B018  # refuses a warm-up beside a schedule
+
+    def chain(self) -> schedule_free:
         rate = _with_warmup("schedule_free_sgd", self.learning_rate, self.warmup_steps)
         base = sgd(rate) if self.weight_decay is None else chain(add_decayed_weights(self.weight_decay), sgd(rate))
         return schedule_free(base, rate, self.b1, self.weight_lr_power, self.state_dtype)
@@ -261,22 +253,20 @@ class schedule_free_sgd(Preset, final=True):
 class schedule_free_adamw(Preset, final=True):
     """Schedule-free AdamW: `z -= learning_rate * (g / (sqrt(v_hat) + eps) + weight_decay * y)`; see `schedule_free`.
 
-    `v_hat` is Adam's second moment with its bias corrected; there is no first moment.
+    `v_hat` is Adam's second moment with its bias corrected; there is no first moment. Evaluate with
+    `gradtx.eval_params(state, params)`. `update` needs `params`.
 
     Args:
       learning_rate: number >= 0, or a schedule that warms up; one unit moves each parameter of `z` by about 1 a step.
       warmup_steps: steps of a linear warm-up from 0, >= 1; None for none. Only beside a number.
-      b1, weight_lr_power, state_dtype: as in `schedule_free`.
-      b2, eps: as in `adam`.
+      b1: in (0, 1]: how near the parameters are to the average; takes the place of momentum.
+      b2: decay of the second moment, in [0, 1).
+      eps: added outside the root, >= 0; in units of the gradient.
       weight_decay: number >= 0 or schedule, multiplied by the rate; taken at the parameters `y`.
+      weight_lr_power: >= 0; each step's weight in the average is the largest rate so far to this power; 0 gives all steps one.
+      state_dtype: dtype of `z`; None is float32, or wider for wider parameters.
 
     State: `ScheduleFreeState`; 8 bytes a parameter.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or `warmup_steps` beside a schedule.
 
     Example:
       >>> import gradtx
@@ -295,7 +285,11 @@ class schedule_free_adamw(Preset, final=True):
     weight_lr_power: NonNegative = 2.0
     state_dtype: FloatDType | None = None
 
-    def chain(self) -> Any:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.stands_for  # noqa: B018  # refuses a warm-up beside a schedule
+
+    def chain(self) -> schedule_free:
         rate = _with_warmup("schedule_free_adamw", self.learning_rate, self.warmup_steps)
         rms = scale_by_rms(self.b2, self.eps, eps_in_sqrt=False, bias_correction=True)
         base = chain(rms, add_decayed_weights(self.weight_decay), scale_by_learning_rate(rate))

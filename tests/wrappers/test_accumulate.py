@@ -16,6 +16,7 @@ K = 3
 PARAMS = {"kernel": jnp.linspace(-1.0, 1.0, 6).reshape(3, 2), "bias": jnp.array([0.5, -0.25])}
 RANDOM = ("noise", "noisy", "perturbed", "sgld", "langevin")
 NO_OPTIMIZER = {
+    "MultiSteps": "counts calls by design",
     "accumulate": "is what is tested",
     "apply_every": "counts calls by design",
     "conditionally_mask": "counts calls by design",

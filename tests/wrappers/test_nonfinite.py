@@ -71,6 +71,13 @@ def test_a_state_that_begins_infinite_is_no_fault() -> None:
     assert bool(jnp.any(updates["w"]))
 
 
+def test_an_update_that_overflows_in_float16_is_skipped() -> None:
+    tx, p = gradtx.skip_nonfinite(gradtx.sgd(100.0)), jnp.ones(2, jnp.float16)
+    updates, state = jax.jit(tx.update)(jnp.full(2, 1000.0, jnp.float16), tx.init(p), p)
+    assert not jnp.any(updates)
+    assert int(state.skipped) == 1
+
+
 def test_too_many_in_a_row_end_the_run_visibly() -> None:
     tx = gradtx.skip_nonfinite(gradtx.adam(0.1), max_consecutive=2)
     state, seen = tx.init(PARAMS), []

@@ -163,6 +163,21 @@ def test_state_dtype() -> None:
     assert (state.z["w"].dtype, state.z["c"].dtype) == (jnp.bfloat16, jnp.complex64)
 
 
+def test_the_average_of_a_narrow_z_gathers_no_rounding_errors() -> None:
+    """With one weight for all steps it is the mean of `z` as it is stored, over a thousand steps too."""
+    tx = gradtx.schedule_free_sgd(0.01, weight_lr_power=0.0, state_dtype=jnp.bfloat16)
+    params = jnp.linspace(0.5, 1.5, 7)
+
+    def step(carry: Any, i: Any) -> Any:
+        p, state = carry
+        updates, state = tx.update(p + jnp.sin(i), state, p)
+        return (gradtx.apply_updates(p, updates), state), state.z
+
+    (p, state), z = jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), jnp.arange(1000.0)))(params)
+    assert z.dtype == jnp.bfloat16
+    np.testing.assert_allclose(gradtx.eval_params(state, p), np.mean(np.asarray(z, np.float64), 0), atol=3e-6)
+
+
 def test_b1_may_change_between_steps() -> None:
     """The average is recovered with the `b1` that made the parameters, and stays where it was."""
     tx, p = gradtx.inject_hyperparams(gradtx.schedule_free_sgd)(0.0, b1=0.5, weight_lr_power=0.0), jnp.full(1, 2.0)
