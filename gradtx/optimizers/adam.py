@@ -54,9 +54,9 @@ class scale_by_adam(Transformation, keeps_zero=True):
         derivatives through the update are wanted.
       mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
         parameters.
-      nu_dtype: the same for the second moment: float32, float64 or bfloat16, since narrower ranges
-        cannot hold squares. In bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing
-        early.
+      nu_dtype: dtype in which the second moment is stored: float32, float64 or bfloat16, since
+        narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
+        bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
       nesterov: whether to look one step of momentum ahead (Nadam).
 
     State: `ScaleByAdamState(count int32, mu, nu)`; 8 bytes a parameter by default.
@@ -115,9 +115,9 @@ class adam(Preset):
         derivatives through the update are wanted.
       mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
         parameters.
-      nu_dtype: the same for the second moment: float32, float64 or bfloat16, since narrower ranges
-        cannot hold squares. In bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing
-        early.
+      nu_dtype: dtype in which the second moment is stored: float32, float64 or bfloat16, since
+        narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
+        bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
       nesterov: whether to look one step of momentum ahead (Nadam).
 
     State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
@@ -167,13 +167,13 @@ class adamw(Preset):
         derivatives through the update are wanted.
       mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
         parameters.
-      nu_dtype: the same for the second moment: float32, float64 or bfloat16, since narrower ranges
-        cannot hold squares. In bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing
-        early.
       weight_decay: number >= 0 or schedule; each step shrinks parameters by the factor
         `1 - learning_rate * weight_decay`.
       mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the
         parameters to one, such as `by_path({...: False}, default=True)`. None is all.
+      nu_dtype: dtype in which the second moment is stored: float32, float64 or bfloat16, since
+        narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
+        bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
       nesterov: whether to look one step of momentum ahead (Nadam).
 
     State: `(ScaleByAdamState, WeightDecayState, ScaleByLearningRateState)`; 8 bytes a parameter.
@@ -223,9 +223,9 @@ class nadam(adam):
         derivatives through the update are wanted.
       mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
         parameters.
-      nu_dtype: the same for the second moment: float32, float64 or bfloat16, since narrower ranges
-        cannot hold squares. In bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing
-        early.
+      nu_dtype: dtype in which the second moment is stored: float32, float64 or bfloat16, since
+        narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
+        bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
       nesterov: whether to look one step of momentum ahead (Nadam).
 
     State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
@@ -258,13 +258,13 @@ class nadamw(adamw):
         derivatives through the update are wanted.
       mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
         parameters.
-      nu_dtype: the same for the second moment: float32, float64 or bfloat16, since narrower ranges
-        cannot hold squares. In bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing
-        early.
       weight_decay: number >= 0 or schedule; each step shrinks parameters by the factor
         `1 - learning_rate * weight_decay`.
       mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the
         parameters to one, such as `by_path({...: False}, default=True)`. None is all.
+      nu_dtype: dtype in which the second moment is stored: float32, float64 or bfloat16, since
+        narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
+        bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
       nesterov: whether to look one step of momentum ahead (Nadam).
 
     State: `(ScaleByAdamState, WeightDecayState, ScaleByLearningRateState)`; 8 bytes a parameter.

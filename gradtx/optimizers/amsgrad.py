@@ -40,8 +40,9 @@ class scale_by_amsgrad(Transformation, keeps_zero=True):
         parameters.
       bias_correction_mu: whether `m` is corrected.
       bias_correction_nu: whether `v` is corrected, before the maximum.
-      nu_dtype: the same for the second moment and its maximum: float32, float64 or bfloat16, since
-        narrower ranges cannot hold squares.
+      nu_dtype: dtype in which the second moment and its maximum are stored: float32, float64 or
+        bfloat16, since narrower ranges cannot hold squares; None is float32, or wider for wider
+        parameters.
 
     State: `ScaleByAmsgradState(count int32, mu, nu, nu_max)`; 12 bytes a parameter.
 
@@ -101,8 +102,9 @@ class amsgrad(Preset):
         parameters.
       bias_correction_mu: whether `m` is corrected.
       bias_correction_nu: whether `v` is corrected, before the maximum.
-      nu_dtype: the same for the second moment and its maximum: float32, float64 or bfloat16, since
-        narrower ranges cannot hold squares.
+      nu_dtype: dtype in which the second moment and its maximum are stored: float32, float64 or
+        bfloat16, since narrower ranges cannot hold squares; None is float32, or wider for wider
+        parameters.
       bias_correction: False corrects neither moment, whatever the two flags say: the method of the
         paper.
 
