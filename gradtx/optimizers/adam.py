@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.core.checks import Decay, Flag, FloatDType, Mask, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -26,7 +26,7 @@ class ScaleByAdamState(NamedTuple):
 
 def moments(g: jax.Array, m: jax.Array, v: jax.Array, b1: Any, b2: Any) -> tuple[jax.Array, jax.Array]:
     """Running means of a gradient and of its square: `m = b1*m + (1-b1)*g` and `v = b2*v + (1-b2)*|g|^2`."""
-    return b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * abs_sq(g)
+    return running_mean(m, g, b1), running_mean(v, abs_sq(g), b2)
 
 
 def first_moment(b1: Any, t: jax.Array, nesterov: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:

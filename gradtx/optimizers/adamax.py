@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.core.checks import Decay, Mask, NonNegative, Rate
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.numerics import guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.decay import add_decayed_weights
@@ -51,7 +51,7 @@ class scale_by_adamax(Transformation, keeps_zero=True):
 
         @each_leaf
         def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
-            m = b1 * m + (1 - b1) * g
+            m = running_mean(m, g, b1)
             v = jnp.maximum(b2 * v, jnp.abs(g) + eps)
             return guarded_ratio(m / c1, v, eps), m, v
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.core.checks import Decay, FloatDType, Mask, Positive, Rate, one_of
 from gradtx.core.leaves import each_leaf, zeros_like
-from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.numerics import running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -61,11 +61,10 @@ class scale_by_lion(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: ScaleByLionState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByLionState]:
-        b1, b2 = self.b1, self.b2
-
         @each_leaf
         def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return self.sign(b1 * m + (1 - b1) * g), b2 * m + (1 - b2) * g
+            c = running_mean(m, g, self.b1)
+            return self.sign(c), running_mean(m, g, self.b2)
 
         updates, mu = rule(updates, state.mu)
         return updates, ScaleByLionState(safe_increment(state.count), mu)

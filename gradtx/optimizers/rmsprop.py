@@ -9,7 +9,7 @@ from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
 from gradtx.core.checks import Decay, DecayOrSchedule, Flag, NonNegative, Rate
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.optimizers.adam import moments
 from gradtx.transforms.momentum import trace
@@ -78,7 +78,7 @@ class scale_by_rms(Transformation, keeps_zero=True):
 
         @each_leaf
         def rule(g: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
-            v = decay * v + (1 - decay) * abs_sq(g)
+            v = running_mean(v, abs_sq(g), decay)
             return over_root(g, v / c, self.eps, self.eps_in_sqrt), v
 
         updates, nu = rule(updates, state.nu)
