@@ -93,6 +93,11 @@ def one_minus_power(decay: Any, count: Any) -> jax.Array:
     return -jnp.expm1(t * jnp.log(jnp.asarray(decay).astype(t.dtype)))
 
 
+def running_mean(m: jax.Array, x: jax.Array, decay: Any) -> jax.Array:
+    """`decay * m + (1 - decay) * x`; `1 - decay` of a Python `decay` is taken in float64."""
+    return decay * m + (1 - decay) * x
+
+
 def abs_sq(x: jax.Array) -> jax.Array:
     """`|x|**2`, real also for complex `x`, without the square root and its gradient."""
     if jnp.iscomplexobj(x):

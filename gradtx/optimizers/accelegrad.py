@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.checks import Function, Positive
-from gradtx.core.leaves import cast_like, copies, map_leaves
+from gradtx.core.leaves import cast_like, copies, each_leaf
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import require_params
@@ -19,29 +19,35 @@ class AccelegradState(NamedTuple):
     """Steps taken, both sequences, the weighted average of `y`, the two sums, and the step size in use."""
 
     count: jax.Array
-    z: Any
-    y: Any
-    average: Any
+    z: Params
+    y: Params
+    average: Params
     weight_sum: jax.Array
     sum_of_squares: jax.Array
     learning_rate: jax.Array
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"learning_rate": self.learning_rate}
 
-    def eval_params(self, params: Any) -> Any:
+    def eval_params(self, params: Params) -> Params:
         """What `gradtx.eval_params` gives."""
         return self.average
 
 
-def projected(projection: Callable[[Any], Any] | None, tree: Any) -> Any:
-    """`projection(tree)`, in the dtypes of `tree`; the tree itself without a projection."""
+def mirror_step(projection: Callable[[Params], Params] | None, gradient: Updates, z: Params, step: jax.Array) -> Params:
+    """`projection(z - step * gradient)`, in the dtypes of `z`; without a projection the step itself."""
+
+    @each_leaf
+    def rule(g: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return g, z - step * g
+
+    _, moved = rule(gradient, z)
     if projection is None:
-        return tree
-    after = projection(tree)
-    check_projection(tree, after)
-    return cast_like(after, tree)
+        return moved
+    nearest = projection(moved)
+    check_projection(moved, nearest)
+    return cast_like(nearest, moved)
 
 
 def _weight(count: jax.Array) -> jax.Array:
@@ -49,54 +55,32 @@ def _weight(count: jax.Array) -> jax.Array:
     return jnp.maximum((count.astype(default_float()) + 1) / 4, 1)
 
 
-def mirror(g: jax.Array, z: jax.Array, *, step: Any) -> tuple[jax.Array, jax.Array]:
-    """A step from `z`; the gradient comes out too, so that the second result has the dtype of `z`."""
-    return g, z - step * g
-
-
-def _descend(
-    g: jax.Array,
-    y: jax.Array,
-    average: jax.Array,
-    z: jax.Array,
-    z_new: jax.Array,
-    p: jax.Array,
-    *,
-    eta: Any,
-    tau: Any,
-    tau_new: Any,
-    share: Any,
-) -> tuple[jax.Array, ...]:
-    x = y + tau * (z - y)
-    y = x - eta * g
-    return y + tau_new * (z_new - y) - p, y, average + share * (y - average)
-
-
 class accelegrad(Transformation, final=True):
     """AcceleGrad: two sequences, coupled with growing weights, under one adaptive step size.
 
-    At step `k = 0, 1, ...`, with `g` the gradient at the parameters `x`: `alpha = max(1, (k+1)/4)`, `tau = 1/alpha`,
-    `eta = 2*diameter / sqrt(gradient_bound^2 + sum_i alpha_i^2 |g_i|^2)` (the present term included),
-    `z = projection(z - alpha*eta*g)`, `y = x - eta*g`. The parameters move to the next query point `x = tau*z + (1-tau)*y`
-    (with the next `tau`). The method's output is the average `sum alpha*y / sum alpha`: `gradtx.eval_params(state, params)`.
+    At step `k = 0, 1, ...`, with `g` the gradient at the parameters `x`: `alpha = max(1, (k+1)/4)`,
+    `tau = 1/alpha`, `eta = 2*diameter / sqrt(gradient_bound^2 + sum_i alpha_i^2 |g_i|^2)` (the present
+    term included), `z = projection(z - alpha*eta*g)`, `y = x - eta*g`. The parameters move to the next
+    query point `x = tau*z + (1-tau)*y` (with the next `tau`). The method's output is the average
+    `sum alpha*y / sum alpha`: `gradtx.eval_params(state, params)`.
+
+    Its update needs `params`. All leaves together are one vector with one step size. There is no
+    learning rate: one unit of `diameter` lets the parameters move by about 1 in the first steps.
 
     Args:
-      diameter: size of the set that is searched, > 0, in units of the parameters: about twice the distance to a minimizer.
-      gradient_bound: guess of the gradient's norm, > 0; bounds the first step by `2*diameter*|g|/gradient_bound`.
-      projection: function from a tree to the nearest point of a convex set that holds a minimizer and the start, as
-        `gradtx.projections.l2_ball(1.0)` is one; None is the whole space. It keeps `z` in the set. By the method's design
-        `y`, and so the parameters and their average, may leave it by a gradient step.
+      diameter: size of the set that is searched, > 0, in units of the parameters: about twice the
+        distance to a minimizer.
+      gradient_bound: guess of the gradient's norm, > 0; bounds the first step by
+        `2*diameter*|g|/gradient_bound`.
+      projection: function from a tree to the nearest point of a convex set that holds a minimizer and
+        the start, as `gradtx.projections.l2_ball(1.0)` is one; None is the whole space. It keeps `z` in
+        the set. By the method's design `y`, and so the parameters and their average, may leave it by a
+        gradient step.
 
-    State: `AccelegradState(count int32, z, y, average, weight_sum, sum_of_squares, learning_rate)`; 12 bytes a parameter.
-      `gradtx.metrics` reports `eta` as `learning_rate`. The state holds the iterates: parameters that were replaced from
-      outside return to where the state has them, so make a new state for new parameters.
-
-    Returns:
-      The transformation; its update needs `params`. All leaves together are one vector with one step size. There is no learning
-      rate: one unit of `diameter` lets the parameters move by about 1 in the first steps.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or a projection that changes the tree's structure.
+    State: `AccelegradState(count int32, z, y, average, weight_sum, sum_of_squares, learning_rate)`; 12
+      bytes a parameter. `gradtx.metrics` reports `eta` as `learning_rate`. The state holds the
+      iterates: parameters that were replaced from outside return to where the state has them, so make a
+      new state for new parameters.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -116,6 +100,7 @@ class accelegrad(Transformation, final=True):
     projection: Function | None = None
 
     def eta_of(self, sum_of_squares: jax.Array) -> jax.Array:
+        """The step size under a sum of squares."""
         return jnp.asarray(2 * self.diameter / jnp.sqrt(self.gradient_bound**2 + sum_of_squares), default_float())
 
     def init(self, params: Params) -> AccelegradState:
@@ -126,13 +111,21 @@ class accelegrad(Transformation, final=True):
     def step(
         self, updates: Updates, state: AccelegradState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, AccelegradState]:
-        count = safe_increment(state.count)
-        alpha = _weight(state.count)
+        params, count = require_params(params), safe_increment(state.count)
+        alpha, alpha_next = _weight(state.count), _weight(count)
         weight_sum = state.weight_sum + alpha
         sum_of_squares = state.sum_of_squares + alpha**2 * norm(updates, squared=True).astype(alpha.dtype)
         eta = self.eta_of(sum_of_squares)
-        _, z = map_leaves(mirror, updates, state.z, step=alpha * eta)
-        z = projected(self.projection, z)
-        hypers = {"eta": eta, "tau": 1 / alpha, "tau_new": 1 / _weight(count), "share": alpha / weight_sum}
-        updates, y, average = map_leaves(_descend, updates, state.y, state.average, state.z, z, require_params(params), **hypers)
+        z = mirror_step(self.projection, updates, state.z, alpha * eta)
+
+        @each_leaf
+        def rule(
+            g: jax.Array, y: jax.Array, average: jax.Array, z: jax.Array, z_new: jax.Array, p: jax.Array
+        ) -> tuple[jax.Array, ...]:
+            x = y + 1 / alpha * (z - y)
+            y = x - eta * g
+            average = average + alpha / weight_sum * (y - average)
+            return y + 1 / alpha_next * (z_new - y) - p, y, average
+
+        updates, y, average = rule(updates, state.y, state.average, state.z, z, params)
         return updates, AccelegradState(count, z, y, average, weight_sum, sum_of_squares, eta)

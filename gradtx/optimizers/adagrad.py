@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.core.checks import NonNegative, Rate
-from gradtx.core.leaves import map_leaves, real_full_like
+from gradtx.core.leaves import each_leaf, real_full_like
 from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, root_sum_squares
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -16,28 +16,19 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 class ScaleByRssState(NamedTuple):
     """The sum of squared gradients."""
 
-    sum_of_squares: Any
-
-
-def _rss(g: jax.Array, s: jax.Array, *, eps: Any) -> tuple[jax.Array, jax.Array]:
-    s = s + abs_sq(g)
-    return jnp.where(s == 0, 0, guarded_ratio(g, jnp.sqrt(s + eps), eps)), s
+    sum_of_squares: Updates
 
 
 class scale_by_rss(Transformation, keeps_zero=True):
     """Divides by the root of the sum of squares: `g / sqrt(s + eps)`, `s = s + |g|^2`; 0 while `s` is 0.
 
+    At constant gradients its output falls as `1/sqrt(t)`.
+
     Args:
-      initial_accumulator_value: `s` at the start, >= 0.
+      initial_accumulator_value: `s` at the start, >= 0; in units of the gradient squared.
       eps: added inside the root, >= 0; in units of the gradient squared.
 
     State: `ScaleByRssState(sum_of_squares)`; 4 bytes a parameter.
-
-    Returns:
-      The transformation. At constant gradients its output falls as `1/sqrt(t)`.
-
-    Raises:
-      ValueError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -57,21 +48,25 @@ class scale_by_rss(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: ScaleByRssState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByRssState]:
-        updates, sums = map_leaves(_rss, updates, state.sum_of_squares, eps=self.eps)
-        return updates, ScaleByRssState(sums)
+        @each_leaf
+        def rule(g: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
+            s = s + abs_sq(g)
+            return jnp.where(s == 0, 0, guarded_ratio(g, jnp.sqrt(s + self.eps), self.eps)), s
+
+        updates, sum_of_squares = rule(updates, state.sum_of_squares)
+        return updates, ScaleByRssState(sum_of_squares)
 
 
 class adagrad(Preset):
     """AdaGrad, diagonal: `-learning_rate * g / sqrt(s + eps)`, `s = s + |g|^2`; see `scale_by_rss`.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each parameter by about `1/sqrt(t)` at step `t`.
-      initial_accumulator_value, eps: as in `scale_by_rss`.
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about `1/sqrt(t)` at
+        step `t`.
+      initial_accumulator_value: `s` at the start, >= 0; in units of the gradient squared.
+      eps: added inside the root, >= 0; in units of the gradient squared.
 
     State: `(ScaleByRssState, ScaleByLearningRateState)`; 4 bytes a parameter.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -85,7 +80,7 @@ class adagrad(Preset):
     initial_accumulator_value: NonNegative = 0.1
     eps: NonNegative = 1e-7
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(scale_by_rss(self.initial_accumulator_value, self.eps), scale_by_learning_rate(self.learning_rate))
 
 
@@ -94,31 +89,23 @@ class ScaleByAdagradNormState(NamedTuple):
 
     b: jax.Array
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"adagrad_norm": self.b}
 
 
-def _over(g: jax.Array, *, norm: Any) -> jax.Array:
-    return jnp.where(norm == 0, 0, g / jnp.where(norm == 0, 1, norm))
-
-
 class scale_by_adagrad_norm(Transformation, keeps_zero=True):
-    """Divides all by one number: `g / sqrt(b^2 + eps)`, `b^2 = b^2 + |g|^2`, with the norm of the whole tree; 0 while `b` is 0.
+    """Divides all by one number: `g / sqrt(b^2 + eps)`, `b^2 = b^2 + |g|^2`; 0 while `b` is 0.
 
-    The full-matrix form with `H = b * I`: rotating the parameters rotates the updates.
+    The norm is that of the whole tree. This is the full-matrix form with `H = b * I`: rotating the
+    parameters rotates the updates. At constant gradients its output falls as `1/sqrt(t)`.
 
     Args:
-      initial_accumulator_value: `b^2` at the start, >= 0.
+      initial_accumulator_value: `b^2` at the start, >= 0; in units of the gradient squared.
       eps: added inside the root, >= 0; in units of the gradient squared.
 
-    State: `ScaleByAdagradNormState(b float32)`, 4 bytes; not the square, which would overflow at gradients of 1e19.
-
-    Returns:
-      The transformation. At constant gradients its output falls as `1/sqrt(t)`.
-
-    Raises:
-      ValueError: an argument outside its domain.
+    State: `ScaleByAdagradNormState(b float32)`, 4 bytes; not the square, which would overflow at
+      gradients of 1e19.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -141,20 +128,24 @@ class scale_by_adagrad_norm(Transformation, keeps_zero=True):
     ) -> tuple[Updates, ScaleByAdagradNormState]:
         b = jnp.hypot(state.b, root_sum_squares(jax.tree.leaves(updates)).astype(state.b.dtype))
         norm = jnp.where(b == 0, 0, jnp.hypot(b, jnp.sqrt(jnp.asarray(self.eps, b.dtype))))
-        return map_leaves(_over, updates, norm=norm), ScaleByAdagradNormState(b)
+
+        @each_leaf
+        def rule(g: jax.Array) -> jax.Array:
+            return guarded_ratio(g, norm)
+
+        return rule(updates), ScaleByAdagradNormState(b)
 
 
 class adagrad_norm(Preset):
     """AdaGrad-Norm: `-learning_rate * g / sqrt(b^2 + eps)`, `b^2 = b^2 + |g|^2`; see `scale_by_adagrad_norm`.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves the whole tree by about `1/sqrt(t)`, in Euclidean norm, at step `t`.
-      initial_accumulator_value, eps: as in `scale_by_adagrad_norm`.
+      learning_rate: number >= 0 or schedule; one unit moves the whole tree by about `1/sqrt(t)`, in
+        Euclidean norm, at step `t`.
+      initial_accumulator_value: `b^2` at the start, >= 0; in units of the gradient squared.
+      eps: added inside the root, >= 0; in units of the gradient squared.
 
     State: `(ScaleByAdagradNormState, ScaleByLearningRateState)`; 4 bytes in all for `b`.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -168,5 +159,5 @@ class adagrad_norm(Preset):
     initial_accumulator_value: NonNegative = 0.1
     eps: NonNegative = 1e-7
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(scale_by_adagrad_norm(self.initial_accumulator_value, self.eps), scale_by_learning_rate(self.learning_rate))

@@ -1,5 +1,6 @@
 """Adam and its presets: `scale_by_adam`, `adam`, `adamw`, `nadam`, `nadamw`."""
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.core.checks import Decay, Flag, FloatDType, Mask, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -19,32 +20,46 @@ class ScaleByAdamState(NamedTuple):
     """Steps taken, first moment, second moment."""
 
     count: jax.Array
-    mu: Any
-    nu: Any
+    mu: Updates
+    nu: Updates
+
+
+def moments(g: jax.Array, m: jax.Array, v: jax.Array, b1: Any, b2: Any) -> tuple[jax.Array, jax.Array]:
+    """Running means of a gradient and of its square: `m = b1*m + (1-b1)*g` and `v = b2*v + (1-b2)*|g|^2`."""
+    return running_mean(m, g, b1), running_mean(v, abs_sq(g), b2)
+
+
+def first_moment(b1: Any, t: jax.Array, nesterov: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`m_hat` of `g` and `m` at step `t`: `m/(1-b1^t)`, or with `nesterov` `b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`."""
+    now = one_minus_power(b1, t)
+    if not nesterov:
+        return lambda g, m: m / now
+    ahead = one_minus_power(b1, safe_increment(t))
+    return lambda g, m: b1 * m / ahead + (1 - b1) * g / now
 
 
 class scale_by_adam(Transformation, keeps_zero=True):
     """Adam's direction: `m_hat / (sqrt(v_hat + eps_root) + eps)`.
 
-    With `m = b1*m + (1-b1)*g`, `v = b2*v + (1-b2)*|g|^2`, `m_hat = m/(1-b1^t)`, `v_hat = v/(1-b2^t)`, `t = 1, 2, ...`;
-    with `nesterov`, `m_hat = b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`. One unit of a learning rate after it moves each
+    With `m = b1*m + (1-b1)*g`, `v = b2*v + (1-b2)*|g|^2`, `m_hat = m/(1-b1^t)`,
+    `v_hat = v/(1-b2^t)`, `t = 1, 2, ...`; with `nesterov`,
+    `m_hat = b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`. One unit of a learning rate after it moves each
     parameter by about 1 a step.
 
     Args:
       b1: decay of the first moment, in [0, 1).
       b2: decay of the second moment, in [0, 1).
       eps: added outside the root, >= 0; in units of the gradient.
-      eps_root: added inside the root, >= 0; in units of the gradient squared. Above zero where derivatives
-        through the update are wanted.
-      mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider parameters.
-      nu_dtype: the same for the second moment: float32, float64 or bfloat16, since narrower ranges cannot hold squares. In
+      eps_root: added inside the root, >= 0; in units of the gradient squared. Above zero where
+        derivatives through the update are wanted.
+      mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
+        parameters.
+      nu_dtype: dtype in which the second moment is stored: float32, float64 or bfloat16, since
+        narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
         bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
       nesterov: whether to look one step of momentum ahead (Nadam).
 
     State: `ScaleByAdamState(count int32, mu, nu)`; 8 bytes a parameter by default.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -53,10 +68,11 @@ class scale_by_adam(Transformation, keeps_zero=True):
       >>> updates.round(4), int(state.count)
       (Array([ 1., -1.], dtype=float32), 1)
 
-    Source: Kingma and Ba 2014, arXiv:1412.6980, algorithm 1; Dozat 2016, "Incorporating Nesterov Momentum into Adam".
+    Source: Kingma and Ba 2014, arXiv:1412.6980, algorithm 1; Dozat 2016, "Incorporating Nesterov
+    Momentum into Adam".
 
-    **Differs:** Optax has no `nu_dtype` and keeps half-precision parameters' moments in half precision; for complex
-    parameters its second moment is complex.
+    **Differs:** Optax has no `nu_dtype` and keeps half-precision parameters' moments in half
+    precision; for complex parameters its second moment is complex.
     """
 
     b1: Decay = 0.9
@@ -74,32 +90,37 @@ class scale_by_adam(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByAdamState]:
-        b1, b2, eps, count = self.b1, self.b2, self.eps, safe_increment(state.count)
-        c1, c2 = one_minus_power(b1, count), one_minus_power(b2, count)
-        c1_next = one_minus_power(b1, safe_increment(count)) if self.nesterov else c1
+        b1, b2, eps, t = self.b1, self.b2, self.eps, safe_increment(state.count)
+        m_hat, c2 = first_moment(b1, t, self.nesterov), one_minus_power(b2, t)
 
         @each_leaf
         def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
-            m = b1 * m + (1 - b1) * g
-            v = b2 * v + (1 - b2) * abs_sq(g)
-            m_hat = b1 * m / c1_next + (1 - b1) * g / c1 if self.nesterov else m / c1
-            return guarded_ratio(m_hat, jnp.sqrt(v / c2 + self.eps_root) + eps, eps), m, v
+            m, v = moments(g, m, v, b1, b2)
+            return guarded_ratio(m_hat(g, m), jnp.sqrt(v / c2 + self.eps_root) + eps, eps), m, v
 
         updates, mu, nu = rule(updates, state.mu, state.nu)
-        return updates, ScaleByAdamState(count, mu, nu)
+        return updates, ScaleByAdamState(t, mu, nu)
 
 
 class adam(Preset):
     """Adam: `-learning_rate * m_hat / (sqrt(v_hat + eps_root) + eps)`; see `scale_by_adam`.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step. Often 1e-3.
-      b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov: as in `scale_by_adam`.
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step. Often
+        1e-3.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: added outside the root, >= 0; in units of the gradient.
+      eps_root: added inside the root, >= 0; in units of the gradient squared. Above zero where
+        derivatives through the update are wanted.
+      mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
+        parameters.
+      nu_dtype: dtype in which the second moment is stored: float32, float64 or bfloat16, since
+        narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
+        bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
+      nesterov: whether to look one step of momentum ahead (Nadam).
 
     State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -124,7 +145,7 @@ class adam(Preset):
     nu_dtype: SecondMomentDType | None = None
     nesterov: Flag = False
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(
             scale_by_adam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, nu_dtype=self.nu_dtype, nesterov=self.nesterov),
             scale_by_learning_rate(self.learning_rate),
@@ -134,19 +155,28 @@ class adam(Preset):
 class adamw(Preset):
     """Adam with decoupled weight decay: `-learning_rate * (adam(g) + weight_decay * p)`.
 
+    Its update needs `params`.
+
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step. Often 1e-3.
-      b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov: as in `scale_by_adam`.
-      weight_decay: number >= 0 or schedule; each step shrinks parameters by the factor `1 - learning_rate * weight_decay`.
-      mask: which parameters decay, as in `add_decayed_weights`; None is all.
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step. Often
+        1e-3.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: added outside the root, >= 0; in units of the gradient.
+      eps_root: added inside the root, >= 0; in units of the gradient squared. Above zero where
+        derivatives through the update are wanted.
+      mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
+        parameters.
+      weight_decay: number >= 0 or schedule; each step shrinks parameters by the factor
+        `1 - learning_rate * weight_decay`.
+      mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the
+        parameters to one, such as `by_path({...: False}, default=True)`. None is all.
+      nu_dtype: dtype in which the second moment is stored: float32, float64 or bfloat16, since
+        narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
+        bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
+      nesterov: whether to look one step of momentum ahead (Nadam).
 
-    State: `(ScaleByAdamState, decay state, ScaleByLearningRateState)`; 8 bytes a parameter.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+    State: `(ScaleByAdamState, WeightDecayState, ScaleByLearningRateState)`; 8 bytes a parameter.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -172,7 +202,7 @@ class adamw(Preset):
     nu_dtype: SecondMomentDType | None = None
     nesterov: Flag = False
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(
             scale_by_adam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, nu_dtype=self.nu_dtype, nesterov=self.nesterov),
             add_decayed_weights(self.weight_decay, self.mask),
@@ -180,63 +210,64 @@ class adamw(Preset):
         )
 
 
-class nadam(Preset):
+class nadam(adam):
     """Adam with Nesterov momentum: `adam(..., nesterov=True)`.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step.
-      b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov: as in `scale_by_adam`.
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step. Often
+        1e-3.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: added outside the root, >= 0; in units of the gradient.
+      eps_root: added inside the root, >= 0; in units of the gradient squared. Above zero where
+        derivatives through the update are wanted.
+      mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
+        parameters.
+      nu_dtype: dtype in which the second moment is stored: float32, float64 or bfloat16, since
+        narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
+        bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
+      nesterov: whether to look one step of momentum ahead (Nadam).
 
-    State: as `adam`; 8 bytes a parameter.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
+    State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
 
     Example:
       >>> import gradtx
       >>> gradtx.nadam(1e-3)
       nadam(learning_rate=0.001)
 
-    Source: Dozat 2016, "Incorporating Nesterov Momentum into Adam", without the paper's momentum schedule.
+    Source: Dozat 2016, "Incorporating Nesterov Momentum into Adam", without the paper's momentum
+    schedule.
     """
 
-    learning_rate: Rate
-    b1: Decay = 0.9
-    b2: Decay = 0.999
-    eps: NonNegative = 1e-8
-    eps_root: NonNegative = 0.0
-    mu_dtype: FloatDType | None = None
     _: KW_ONLY
-    nu_dtype: SecondMomentDType | None = None
     nesterov: Flag = True
 
-    def chain(self) -> Any:
-        return adam(
-            self.learning_rate,
-            self.b1,
-            self.b2,
-            self.eps,
-            self.eps_root,
-            self.mu_dtype,
-            nu_dtype=self.nu_dtype,
-            nesterov=self.nesterov,
-        )
 
-
-class nadamw(Preset):
+class nadamw(adamw):
     """Nadam with decoupled weight decay: `adamw(..., nesterov=True)`.
 
+    Its update needs `params`.
+
     Args:
-      learning_rate, weight_decay, mask: as in `adamw`.
-      b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov: as in `scale_by_adam`.
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step. Often
+        1e-3.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: added outside the root, >= 0; in units of the gradient.
+      eps_root: added inside the root, >= 0; in units of the gradient squared. Above zero where
+        derivatives through the update are wanted.
+      mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
+        parameters.
+      weight_decay: number >= 0 or schedule; each step shrinks parameters by the factor
+        `1 - learning_rate * weight_decay`.
+      mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the
+        parameters to one, such as `by_path({...: False}, default=True)`. None is all.
+      nu_dtype: dtype in which the second moment is stored: float32, float64 or bfloat16, since
+        narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
+        bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
+      nesterov: whether to look one step of momentum ahead (Nadam).
 
-    State: as `adamw`; 8 bytes a parameter.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+    State: `(ScaleByAdamState, WeightDecayState, ScaleByLearningRateState)`; 8 bytes a parameter.
 
     Example:
       >>> import gradtx
@@ -246,28 +277,5 @@ class nadamw(Preset):
     Source: Dozat 2016; Loshchilov and Hutter 2017, arXiv:1711.05101.
     """
 
-    learning_rate: Rate
-    b1: Decay = 0.9
-    b2: Decay = 0.999
-    eps: NonNegative = 1e-8
-    eps_root: NonNegative = 0.0
-    mu_dtype: FloatDType | None = None
-    weight_decay: Rate = 1e-4
-    mask: Mask | None = None
     _: KW_ONLY
-    nu_dtype: SecondMomentDType | None = None
     nesterov: Flag = True
-
-    def chain(self) -> Any:
-        return adamw(
-            self.learning_rate,
-            self.b1,
-            self.b2,
-            self.eps,
-            self.eps_root,
-            self.mu_dtype,
-            self.weight_decay,
-            self.mask,
-            nu_dtype=self.nu_dtype,
-            nesterov=self.nesterov,
-        )

@@ -7,35 +7,25 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.core.checks import Decay, Mask, NonNegative, Rate
-from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
-from gradtx.core.numerics import guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
+from gradtx.core.numerics import guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
-def _adamax(g: jax.Array, m: jax.Array, v: jax.Array, *, b1: Any, b2: Any, eps: Any, c1: Any) -> tuple[jax.Array, ...]:
-    m = b1 * m + (1 - b1) * g
-    v = jnp.maximum(b2 * v, jnp.abs(g) + eps)
-    return guarded_ratio(m / c1, v, eps), m, v
-
-
 class scale_by_adamax(Transformation, keeps_zero=True):
-    """AdaMax's direction: `m / (1 - b1^t) / v`, with `m = b1*m + (1-b1)*g` and `v = max(b2*v, |g| + eps)`.
+    """AdaMax's direction: `m / (1-b1^t) / v`, `m = b1*m + (1-b1)*g`, `v = max(b2*v, |g| + eps)`.
+
+    One unit of a learning rate after it moves each parameter by about 1 a step.
 
     Args:
       b1: decay of the first moment, in [0, 1).
       b2: decay of the running maximum, in [0, 1).
-      eps: added to the gradient's magnitude, >= 0.
+      eps: added to the gradient's magnitude, >= 0; in units of the gradient.
 
     State: `ScaleByAdamState(count int32, mu, nu)`; 8 bytes a parameter.
-
-    Returns:
-      The transformation. One unit of a learning rate after it moves each parameter by about 1 a step.
-
-    Raises:
-      ValueError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -56,23 +46,30 @@ class scale_by_adamax(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByAdamState]:
-        count = safe_increment(state.count)
-        hypers = {"b1": self.b1, "b2": self.b2, "eps": self.eps, "c1": one_minus_power(self.b1, count)}
-        updates, mu, nu = map_leaves(_adamax, updates, state.mu, state.nu, **hypers)
-        return updates, ScaleByAdamState(count, mu, nu)
+        b1, b2, eps, t = self.b1, self.b2, self.eps, safe_increment(state.count)
+        c1 = one_minus_power(b1, t)
+
+        @each_leaf
+        def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
+            m = running_mean(m, g, b1)
+            v = jnp.maximum(b2 * v, jnp.abs(g) + eps)
+            return guarded_ratio(m / c1, v, eps), m, v
+
+        updates, mu, nu = rule(updates, state.mu, state.nu)
+        return updates, ScaleByAdamState(t, mu, nu)
 
 
 class adamax(Preset):
-    """AdaMax: `-learning_rate * m / (1 - b1^t) / v`; see `scale_by_adamax`.
+    """AdaMax: `-learning_rate * m / (1-b1^t) / v`; see `scale_by_adamax`.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step. The paper's is 2e-3.
-      b1, b2, eps: as in `scale_by_adamax`.
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step. The
+        paper's is 2e-3.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the running maximum, in [0, 1).
+      eps: added to the gradient's magnitude, >= 0; in units of the gradient.
 
     State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -87,33 +84,35 @@ class adamax(Preset):
     b2: Decay = 0.999
     eps: NonNegative = 1e-8
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(scale_by_adamax(self.b1, self.b2, self.eps), scale_by_learning_rate(self.learning_rate))
 
 
 class adamaxw(Preset):
     """AdaMax with decoupled weight decay: `-learning_rate * (adamax(g) + weight_decay * p)`.
 
+    Its update needs `params`.
+
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step.
-      b1, b2, eps: as in `scale_by_adamax`.
-      weight_decay: number >= 0 or schedule.
-      mask: which parameters decay, as in `add_decayed_weights`; None is all.
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step. The
+        paper's is 2e-3.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the running maximum, in [0, 1).
+      eps: added to the gradient's magnitude, >= 0; in units of the gradient.
+      weight_decay: number >= 0 or schedule; each step shrinks parameters by the factor
+        `1 - learning_rate * weight_decay`.
+      mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the
+        parameters to one, such as `by_path({...: False}, default=True)`. None is all.
 
-    State: `(ScaleByAdamState, decay state, ScaleByLearningRateState)`; 8 bytes a parameter.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+    State: `(ScaleByAdamState, WeightDecayState, ScaleByLearningRateState)`; 8 bytes a parameter.
 
     Example:
       >>> import gradtx
       >>> gradtx.adamaxw(2e-3, weight_decay=0.01)
       adamaxw(learning_rate=0.002, weight_decay=0.01)
 
-    Source: Kingma and Ba 2014, arXiv:1412.6980, algorithm 2; Loshchilov and Hutter 2017, arXiv:1711.05101.
+    Source: Kingma and Ba 2014, arXiv:1412.6980, algorithm 2; Loshchilov and Hutter 2017,
+    arXiv:1711.05101.
     """
 
     learning_rate: Rate
@@ -123,7 +122,7 @@ class adamaxw(Preset):
     weight_decay: Rate = 1e-4
     mask: Mask | None = None
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(
             scale_by_adamax(self.b1, self.b2, self.eps),
             add_decayed_weights(self.weight_decay, self.mask),

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.core.checks import Decay, Flag, FloatDType, NonNegative, Rate, SecondMomentDType
-from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
-from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
+from gradtx.core.numerics import guarded_ratio, one_minus_power, safe_increment, zero_count
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
+from gradtx.optimizers.adam import moments
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -18,43 +19,32 @@ class ScaleByAmsgradState(NamedTuple):
     """Steps taken, first moment, second moment, and the largest second moment so far."""
 
     count: jax.Array
-    mu: Any
-    nu: Any
-    nu_max: Any
-
-
-def _amsgrad(
-    g: jax.Array, m: jax.Array, v: jax.Array, v_max: jax.Array, *, b1: Any, b2: Any, eps: Any, eps_root: Any, c1: Any, c2: Any
-) -> tuple[jax.Array, ...]:
-    m = b1 * m + (1 - b1) * g
-    v = b2 * v + (1 - b2) * abs_sq(g)
-    v_max = jnp.maximum(v_max, v / c2)
-    return guarded_ratio(m / c1, jnp.sqrt(v_max + eps_root) + eps, eps), m, v, v_max
+    mu: Updates
+    nu: Updates
+    nu_max: Updates
 
 
 class scale_by_amsgrad(Transformation, keeps_zero=True):
-    """AMSGrad's direction: `m_hat / (sqrt(v_max + eps_root) + eps)`, with `v_max = max(v_max, v_hat)`.
+    """AMSGrad's direction: `m_hat / (sqrt(v_max + eps_root) + eps)`.
 
-    `m` and `v` as in `scale_by_adam`; `m_hat = m/(1-b1^t)` or `m`, `v_hat = v/(1-b2^t)` or `v`, as the flags say.
-    The paper and the notes correct neither.
+    With `m = b1*m + (1-b1)*g`, `v = b2*v + (1-b2)*|g|^2`, `v_max = max(v_max, v_hat)`;
+    `m_hat = m/(1-b1^t)` or `m`, `v_hat = v/(1-b2^t)` or `v`, as the flags say. The paper corrects
+    neither. One unit of a learning rate after it moves each parameter by about 1 a step.
 
     Args:
       b1: decay of the first moment, in [0, 1).
       b2: decay of the second moment, in [0, 1).
-      eps: added outside the root, >= 0.
-      eps_root: added inside the root, >= 0.
-      mu_dtype: dtype of the first moment; None is float32, or wider for wider parameters.
+      eps: added outside the root, >= 0; in units of the gradient.
+      eps_root: added inside the root, >= 0; in units of the gradient squared.
+      mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
+        parameters.
       bias_correction_mu: whether `m` is corrected.
       bias_correction_nu: whether `v` is corrected, before the maximum.
-      nu_dtype: dtype of the second moment and its maximum: float32, float64 or bfloat16, the range of which holds squares.
+      nu_dtype: dtype in which the second moment and its maximum are stored: float32, float64 or
+        bfloat16, since narrower ranges cannot hold squares; None is float32, or wider for wider
+        parameters.
 
     State: `ScaleByAmsgradState(count int32, mu, nu, nu_max)`; 12 bytes a parameter.
-
-    Returns:
-      The transformation. One unit of a learning rate after it moves each parameter by about 1 a step.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -64,7 +54,8 @@ class scale_by_amsgrad(Transformation, keeps_zero=True):
 
     Source: Reddi et al. 2018, "On the Convergence of Adam and Beyond", algorithm 2.
 
-    **Differs:** Optax has no `nu_dtype`. PyTorch takes the maximum before the bias correction, Optax and this after it.
+    **Differs:** Optax has no `nu_dtype`. PyTorch takes the maximum before the bias correction, Optax
+    and this after it.
     """
 
     b1: Decay = 0.9
@@ -78,18 +69,24 @@ class scale_by_amsgrad(Transformation, keeps_zero=True):
     nu_dtype: SecondMomentDType | None = None
 
     def init(self, params: Params) -> ScaleByAmsgradState:
-        nu = real_full_like(params, 0, self.nu_dtype)
-        return ScaleByAmsgradState(zero_count(), zeros_like(params, self.mu_dtype), nu, real_full_like(params, 0, self.nu_dtype))
+        nu, nu_max = (real_full_like(params, 0, self.nu_dtype) for _ in range(2))
+        return ScaleByAmsgradState(zero_count(), zeros_like(params, self.mu_dtype), nu, nu_max)
 
     def step(
         self, updates: Updates, state: ScaleByAmsgradState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByAmsgradState]:
-        count = safe_increment(state.count)
-        hypers = {"b1": self.b1, "b2": self.b2, "eps": self.eps, "eps_root": self.eps_root}
-        hypers["c1"] = one_minus_power(self.b1, count) if self.bias_correction_mu else 1.0
-        hypers["c2"] = one_minus_power(self.b2, count) if self.bias_correction_nu else 1.0
-        updates, mu, nu, nu_max = map_leaves(_amsgrad, updates, state.mu, state.nu, state.nu_max, **hypers)
-        return updates, ScaleByAmsgradState(count, mu, nu, nu_max)
+        b1, b2, eps, t = self.b1, self.b2, self.eps, safe_increment(state.count)
+        c1 = one_minus_power(b1, t) if self.bias_correction_mu else 1.0
+        c2 = one_minus_power(b2, t) if self.bias_correction_nu else 1.0
+
+        @each_leaf
+        def rule(g: jax.Array, m: jax.Array, v: jax.Array, v_max: jax.Array) -> tuple[jax.Array, ...]:
+            m, v = moments(g, m, v, b1, b2)
+            v_max = jnp.maximum(v_max, v / c2)
+            return guarded_ratio(m / c1, jnp.sqrt(v_max + self.eps_root) + eps, eps), m, v, v_max
+
+        updates, mu, nu, nu_max = rule(updates, state.mu, state.nu, state.nu_max)
+        return updates, ScaleByAmsgradState(t, mu, nu, nu_max)
 
 
 class amsgrad(Preset):
@@ -97,13 +94,21 @@ class amsgrad(Preset):
 
     Args:
       learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step.
-      b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu, nu_dtype: as in `scale_by_amsgrad`.
-      bias_correction: False corrects neither moment, whatever the two flags say: the method of the paper.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: added outside the root, >= 0; in units of the gradient.
+      eps_root: added inside the root, >= 0; in units of the gradient squared.
+      mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
+        parameters.
+      bias_correction_mu: whether `m` is corrected.
+      bias_correction_nu: whether `v` is corrected, before the maximum.
+      nu_dtype: dtype in which the second moment and its maximum are stored: float32, float64 or
+        bfloat16, since narrower ranges cannot hold squares; None is float32, or wider for wider
+        parameters.
+      bias_correction: False corrects neither moment, whatever the two flags say: the method of the
+        paper.
 
     State: `(ScaleByAmsgradState, ScaleByLearningRateState)`; 12 bytes a parameter.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -127,7 +132,7 @@ class amsgrad(Preset):
     nu_dtype: SecondMomentDType | None = None
     bias_correction: Flag = True
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         correct = (self.bias_correction and self.bias_correction_mu, self.bias_correction and self.bias_correction_nu)
         kernel = scale_by_amsgrad(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, *correct, nu_dtype=self.nu_dtype)
         return chain(kernel, scale_by_learning_rate(self.learning_rate))

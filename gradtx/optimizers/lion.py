@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.core.checks import Decay, FloatDType, Mask, Positive, Rate, one_of
-from gradtx.core.leaves import map_leaves, zeros_like
-from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.leaves import each_leaf, zeros_like
+from gradtx.core.numerics import running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -21,36 +21,23 @@ class ScaleByLionState(NamedTuple):
     """Steps taken, and the momentum."""
 
     count: jax.Array
-    mu: Any
-
-
-def _lion(g: jax.Array, m: jax.Array, *, b1: Any, b2: Any, mode: str, smooth_beta: Any) -> tuple[jax.Array, jax.Array]:
-    c = b1 * m + (1 - b1) * g
-    m = b2 * m + (1 - b2) * g
-    if mode == "smooth":
-        return jnp.tanh(smooth_beta * c), m
-    if mode == "refined":
-        return jnp.where(jnp.abs(c) < 1, c, jnp.sign(c)), m
-    return jnp.sign(c), m
+    mu: Updates
 
 
 class scale_by_lion(Transformation, keeps_zero=True):
     """Lion's direction: `sign(c)`, with `c = b1*m + (1-b1)*g`, then `m = b2*m + (1-b2)*g`.
 
+    One unit of a learning rate after it moves each parameter by 1 a step.
+
     Args:
       b1: weight of the momentum in the direction, in [0, 1).
       b2: decay of the momentum, in [0, 1).
-      mu_dtype: dtype of the momentum; None is float32, or wider for wider parameters.
-      mode: 'hard' is `sign(c)`; 'smooth' is `tanh(smooth_beta * c)`; 'refined' is `c` where `|c| < 1`, else `sign(c)`.
-      smooth_beta: steepness of 'smooth', > 0.
+      mu_dtype: dtype in which the momentum is stored; None is float32, or wider for wider parameters.
+      mode: 'hard' is `sign(c)`; 'smooth' is `tanh(smooth_beta * c)`; 'refined' is `c` where
+        `|c| < 1`, else `sign(c)`.
+      smooth_beta: steepness of 'smooth', > 0; per unit of the gradient.
 
     State: `ScaleByLionState(count int32, mu)`; 4 bytes a parameter.
-
-    Returns:
-      The transformation. One unit of a learning rate after it moves each parameter by 1 a step.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -74,27 +61,38 @@ class scale_by_lion(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: ScaleByLionState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByLionState]:
-        hypers = {"b1": self.b1, "b2": self.b2, "mode": self.mode, "smooth_beta": self.smooth_beta}
-        updates, mu = map_leaves(_lion, updates, state.mu, **hypers)
+        @each_leaf
+        def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
+            c = running_mean(m, g, self.b1)
+            return self.sign(c), running_mean(m, g, self.b2)
+
+        updates, mu = rule(updates, state.mu)
         return updates, ScaleByLionState(safe_increment(state.count), mu)
+
+    def sign(self, c: jax.Array) -> jax.Array:
+        """The sign of a leaf, as `mode` has it."""
+        if self.mode == "smooth":
+            return jnp.tanh(self.smooth_beta * c)
+        return jnp.where(jnp.abs(c) < 1, c, jnp.sign(c)) if self.mode == "refined" else jnp.sign(c)
 
 
 class lion(Preset):
     """Lion: `-learning_rate * (sign(b1*m + (1-b1)*g) + weight_decay * p)`; see `scale_by_lion`.
 
+    Its update needs `params`.
+
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each parameter by 1 a step. A third to a tenth of Adam's.
-      b1, b2, mu_dtype: as in `scale_by_lion`.
-      weight_decay: number >= 0 or schedule; decoupled.
-      mask: which parameters decay, as in `add_decayed_weights`; None is all.
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by 1 a step. A third to a
+        tenth of Adam's.
+      b1: weight of the momentum in the direction, in [0, 1).
+      b2: decay of the momentum, in [0, 1).
+      mu_dtype: dtype in which the momentum is stored; None is float32, or wider for wider parameters.
+      weight_decay: number >= 0 or schedule; each step shrinks parameters by the factor
+        `1 - learning_rate * weight_decay`.
+      mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the
+        parameters to one, such as `by_path({...: False}, default=True)`. None is all.
 
-    State: `(ScaleByLionState, decay state, ScaleByLearningRateState)`; 4 bytes a parameter.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+    State: `(ScaleByLionState, WeightDecayState, ScaleByLearningRateState)`; 4 bytes a parameter.
 
     Example:
       >>> import gradtx
@@ -111,7 +109,7 @@ class lion(Preset):
     weight_decay: Rate = 1e-3
     mask: Mask | None = None
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(
             scale_by_lion(self.b1, self.b2, self.mu_dtype),
             add_decayed_weights(self.weight_decay, self.mask),

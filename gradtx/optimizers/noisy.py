@@ -10,26 +10,25 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.core.apply import apply_updates
 from gradtx.core.checks import NonNegative, NonNegativeInt, Positive, Rate
-from gradtx.core.leaves import cast_like, widen, zeros_like
+from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import cond, root_sum_squares, safe_increment
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.core.trees import check_same_shapes, require_params
 from gradtx.transforms.noise import Key, add_langevin_noise, add_sphere_noise, as_key, sphere_like
-from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.scaling import ScaleByLearningRateState, scale_by_learning_rate
 
 
 class perturbed_sgd(Preset):
-    """Noisy gradient descent: `-learning_rate * (g + xi)`, `xi` uniform on the sphere `|xi| = radius` at every step.
+    """Noisy gradient descent: `-learning_rate * (g + xi)`, `xi` uniform on the sphere `|xi| = radius`.
+
+    All parameters are one vector. The noise is another one at every step.
 
     Args:
       learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient and the noise.
-      radius: length of the noise, > 0, in units of the gradient; all parameters are one vector.
-      key: random key, or a whole number to seed one; the default seed is 0.
+      radius: length of the noise, > 0, in units of the update.
+      key: random key, or a whole number to seed one.
 
     State: `(AddSphereNoiseState, ScaleByLearningRateState)`; one key.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -45,19 +44,8 @@ class perturbed_sgd(Preset):
     radius: Positive = 1.0
     key: Key = 0
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(add_sphere_noise(self.radius, self.key), scale_by_learning_rate(self.learning_rate))
-
-
-@jax.jit
-def _sphere_where(due: jax.Array, key: jax.Array, like: Any, radius: Any) -> tuple[Any, jax.Array]:
-    """Noise on the sphere and the next key where it is due, else zeros and the same key; compiled once for eager calls, too."""
-
-    def draw() -> tuple[Any, jax.Array]:
-        next_key, now = jax.random.split(key)
-        return sphere_like(now, like, radius), next_key
-
-    return cond(due, draw, lambda: (zeros_like(like), key))
 
 
 class PerturbedGdState(NamedTuple):
@@ -65,30 +53,30 @@ class PerturbedGdState(NamedTuple):
 
     steps_since: jax.Array
     rng_key: jax.Array
-    rate_state: Any
+    rate_state: ScaleByLearningRateState
 
 
 class perturbed_gd(Transformation):
     """Gradient descent with a push where the gradient is small: `xi - learning_rate * g` there, else `-learning_rate * g`.
 
-    `xi` is uniform on the sphere `|xi| = radius`. It is drawn where `|g| <= gradient_threshold` and the last push, if any, was more
-    than `interval` steps ago. Descent alone leaves a saddle that it runs into only after very long, or never.
+    `xi` is uniform on the sphere `|xi| = radius`. It is drawn where `|g| <= gradient_threshold` and the
+    last push, if any, was more than `interval` steps ago. Descent alone leaves a saddle that it runs
+    into only after very long, or never.
+
+    With the extra argument `grad_fn`, a function from parameters to gradients, a perturbed step
+    descends along the gradient of the perturbed parameters, as in the paper, and needs `params`;
+    without it, along the gradient given.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient. It does not scale the noise.
-      radius: length of the perturbation, > 0, in units of the parameters; all parameters are one vector.
+      learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient. It does not
+        scale the noise.
+      radius: length of the perturbation, > 0, in units of the parameters; all parameters are one
+        vector.
       gradient_threshold: norm of the whole gradient, >= 0, up to which it counts as small.
       interval: steps after a perturbation without another, >= 0.
-      key: random key, or a whole number to seed one; the default seed is 0.
+      key: random key, or a whole number to seed one.
 
     State: `PerturbedGdState(steps_since int32, rng_key, rate_state)`; one key.
-
-    Returns:
-      The transformation. With the extra argument `grad_fn`, a function from parameters to gradients, a perturbed step descends
-      along the gradient of the perturbed parameters, as in the paper; without it, along the gradient given.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or `grad_fn` without `params`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -99,8 +87,9 @@ class perturbed_gd(Transformation):
 
     Source: Jin et al. 2017, arXiv:1703.00887, algorithm 2.
 
-    **Differs:** the paper draws from the ball of that radius, and ends where the loss has not fallen enough `interval` steps after
-    a perturbation; here the noise is on the sphere, and the end of the loop is the caller's.
+    **Differs:** the paper draws from the ball of that radius, and ends where the loss has not fallen
+    enough `interval` steps after a perturbation; here the noise is on the sphere, and the end of the
+    loop is the caller's.
     """
 
     learning_rate: Rate
@@ -110,7 +99,8 @@ class perturbed_gd(Transformation):
     key: Key = 0
 
     @functools.cached_property
-    def scaling(self) -> Any:
+    def scaling(self) -> scale_by_learning_rate:
+        """The descent."""
         return scale_by_learning_rate(self.learning_rate)
 
     def init(self, params: Params) -> PerturbedGdState:
@@ -123,41 +113,46 @@ class perturbed_gd(Transformation):
         state: PerturbedGdState,
         params: Params | None = None,
         *,
-        grad_fn: Callable[[Any], Any] | None = None,
+        grad_fn: Callable[[Params], Updates] | None = None,
         **extra_args: Any,
     ) -> tuple[Updates, PerturbedGdState]:
         grad_norm = root_sum_squares(jax.tree.leaves(updates))
         due = (grad_norm <= self.gradient_threshold) & (state.steps_since > self.interval)
 
-        def at_perturbed(grad_fn: Callable[[Any], Any]) -> Any:
+        def draw() -> tuple[Updates, jax.Array]:
+            next_key, now = jax.random.split(state.rng_key)
+            return sphere_like(now, updates, self.radius), next_key
+
+        def at_perturbed(grad_fn: Callable[[Params], Updates]) -> Updates:
             grads = grad_fn(apply_updates(require_params(params), xi))
             check_same_shapes(grads, updates)
             return cast_like(grads, updates)
 
-        xi, rng_key = _sphere_where(due, state.rng_key, updates, self.radius)
+        @each_leaf
+        def add(step: jax.Array, xi: jax.Array) -> jax.Array:
+            return xi + step
+
+        xi, rng_key = cond(due, draw, lambda: (zeros_like(updates), state.rng_key))
         grads = updates if grad_fn is None else cond(due, lambda: at_perturbed(grad_fn), lambda: updates)
-        steps, rate_state = self.scaling.update(widen(grads), state.rate_state)
-        updates = cast_like(jax.tree.map(jnp.add, xi, steps), updates)
-        return updates, PerturbedGdState(jnp.where(due, 1, safe_increment(state.steps_since)), rng_key, rate_state)
+        steps, rate_state = self.scaling.advance(grads, state.rate_state, params, extra_args)
+        steps_since = jnp.where(due, 1, safe_increment(state.steps_since))
+        return add(steps, xi), PerturbedGdState(steps_since, rng_key, rate_state)
 
 
 class sgld(Preset):
     """Stochastic gradient Langevin dynamics: `-learning_rate * g + sqrt(2 * learning_rate * temperature) * xi`.
 
-    `xi` is standard normal. For small rates the parameters become samples of the density proportional to
-    `exp(-loss / temperature)`, where the loss is the whole data's sum, not its mean. On `lam * x**2 / 2` their variance is
-    `temperature / (lam * (1 - learning_rate * lam / 2))`.
+    `xi` is standard normal. For small rates the parameters become samples of the density proportional
+    to `exp(-loss / temperature)`, where the loss is the whole data's sum, not its mean. On
+    `lam * x**2 / 2` their variance is `temperature / (lam * (1 - learning_rate * lam / 2))`.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient, and the noise's variance by twice the
-        temperature.
-      temperature: >= 0; 0 is gradient descent.
-      key: random key, or a whole number to seed one; the default seed is 0.
+      learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient, and the noise's
+        variance by twice the temperature.
+      temperature: >= 0; 1 samples from `exp(-loss)`, 0 adds nothing.
+      key: random key, or a whole number to seed one.
 
     State: `(ScaleByLearningRateState, AddLangevinNoiseState)`; one key.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -166,15 +161,14 @@ class sgld(Preset):
       >>> round(float(updates.mean()), 2), round(float(updates.std()), 2)
       (-0.02, 0.1)
 
-    Source: Welling and Teh 2011, "Bayesian learning via stochastic gradient Langevin dynamics", equation 4, whose step size is
-    `2 * learning_rate`.
+    Source: Welling and Teh 2011, "Bayesian learning via stochastic gradient Langevin dynamics",
+    equation 4, whose step size is `2 * learning_rate`.
     """
 
     learning_rate: Rate
     temperature: NonNegative = 1.0
     key: Key = 0
 
-    def chain(self) -> Any:
-        return chain(
-            scale_by_learning_rate(self.learning_rate), add_langevin_noise(self.learning_rate, self.temperature, key=self.key)
-        )
+    def chain(self) -> Transformation:
+        noise = add_langevin_noise(self.learning_rate, self.temperature, key=self.key)
+        return chain(scale_by_learning_rate(self.learning_rate), noise)

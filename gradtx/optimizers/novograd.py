@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.core.checks import Decay, FloatDType, NonNegative, Rate, scheduled_value
-from gradtx.core.leaves import map_leaves, zeros_like
+from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import abs_sq, compute_dtype, guarded_ratio, real_dtype, safe_increment, zero_count
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
 from gradtx.core.trees import require_params
@@ -19,38 +19,17 @@ class ScaleByNovogradState(NamedTuple):
     """Steps taken, first moment, and for each leaf the running squared norm."""
 
     count: jax.Array
-    mu: Any
-    nu: Any
-
-
-def _novograd(
-    g: jax.Array,
-    m: jax.Array,
-    v: jax.Array,
-    p: jax.Array | None = None,
-    *,
-    b1: Any,
-    b2: Any,
-    eps: Any,
-    eps_root: Any,
-    d: Any,
-    first: Any,
-) -> tuple[jax.Array, ...]:
-    norm_sq = jnp.sum(abs_sq(g))
-    v = jnp.where(first, norm_sq, b2 * v + (1 - b2) * norm_sq)
-    u = guarded_ratio(g, jnp.sqrt(v + eps_root) + eps, eps)
-    m = b1 * m + (u if p is None else u + d * p)
-    return m, m, v
-
-
-def _decays(weight_decay: Any) -> bool:
-    return not isinstance(weight_decay, (int, float)) or weight_decay > 0
+    mu: Updates
+    nu: Updates
 
 
 class scale_by_novograd(Transformation):
-    """NovoGrad's direction: `m = b1*m + g / (sqrt(v + eps_root) + eps) + weight_decay * p`, `v = b2*v + (1-b2)*|g|^2`, by leaf.
+    """NovoGrad's direction: `m = b1*m + (g / (sqrt(v + eps_root) + eps) + weight_decay * p)`.
 
-    Each leaf is a layer with one number `v`, which is `|g|^2` at the first step. No bias is corrected; `m` is a sum, no average.
+    With `v = b2*v + (1-b2)*|g|^2` by leaf: each leaf is a layer with one number `v`, which is `|g|^2`
+    at the first step. No bias is corrected; `m` is a sum, no average. One unit of a learning rate
+    after it moves each leaf by about `1/(1-b1)` in Euclidean norm at steady gradients. With a weight
+    decay its update needs `params`.
 
     Args:
       b1: decay of the first moment, in [0, 1).
@@ -58,16 +37,10 @@ class scale_by_novograd(Transformation):
       eps: added outside the root, >= 0; in units of the gradient's norm.
       eps_root: added inside the root, >= 0; in units of the norm squared.
       weight_decay: number >= 0 or schedule; added before the momentum.
-      mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider parameters.
+      mu_dtype: dtype in which the first moment is stored; None is float32, or wider for wider
+        parameters.
 
     State: `ScaleByNovogradState(count int32, mu, nu)`; 4 bytes a parameter, and one float32 a leaf.
-
-    Returns:
-      The transformation; with a weight decay its update needs `params`. One unit of a learning rate after it moves each leaf
-      by about `1/(1-b1)` in Euclidean norm at steady gradients.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -76,9 +49,11 @@ class scale_by_novograd(Transformation):
       >>> [round(float(u), 4) for u in updates], float(state.nu)
       ([0.6, -0.8], 25.0)
 
-    Source: Ginsburg et al. 2019, arXiv:1905.11286, algorithm 1; there the first step has no `eps`, and decays are 0.95, 0.98.
+    Source: Ginsburg et al. 2019, arXiv:1905.11286, algorithm 1; there the first step has no `eps`, and
+    decays are 0.95, 0.98.
 
-    **Differs:** Optax needs `params` without a weight decay too, takes no schedule for it, and divides float16 zeros by zero.
+    **Differs:** Optax needs `params` without a weight decay too, takes no schedule for it, and divides
+    float16 zeros by zero.
     """
 
     b1: Decay = 0.9
@@ -88,13 +63,15 @@ class scale_by_novograd(Transformation):
     weight_decay: Rate = 0.0
     mu_dtype: FloatDType | None = None
 
+    @functools.cached_property
+    def decays(self) -> bool:
+        """Whether the parameters enter: unless the decay is known to be 0."""
+        return not isinstance(self.weight_decay, (int, float)) or self.weight_decay > 0
+
     @property
     def keeps_zero(self) -> bool:
-        return not _decays(self.weight_decay)
-
-    @functools.cached_property
-    def decays(self) -> Any:
-        return _decays(self.weight_decay)
+        """Whether zero gradients alone give zero updates: without a decay."""
+        return not self.decays
 
     def init(self, params: Params) -> ScaleByNovogradState:
         nu = jax.tree.map(lambda p: jnp.zeros((), real_dtype(compute_dtype(jnp.result_type(p)))), params)
@@ -103,27 +80,38 @@ class scale_by_novograd(Transformation):
     def step(
         self, updates: Updates, state: ScaleByNovogradState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByNovogradState]:
-        trees = [require_params(params)] if self.decays else []
-        d = scheduled_value("weight_decay", self.weight_decay, state.count) if callable(self.weight_decay) else self.weight_decay
-        hypers = {"b1": self.b1, "b2": self.b2, "eps": self.eps, "eps_root": self.eps_root, "d": d, "first": state.count == 0}
-        updates, mu, nu = map_leaves(_novograd, updates, state.mu, state.nu, *trees, **hypers)
+        b1, b2, eps, first = self.b1, self.b2, self.eps, state.count == 0
+        decay = scheduled_value("weight_decay", self.weight_decay, state.count)
+
+        @each_leaf
+        def rule(g: jax.Array, m: jax.Array, v: jax.Array, p: Any = 0.0) -> tuple[jax.Array, ...]:
+            norm_sq = jnp.sum(abs_sq(g))
+            v = jnp.where(first, norm_sq, b2 * v + (1 - b2) * norm_sq)
+            m = b1 * m + (guarded_ratio(g, jnp.sqrt(v + self.eps_root) + eps, eps) + decay * p)
+            return m, m, v
+
+        decayed = [require_params(params)] if self.decays else []
+        updates, mu, nu = rule(updates, state.mu, state.nu, *decayed)
         return updates, ScaleByNovogradState(safe_increment(state.count), mu, nu)
 
 
 class novograd(Preset):
-    """NovoGrad: `-learning_rate * m`, `m = b1*m + g / (sqrt(v + eps_root) + eps) + weight_decay * p`; see `scale_by_novograd`.
+    """NovoGrad: `-learning_rate * m`; see `scale_by_novograd`.
+
+    With `m = b1*m + (g / (sqrt(v + eps_root) + eps) + weight_decay * p)`. With a weight decay its
+    update needs `params`.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each leaf by about `1/(1-b1)` a step in Euclidean norm.
-      b1, b2, eps, eps_root, weight_decay: as in `scale_by_novograd`.
+      learning_rate: number >= 0 or schedule; one unit moves each leaf by about `1/(1-b1)` a step in
+        Euclidean norm.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the squared norm, in [0, 1).
+      eps: added outside the root, >= 0; in units of the gradient's norm.
+      eps_root: added inside the root, >= 0; in units of the norm squared.
+      weight_decay: number >= 0 or schedule; added before the momentum.
 
-    State: `(ScaleByNovogradState, ScaleByLearningRateState)`; 4 bytes a parameter, and one float32 a leaf.
-
-    Returns:
-      The transformation; with a weight decay its update needs `params`.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+    State: `(ScaleByNovogradState, ScaleByLearningRateState)`; 4 bytes a parameter, and one float32 a
+      leaf.
 
     Example:
       >>> import gradtx
@@ -140,7 +128,7 @@ class novograd(Preset):
     eps_root: NonNegative = 0.0
     weight_decay: Rate = 0.0
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(
             scale_by_novograd(self.b1, self.b2, self.eps, self.eps_root, self.weight_decay),
             scale_by_learning_rate(self.learning_rate),

@@ -9,19 +9,19 @@ import jax.numpy as jnp
 
 from gradtx.core import checks
 from gradtx.core.checks import Decay, DecayOrSchedule, Domain, Positive, Rate
-from gradtx.core.leaves import cast_like, map_leaves, widen
+from gradtx.core.leaves import each_leaf, widen
 from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import require_params
 from gradtx.optimizers.amsgrad import ScaleByAmsgradState, scale_by_amsgrad
 from gradtx.projections import check_projection
-from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.scaling import ScaleByLearningRateState, scale_by_learning_rate
 
 
 class ProjectedAmsgradState(NamedTuple):
     """The moments, and the learning rate's state."""
 
     amsgrad: ScaleByAmsgradState
-    rate: Any
+    rate: ScaleByLearningRateState
 
 
 def _takes_weights(value: Any) -> bool:
@@ -40,41 +40,24 @@ def _hint(value: Any) -> str:
 WeightedProjection = Annotated[Any, Domain("a function project(tree, weights=None)", _takes_weights, _hint)]
 
 
-def _plus(p: jax.Array, u: jax.Array) -> jax.Array:
-    return p + u
-
-
-def _minus(x: jax.Array, p: jax.Array) -> jax.Array:
-    return x - p
-
-
-def _weight(v_max: jax.Array, *, eps: Any) -> jax.Array:
-    return jnp.sqrt(v_max) + eps
-
-
 class projected_amsgrad(Transformation):
-    """AMSGrad with projection: `x = argmin over K of sum(w * (x - y)^2)`, `y = p - learning_rate * m / w`, `w = sqrt(v_max) + eps`.
+    """AMSGrad with projection: `x = argmin over K of sum(w * (x - y)^2)`.
 
-    With `m = b1*m + (1-b1)*g`, `v = b2*v + (1-b2)*|g|^2`, `v_max = max(v_max, v)`, and no bias correction. The update is `x - p`:
-    parameters that start anywhere are in `K` after one step, up to the rounding of `p + (x - p)`. It must be the last of a chain.
+    With `y = p - learning_rate * m / w`, `w = sqrt(v_max) + eps`, `m = b1*m + (1-b1)*g`,
+    `v = b2*v + (1-b2)*|g|^2`, `v_max = max(v_max, v)`, and no bias correction. The update is `x - p`:
+    parameters that start anywhere are in `K` after one step, up to the rounding of `p + (x - p)`. It
+    must be the last of a chain. Its update needs `params`.
 
     Args:
-      learning_rate: number >= 0 or schedule; the theory has `c/sqrt(k)` (`inverse_sqrt_schedule`). One unit moves each
-        parameter by about 1 a step, before the projection.
-      projection: function `project(tree, weights=None)` to the nearest point of a convex set `K`, in the norm
-        with these positive weights: `gradtx.projections.box(-1.0, 1.0)`, say.
+      learning_rate: number >= 0 or schedule; the theory has `c/sqrt(k)` (`inverse_sqrt_schedule`). One
+        unit moves each parameter by about 1 a step, before the projection.
+      projection: function `project(tree, weights=None)` to the nearest point of a convex set `K`, in
+        the norm with these positive weights: `gradtx.projections.box(-1.0, 1.0)`, say.
       b1: decay of the first moment, in [0, 1), or a schedule.
       b2: decay of the second moment, in [0, 1).
       eps: added to the root, > 0, so that weights are positive; in units of the gradient.
 
     State: `ProjectedAmsgradState(amsgrad, rate)`; 12 bytes a parameter.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, `params` was not passed to `update`, or the projection changed
-        the tree's structure or a shape.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -94,11 +77,13 @@ class projected_amsgrad(Transformation):
     eps: Positive = 1e-8
 
     @functools.cached_property
-    def rate(self) -> Any:
+    def rate(self) -> scale_by_learning_rate:
+        """The step size."""
         return scale_by_learning_rate(self.learning_rate)
 
-    def amsgrad(self, decay: Any) -> Any:
-        return scale_by_amsgrad(decay, self.b2, self.eps, bias_correction_mu=False, bias_correction_nu=False)
+    def amsgrad(self, b1: Any) -> scale_by_amsgrad:
+        """The method of the paper before its projection."""
+        return scale_by_amsgrad(b1, self.b2, self.eps, bias_correction_mu=False, bias_correction_nu=False)
 
     def init(self, params: Params) -> ProjectedAmsgradState:
         return ProjectedAmsgradState(self.amsgrad(0.0).init(params), self.rate.init(params))
@@ -106,11 +91,20 @@ class projected_amsgrad(Transformation):
     def step(
         self, updates: Updates, state: ProjectedAmsgradState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ProjectedAmsgradState]:
-        decay = checks.scheduled_value("b1", self.b1, state.amsgrad.count) if callable(self.b1) else self.b1
-        start = widen(require_params(params))
-        step, moments = self.amsgrad(decay).update(widen(updates), state.amsgrad)
-        step, rate_state = self.rate.update(step, state.rate)
-        free = map_leaves(_plus, start, step)
-        nearest = self.projection(free, weights=map_leaves(_weight, moments.nu_max, eps=self.eps))
-        check_projection(free, nearest)
-        return cast_like(map_leaves(_minus, nearest, start), updates), ProjectedAmsgradState(moments, rate_state)
+        params = widen(require_params(params))
+        b1 = checks.scheduled_value("b1", self.b1, state.amsgrad.count)
+        step, amsgrad = self.amsgrad(b1).advance(updates, state.amsgrad, params, extra_args)
+        step, rate = self.rate.advance(step, state.rate, params, extra_args)
+
+        @each_leaf
+        def free(p: jax.Array, u: jax.Array, v_max: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return p + u, jnp.sqrt(v_max) + self.eps
+
+        @each_leaf
+        def change(x: jax.Array, p: jax.Array) -> jax.Array:
+            return x - p
+
+        y, w = free(params, step, amsgrad.nu_max)
+        x = self.projection(y, weights=w)
+        check_projection(y, x)
+        return change(x, params), ProjectedAmsgradState(amsgrad, rate)

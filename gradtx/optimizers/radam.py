@@ -11,10 +11,10 @@ from jax.typing import ArrayLike
 from gradtx.compose.chain import chain
 from gradtx.core import checks
 from gradtx.core.checks import Decay, Domain, Flag, NonNegative, Number, Rate
-from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
-from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, is_tracer, one_minus_power, safe_increment, zero_count
+from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
+from gradtx.core.numerics import default_float, guarded_ratio, is_tracer, one_minus_power, safe_increment, zero_count
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
-from gradtx.optimizers.adam import ScaleByAdamState
+from gradtx.optimizers.adam import ScaleByAdamState, first_moment, moments
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -36,7 +36,7 @@ def _langevin(x: jax.Array) -> jax.Array:
     return x / d
 
 
-def _approximate_length(b2: Any, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+def approximate_length(b2: Any, count: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The lengths of simple averages like those after `t` steps and at last: `rho = rho_inf - 2*t*b2^t/(1-b2^t)`, and `rho_inf`.
 
     In float32 the textbook form loses the first ten steps at b2 = 0.9999, a small difference of numbers near 20,000. With
@@ -55,57 +55,36 @@ def _approximate_length(b2: Any, count: jax.Array) -> tuple[jax.Array, jax.Array
     return jnp.where(early, first, rho_inf - 2 * t / jnp.expm1(2 * jnp.where(early, 1, x))), rho_inf
 
 
-def _rectification(rho: jax.Array, rho_inf: jax.Array, threshold: Any) -> tuple[jax.Array, jax.Array]:
+def rectification(rho: jax.Array, rho_inf: jax.Array, threshold: Any) -> tuple[jax.Array, jax.Array]:
     """Whether the variance is known well enough, and the factor `r` for it (1 where it is not)."""
     tractable = (rho >= threshold) & (rho > 4)
     rho, limit = jnp.where(tractable, rho, 5), jnp.where(tractable, rho_inf, 5)
     return tractable, jnp.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
 
 
-def _radam(
-    g: jax.Array,
-    m: jax.Array,
-    v: jax.Array,
-    *,
-    b1: Any,
-    b2: Any,
-    eps: Any,
-    eps_root: Any,
-    c1: Any,
-    c1_next: Any,
-    c2: Any,
-    tractable: Any,
-    r: Any,
-) -> tuple[jax.Array, ...]:
-    m = b1 * m + (1 - b1) * g
-    v = b2 * v + (1 - b2) * abs_sq(g)
-    m_hat = m / c1 if c1_next is None else b1 * m / c1_next + (1 - b1) * g / c1
-    return guarded_ratio(r * m_hat, jnp.where(tractable, jnp.sqrt(v / c2 + eps_root) + eps, 1), eps), m, v
-
-
 class scale_by_radam(Transformation, keeps_zero=True):
-    """RAdam's direction: `r * m_hat / (sqrt(v_hat + eps_root) + eps)` once `rho >= threshold`, `m_hat` before.
+    """RAdam's direction: `r * m_hat / (sqrt(v_hat + eps_root) + eps)` once `rho >= threshold`.
 
-    `m_hat` and `v_hat` as in `scale_by_adam`, and, with `rho_inf = 2/(1-b2) - 1`, `rho = rho_inf - 2*t*b2^t/(1-b2^t)`,
-    `r = sqrt((rho-4) * (rho-2) * rho_inf / ((rho_inf-4) * (rho_inf-2) * rho))`. `rho` is about `t` at first: at the
-    usual `b2` the sixth step is the first that adapts. For `b2` up to 0.6 `rho` never exceeds 4, and no step does.
+    Before it is `m_hat` alone. With `m = b1*m + (1-b1)*g`, `v = b2*v + (1-b2)*|g|^2`,
+    `m_hat = m/(1-b1^t)`, `v_hat = v/(1-b2^t)`, `rho_inf = 2/(1-b2) - 1`,
+    `rho = rho_inf - 2*t*b2^t/(1-b2^t)`,
+    `r = sqrt((rho-4) * (rho-2) * rho_inf / ((rho_inf-4) * (rho_inf-2) * rho))`; with `nesterov`,
+    `m_hat = b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`.
+
+    `rho` is about `t` at first: at the usual `b2` the sixth step is the first that adapts. For `b2`
+    up to 0.6 `rho` never exceeds 4, and no step does. One unit of a learning rate after it moves each
+    parameter by about 1 a step once it adapts; by the size of the gradient before.
 
     Args:
       b1: decay of the first moment, in [0, 1).
       b2: decay of the second moment, in [0, 1).
       eps: added outside the root, >= 0; in units of the gradient.
       eps_root: added inside the root, >= 0; in units of the gradient squared.
-      threshold: least `rho` at which steps adapt, >= 4. In the paper `rho > 4` is enough (`threshold=4`); PyTorch and Optax have 5.
-      nesterov: whether to look one step of momentum ahead, as in `scale_by_adam`.
+      threshold: least `rho` at which steps adapt, >= 4. In the paper `rho > 4` is enough
+        (`threshold=4`); PyTorch and Optax have 5.
+      nesterov: whether to look one step of momentum ahead (Nadam).
 
     State: `ScaleByAdamState(count int32, mu, nu)`; 8 bytes a parameter.
-
-    Returns:
-      The transformation. One unit of a learning rate after it moves each parameter by about 1 a step once it adapts; by
-      the size of the gradient before.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -121,10 +100,11 @@ class scale_by_radam(Transformation, keeps_zero=True):
       [0.5, -2.0]
       [0.026, -0.026]
 
-    Source: Liu et al. 2019, "On the Variance of the Adaptive Learning Rate and Beyond", arXiv:1908.03265, algorithm 2.
+    Source: Liu et al. 2019, "On the Variance of the Adaptive Learning Rate and Beyond",
+    arXiv:1908.03265, algorithm 2.
 
-    **Differs:** Optax takes a threshold below 4, where `r` is imaginary, and its `rho` is a difference of large numbers in
-    float32. PyTorch adds `eps` to the root of `v` before its bias is corrected.
+    **Differs:** Optax takes a threshold below 4, where `r` is imaginary, and its `rho` is a difference
+    of large numbers in float32. PyTorch adds `eps` to the root of `v` before its bias is corrected.
     """
 
     b1: Decay = 0.9
@@ -141,26 +121,38 @@ class scale_by_radam(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByAdamState]:
-        count = safe_increment(state.count)
-        tractable, r = _rectification(*_approximate_length(self.b2, count), self.threshold)
-        hypers = {"b1": self.b1, "b2": self.b2, "eps": self.eps, "eps_root": self.eps_root, "tractable": tractable, "r": r}
-        hypers |= {"c1": one_minus_power(self.b1, count), "c2": one_minus_power(self.b2, count)}
-        hypers["c1_next"] = one_minus_power(self.b1, safe_increment(count)) if self.nesterov else None
-        updates, mu, nu = map_leaves(_radam, updates, state.mu, state.nu, **hypers)
-        return updates, ScaleByAdamState(count, mu, nu)
+        b1, b2, eps, t = self.b1, self.b2, self.eps, safe_increment(state.count)
+        m_hat, c2 = first_moment(b1, t, self.nesterov), one_minus_power(b2, t)
+        tractable, r = rectification(*approximate_length(b2, t), self.threshold)
+
+        @each_leaf
+        def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
+            m, v = moments(g, m, v, b1, b2)
+            root = jnp.where(tractable, jnp.sqrt(v / c2 + self.eps_root) + eps, 1)
+            return guarded_ratio(r * m_hat(g, m), root, eps), m, v
+
+        updates, mu, nu = rule(updates, state.mu, state.nu)
+        return updates, ScaleByAdamState(t, mu, nu)
 
 
 class radam(Preset):
-    """Rectified Adam: `-learning_rate * r * m_hat / (sqrt(v_hat + eps_root) + eps)`, or `m_hat` at first; see `scale_by_radam`.
+    """Rectified Adam: `-learning_rate * r * m_hat / (sqrt(v_hat + eps_root) + eps)`.
+
+    The first steps, while the second moment is uncertain, are `-learning_rate * m_hat`; see
+    `scale_by_radam`.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step once it adapts.
-      b1, b2, eps, eps_root, threshold, nesterov: as in `scale_by_radam`. The paper's threshold is 4.
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step once it
+        adapts.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: added outside the root, >= 0; in units of the gradient.
+      eps_root: added inside the root, >= 0; in units of the gradient squared.
+      threshold: least `rho` at which steps adapt, >= 4. In the paper `rho > 4` is enough
+        (`threshold=4`); PyTorch and Optax have 5.
+      nesterov: whether to look one step of momentum ahead (Nadam).
 
     State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -179,7 +171,7 @@ class radam(Preset):
     _: KW_ONLY
     nesterov: Flag = False
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(
             scale_by_radam(self.b1, self.b2, self.eps, self.eps_root, self.threshold, nesterov=self.nesterov),
             scale_by_learning_rate(self.learning_rate),

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
 from gradtx.core.checks import Decay, DecayOrSchedule, Flag, NonNegative, Rate
-from gradtx.core.leaves import map_leaves, real_full_like, zeros_like
-from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
+from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Params, Preset, Transformation, Updates
+from gradtx.optimizers.adam import moments
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -19,52 +20,35 @@ class ScaleByRmsState(NamedTuple):
     """Steps taken, and the second moment."""
 
     count: jax.Array
-    nu: Any
+    nu: Updates
 
 
 class ScaleByRStdDevState(NamedTuple):
     """Steps taken, first moment, second moment."""
 
     count: jax.Array
-    mu: Any
-    nu: Any
+    mu: Updates
+    nu: Updates
 
 
-def _over_root(g: jax.Array, v: jax.Array, eps: Any, eps_in_sqrt: bool) -> jax.Array:
+def over_root(g: jax.Array, v: jax.Array, eps: Any, eps_in_sqrt: bool) -> jax.Array:
+    """`g / sqrt(v + eps)`, or `g / (sqrt(v) + eps)`."""
     return guarded_ratio(g, jnp.sqrt(v + eps) if eps_in_sqrt else jnp.sqrt(v) + eps, eps)
-
-
-def _rms(g: jax.Array, v: jax.Array, *, decay: Any, eps: Any, eps_in_sqrt: bool, correction: Any) -> tuple[jax.Array, jax.Array]:
-    v = decay * v + (1 - decay) * abs_sq(g)
-    return _over_root(g, v / correction, eps, eps_in_sqrt), v
-
-
-def _stddev(
-    g: jax.Array, m: jax.Array, v: jax.Array, *, decay: Any, eps: Any, eps_in_sqrt: bool, correction: Any
-) -> tuple[jax.Array, ...]:
-    m = decay * m + (1 - decay) * g
-    v = decay * v + (1 - decay) * abs_sq(g)
-    variance = jnp.maximum(v / correction - abs_sq(m / correction), 0)  # rounding may take it below zero
-    return _over_root(g, variance, eps, eps_in_sqrt), m, v
 
 
 class scale_by_rms(Transformation, keeps_zero=True):
     """Divides by the running root mean square: `g / sqrt(v + eps)`, `v = decay*v + (1-decay)*|g|^2`.
 
+    One unit of a learning rate after it moves each parameter by about 1 a step.
+
     Args:
-      decay: in [0, 1).
+      decay: decay of the averages, in [0, 1).
       eps: >= 0; in units of the gradient squared, or of the gradient if outside the root.
-      initial_scale: `v` at the start, >= 0.
-      eps_in_sqrt: False gives `g / (sqrt(v) + eps)`.
-      bias_correction: whether to divide `v` by `1 - decay^t`.
+      initial_scale: `v` at the start, >= 0; in units of the gradient squared.
+      eps_in_sqrt: whether `eps` is added inside the root; False adds it outside.
+      bias_correction: whether to divide averages by `1 - decay^t`.
 
     State: `ScaleByRmsState(count int32, nu)`; 4 bytes a parameter.
-
-    Returns:
-      The transformation. One unit of a learning rate after it moves each parameter by about 1 a step.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -89,27 +73,31 @@ class scale_by_rms(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: ScaleByRmsState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByRmsState]:
-        count = safe_increment(state.count)
-        hypers = {"decay": self.decay, "eps": self.eps, "eps_in_sqrt": self.eps_in_sqrt}
-        hypers["correction"] = one_minus_power(self.decay, count) if self.bias_correction else 1.0
-        updates, nu = map_leaves(_rms, updates, state.nu, **hypers)
-        return updates, ScaleByRmsState(count, nu)
+        decay, t = self.decay, safe_increment(state.count)
+        c = one_minus_power(decay, t) if self.bias_correction else 1.0
+
+        @each_leaf
+        def rule(g: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+            v = running_mean(v, abs_sq(g), decay)
+            return over_root(g, v / c, self.eps, self.eps_in_sqrt), v
+
+        updates, nu = rule(updates, state.nu)
+        return updates, ScaleByRmsState(t, nu)
 
 
 class scale_by_stddev(Transformation, keeps_zero=True):
-    """Divides by the running standard deviation: `g / sqrt(v - |m|^2 + eps)`, `m` and `v` averages of `g` and `|g|^2`.
+    """Divides by the running standard deviation: `g / sqrt(v - |m|^2 + eps)`.
+
+    With `m = decay*m + (1-decay)*g` and `v = decay*v + (1-decay)*|g|^2`.
 
     Args:
-      decay: of both averages, in [0, 1).
+      decay: decay of the averages, in [0, 1).
       eps: >= 0; in units of the gradient squared, or of the gradient if outside the root.
-      initial_scale: `v` at the start, >= 0.
-      eps_in_sqrt: False gives `g / (sqrt(v - |m|^2) + eps)`.
-      bias_correction: whether to divide `m` and `v` by `1 - decay^t`.
+      initial_scale: `v` at the start, >= 0; in units of the gradient squared.
+      eps_in_sqrt: whether `eps` is added inside the root; False adds it outside.
+      bias_correction: whether to divide averages by `1 - decay^t`.
 
     State: `ScaleByRStdDevState(count int32, mu, nu)`; 8 bytes a parameter.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -134,11 +122,17 @@ class scale_by_stddev(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: ScaleByRStdDevState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByRStdDevState]:
-        count = safe_increment(state.count)
-        hypers = {"decay": self.decay, "eps": self.eps, "eps_in_sqrt": self.eps_in_sqrt}
-        hypers["correction"] = one_minus_power(self.decay, count) if self.bias_correction else 1.0
-        updates, mu, nu = map_leaves(_stddev, updates, state.mu, state.nu, **hypers)
-        return updates, ScaleByRStdDevState(count, mu, nu)
+        decay, t = self.decay, safe_increment(state.count)
+        c = one_minus_power(decay, t) if self.bias_correction else 1.0
+
+        @each_leaf
+        def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
+            m, v = moments(g, m, v, decay, decay)
+            variance = jnp.maximum(v / c - abs_sq(m / c), 0)  # rounding may take it below zero
+            return over_root(g, variance, self.eps, self.eps_in_sqrt), m, v
+
+        updates, mu, nu = rule(updates, state.mu, state.nu)
+        return updates, ScaleByRStdDevState(t, mu, nu)
 
 
 class rmsprop(Preset):
@@ -146,16 +140,17 @@ class rmsprop(Preset):
 
     Args:
       learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step.
-      decay, eps, initial_scale, eps_in_sqrt, bias_correction: as in `scale_by_rms`.
+      decay: decay of the averages, in [0, 1).
+      eps: >= 0; in units of the gradient squared, or of the gradient if outside the root.
+      initial_scale: `v` at the start, >= 0; in units of the gradient squared.
+      eps_in_sqrt: whether `eps` is added inside the root; False adds it outside.
       centered: whether to divide by the standard deviation, as `scale_by_stddev`.
       momentum: decay of a `trace` of the steps themselves, in [0, 1) or a schedule; None is none.
-      nesterov: whether that momentum looks one step ahead.
+      nesterov: whether to look one step ahead.
+      bias_correction: whether to divide averages by `1 - decay^t`.
 
-    State: `(ScaleByRmsState or ScaleByRStdDevState, ScaleByLearningRateState, TraceState or EmptyState)`; 4 bytes a parameter,
-      4 more if centered, 4 more with momentum.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
+    State: `(ScaleByRmsState or ScaleByRStdDevState, ScaleByLearningRateState, TraceState or
+      EmptyState)`; 4 bytes a parameter, 4 more if centered, 4 more with momentum.
 
     Example:
       >>> import gradtx
@@ -175,7 +170,7 @@ class rmsprop(Preset):
     nesterov: Flag = False
     bias_correction: Flag = False
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         kernel = scale_by_stddev if self.centered else scale_by_rms
         return chain(
             kernel(self.decay, self.eps, self.initial_scale, self.eps_in_sqrt, self.bias_correction),

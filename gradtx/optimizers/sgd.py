@@ -5,26 +5,29 @@ from typing import Any
 from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
 from gradtx.core.checks import DecayOrSchedule, Flag, FloatDType, Mask, NonNegative, Rate
-from gradtx.core.transformation import GradientTransformation, Preset
+from gradtx.core.transformation import Preset, Transformation
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import Key, add_noise
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+def momentum_of(momentum: Any, nesterov: bool, accumulator_dtype: Any) -> Transformation:
+    """A trace of the gradients, or nothing."""
+    return identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)
+
+
 class sgd(Preset):
-    """Stochastic gradient descent: `-learning_rate * m`, with `m = g + momentum * m` (see `trace`), or `m = g`.
+    """Stochastic gradient descent: `-learning_rate * m`, with `m = g + momentum * m`, or `m = g`.
 
     Args:
       learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient.
-      momentum: number in [0, 1) or schedule; None is plain descent.
-      nesterov: whether momentum looks one step ahead.
-      accumulator_dtype: dtype of the momentum; None is float32, or wider for wider parameters.
+      momentum: number in [0, 1) or schedule, the `decay` of a `trace`; None is plain descent.
+      nesterov: whether to look one step ahead.
+      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider parameters.
 
-    State: `(TraceState or EmptyState, ScaleByLearningRateState)`; 4 bytes a parameter with momentum, else 0.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
+    State: `(TraceState or EmptyState, ScaleByLearningRateState)`; 4 bytes a parameter with momentum,
+      else 0.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -40,28 +43,31 @@ class sgd(Preset):
     nesterov: Flag = False
     accumulator_dtype: FloatDType | None = None
 
-    def chain(self) -> Any:
-        return chain(_momentum(self.momentum, self.nesterov, self.accumulator_dtype), scale_by_learning_rate(self.learning_rate))
+    def chain(self) -> Transformation:
+        return chain(
+            momentum_of(self.momentum, self.nesterov, self.accumulator_dtype),
+            scale_by_learning_rate(self.learning_rate),
+        )
 
 
 class sgdw(Preset):
-    """SGD with decoupled weight decay: `-learning_rate * (m + weight_decay * p)`, the decay outside the momentum.
+    """SGD with decoupled weight decay: `-learning_rate * (m + weight_decay * p)`.
 
-    An L2 penalty, which passes through the momentum, is `chain(add_decayed_weights(l2), sgd(...))`.
+    The decay is outside the momentum, `m = g + momentum * m`. An L2 penalty, which passes through it,
+    is `chain(add_decayed_weights(l2), sgd(...))`. Its update needs `params`.
 
     Args:
       learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient.
-      momentum, nesterov, accumulator_dtype: as in `sgd`.
-      weight_decay: number >= 0 or schedule; each step shrinks parameters by the factor `1 - learning_rate * weight_decay`.
-      mask: which parameters decay, as in `add_decayed_weights`; None is all.
+      momentum: number in [0, 1) or schedule, the `decay` of a `trace`; None is plain descent.
+      nesterov: whether to look one step ahead.
+      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider parameters.
+      weight_decay: number >= 0 or schedule; each step shrinks parameters by the factor
+        `1 - learning_rate * weight_decay`.
+      mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the
+        parameters to one, such as `by_path({...: False}, default=True)`. None is all.
 
-    State: as `sgd`, and the decay's; 4 bytes a parameter with momentum, else 0.
-
-    Returns:
-      The transformation; its update needs `params`.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, or `params` was not passed to `update`.
+    State: `(TraceState or EmptyState, WeightDecayState, ScaleByLearningRateState)`; 4 bytes a
+      parameter with momentum, else 0.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -69,7 +75,8 @@ class sgdw(Preset):
       >>> tx.update(jnp.array([1.0]), tx.init(params), params)[0]
       Array([-1.], dtype=float32)
 
-    Source: Loshchilov and Hutter 2017, arXiv:1711.05101, algorithm 1, with the decay multiplied by the learning rate.
+    Source: Loshchilov and Hutter 2017, arXiv:1711.05101, algorithm 1, with the decay multiplied by the
+    learning rate.
     """
 
     learning_rate: Rate
@@ -79,9 +86,9 @@ class sgdw(Preset):
     weight_decay: Rate = 1e-4
     mask: Mask | None = None
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(
-            _momentum(self.momentum, self.nesterov, self.accumulator_dtype),
+            momentum_of(self.momentum, self.nesterov, self.accumulator_dtype),
             add_decayed_weights(self.weight_decay, self.mask),
             scale_by_learning_rate(self.learning_rate),
         )
@@ -92,12 +99,11 @@ class noisy_sgd(Preset):
 
     Args:
       learning_rate: number >= 0 or schedule; one unit moves parameters by the noisy gradient.
-      eta, gamma, key: variance, its fall, and random key or seed, as in `add_noise`.
+      eta: variance at the first step, >= 0, in units of the update squared.
+      gamma: how fast it falls, >= 0; 0 keeps it.
+      key: random key, or a whole number to seed one.
 
     State: `(AddNoiseState, ScaleByLearningRateState)`; one key.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import gradtx
@@ -112,9 +118,5 @@ class noisy_sgd(Preset):
     gamma: NonNegative = 0.55
     key: Key = 0
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(add_noise(self.eta, self.gamma, self.key), scale_by_learning_rate(self.learning_rate))
-
-
-def _momentum(momentum: Any, nesterov: bool, accumulator_dtype: Any) -> GradientTransformation:
-    return identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)

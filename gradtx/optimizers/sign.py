@@ -1,10 +1,8 @@
 """Descent along signs: `sign_sgd`, `signum`."""
 
-from typing import Any
-
 from gradtx.compose.chain import chain
 from gradtx.core.checks import Decay, FloatDType, Rate
-from gradtx.core.transformation import Preset
+from gradtx.core.transformation import Preset, Transformation
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.scaling import scale_by_learning_rate, scale_by_sign
 
@@ -17,9 +15,6 @@ class sign_sgd(Preset):
 
     State: `(EmptyState, ScaleByLearningRateState)`; 0 bytes a parameter.
 
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
-
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> tx = gradtx.sign_sgd(0.5)
@@ -31,22 +26,21 @@ class sign_sgd(Preset):
 
     learning_rate: Rate
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(scale_by_sign(), scale_by_learning_rate(self.learning_rate))
 
 
 class signum(Preset):
-    """Descent along the sign of the averaged gradient: `-learning_rate * sign(m)`, `m = beta * m + (1 - beta) * g`.
+    """Descent along the averaged gradient's sign: `-learning_rate * sign(m)`.
+
+    With `m = beta * m + (1 - beta) * g`.
 
     Args:
       learning_rate: number >= 0 or schedule; one unit moves each parameter by 1 a step.
       beta: decay of the average, in [0, 1).
-      accumulator_dtype: dtype of the average; None is float32, or wider for wider parameters.
+      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider parameters.
 
     State: `(EmaState, EmptyState, ScaleByLearningRateState)`; 4 bytes a parameter.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -61,9 +55,5 @@ class signum(Preset):
     beta: Decay = 0.9
     accumulator_dtype: FloatDType | None = None
 
-    def chain(self) -> Any:
-        return chain(
-            ema(self.beta, debias=False, accumulator_dtype=self.accumulator_dtype),
-            scale_by_sign(),
-            scale_by_learning_rate(self.learning_rate),
-        )
+    def chain(self) -> Transformation:
+        return chain(ema(self.beta, False, self.accumulator_dtype), scale_by_sign(), scale_by_learning_rate(self.learning_rate))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.evaluation import gradient_at
 from gradtx.core.checks import Positive
-from gradtx.core.leaves import copies, map_leaves, zeros_like
+from gradtx.core.leaves import copies, each_leaf, zeros_like
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import require_params
@@ -19,12 +19,12 @@ class StormState(NamedTuple):
     """Steps taken, the gradient's estimate, the parameters before the last step, the sum, and the step size in use."""
 
     count: jax.Array
-    estimate: Any
-    previous: Any
+    estimate: Updates
+    previous: Params
     sum_of_squares: jax.Array
     learning_rate: jax.Array
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"learning_rate": self.learning_rate}
 
@@ -32,51 +32,50 @@ class StormState(NamedTuple):
 class StormPlusState(NamedTuple):
     """As `StormState`, with the sum that sets the step size beside the one that sets the momentum."""
 
-    estimate: Any
-    previous: Any
+    estimate: Updates
+    previous: Params
     sum_of_squares: jax.Array
     scaled_sum: jax.Array
     learning_rate: jax.Array
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"learning_rate": self.learning_rate}
 
 
-def recursive_momentum(g: jax.Array, d: jax.Array, g_previous: jax.Array, *, a: Any) -> tuple[jax.Array, jax.Array]:
-    """`d = g + (1-a) * (d - g_previous)`, with both gradients from one minibatch; `g` comes out too.
+def recursive_momentum(g: jax.Array, d: jax.Array, g_previous: jax.Array, a: Any) -> jax.Array:
+    """`d = g + (1-a) * (d - g_previous)`, with both gradients from one minibatch.
 
     Under additive noise of variance `s`, the estimate's error has variance `a*s/(2-a)` in the long run.
     """
-    return g, g + (1 - a) * (d - g_previous)
+    return g + (1 - a) * (d - g_previous)
 
 
-def _descend(g: jax.Array, d: jax.Array, *, eta: Any) -> jax.Array:
-    return -eta * d
+def sum_with(total: jax.Array, tree: Any) -> jax.Array:
+    """`total + |tree|^2`."""
+    return total + norm(tree, squared=True).astype(total.dtype)
 
 
 class storm(Transformation):
-    """STORM: `-eta * d`, with the estimate `d = g + (1-a) * (d - grad_fn(previous parameters))` and an adaptive step size.
+    """STORM: `-eta * d`, `d = g + (1-a) * (d - grad_fn(previous parameters))`.
 
-    `eta = k / (w + sum |g|^2)^(1/3)` (the present term included), `a = min(1, c*eta^2)` with the `eta` of the step before; the
-    first step has `d = g`. On full batches `d` is the gradient.
+    With the step size `eta = k / (w + sum |g|^2)^(1/3)` (the present term included) and
+    `a = min(1, c*eta^2)` with the `eta` of the step before; the first step has `d = g`. On full batches
+    `d` is the gradient. All leaves together are one vector with one step size.
+
+    Its update needs `params` and `grad_fn`, the function from parameters to the gradient on the
+    minibatch of this step: a step costs two gradients, the one handed in and one at the previous
+    parameters. Transformations before it in a chain change the first of them only, so put it first.
 
     Args:
       k: scale of the step size, > 0; the first steps move the parameters by about `k * |g|^(1/3)`.
-      w: added to the sum of squares, > 0, in units of the gradient squared; bounds the step size by `k / w^(1/3)`.
-      c: how much of each new gradient enters the estimate, > 0; in units of the step size to the power -2.
+      w: added to the sum of squares, > 0, in units of the gradient squared; bounds the step size by
+        `k / w^(1/3)`.
+      c: how much of each new gradient enters the estimate, > 0; in units of the step size to the
+        power -2.
 
-    State: `StormState(count int32, estimate, previous, sum_of_squares, learning_rate)`; 8 bytes a parameter, 4 of them the
-      previous parameters. `gradtx.metrics` reports `eta` as `learning_rate`.
-
-    Returns:
-      The transformation; its update needs `params` and `grad_fn`, the function from parameters to the gradient on the
-      minibatch of this step: a step costs two gradients, the one handed in and one at the previous parameters. Transformations
-      before it in a chain change the first of them only, so put it first. All leaves together are one vector with one step size.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, `params` or `grad_fn` was not passed to `update`, or `grad_fn` gives
-        no gradient.
+    State: `StormState(count int32, estimate, previous, sum_of_squares, learning_rate)`; 8 bytes a
+      parameter, 4 of them the previous parameters. `gradtx.metrics` reports `eta` as `learning_rate`.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -89,7 +88,8 @@ class storm(Transformation):
       >>> bool(abs(params).max() < 0.2)
       True
 
-    Source: Cutkosky and Orabona 2019, arXiv:1905.10018, algorithm 1; defaults of `k` and `w` from its experiments.
+    Source: Cutkosky and Orabona 2019, arXiv:1905.10018, algorithm 1; defaults of `k` and `w` from its
+    experiments.
 
     **Differs:** `a` is at most 1, which the paper's choice of `w` ensures.
     """
@@ -99,6 +99,7 @@ class storm(Transformation):
     c: Positive = 1.0
 
     def eta_of(self, sum_of_squares: jax.Array) -> jax.Array:
+        """The step size under a sum of squares."""
         return jnp.asarray(self.k / jnp.cbrt(self.w + sum_of_squares), default_float())
 
     def init(self, params: Params) -> StormState:
@@ -106,34 +107,42 @@ class storm(Transformation):
         return StormState(zero_count(), zeros_like(params), copies(params), zero, self.eta_of(zero))
 
     def step(
-        self, updates: Updates, state: StormState, params: Params | None = None, *, grad_fn: Callable[[Any], Any], **extra_args: Any
+        self,
+        updates: Updates,
+        state: StormState,
+        params: Params | None = None,
+        *,
+        grad_fn: Callable[[Params], Updates],
+        **extra_args: Any,
     ) -> tuple[Updates, StormState]:
         params = require_params(params)
         a = jnp.where(state.count > 0, jnp.minimum(self.c * state.learning_rate**2, 1), 1)
         gradient = gradient_at(grad_fn, state.previous, params, updates)
-        _, estimate = map_leaves(recursive_momentum, updates, state.estimate, gradient, a=a)
-        sum_of_squares = state.sum_of_squares + norm(updates, squared=True).astype(default_float())
+        sum_of_squares = sum_with(state.sum_of_squares, updates)
         eta = self.eta_of(sum_of_squares)
-        updates = map_leaves(_descend, updates, estimate, eta=eta)
+
+        @each_leaf
+        def rule(g: jax.Array, d: jax.Array, g_previous: jax.Array) -> tuple[jax.Array, jax.Array]:
+            d = recursive_momentum(g, d, g_previous, a)
+            return -eta * d, d
+
+        updates, estimate = rule(updates, state.estimate, gradient)
         return updates, StormState(safe_increment(state.count), estimate, copies(params), sum_of_squares, eta)
 
 
 class storm_plus(Transformation):
     """STORM+: `storm` without anything to tune.
 
-    `d = g + (1-a) * (d - grad_fn(previous parameters))` with `a = 1 / (1 + sum |g|^2)^(2/3)` over the steps before, and
-    `-eta * d` with `eta = 1 / (sum |d|^2 / a)^(1/3)`, where `a` counts the step's own gradient too, as the next step's does.
-    While all gradients are zero, `eta` is 0.
+    `d = g + (1-a) * (d - grad_fn(previous parameters))` with `a = 1 / (1 + sum |g|^2)^(2/3)` over the
+    steps before, and `-eta * d` with `eta = 1 / (sum |d|^2 / a)^(1/3)`, where `a` counts the step's own
+    gradient too, as the next step's does. While all gradients are zero, `eta` is 0.
 
-    State: `StormPlusState(estimate, previous, sum_of_squares, scaled_sum, learning_rate)`; 8 bytes a parameter, 4 of them the
-      previous parameters. `gradtx.metrics` reports `eta` as `learning_rate`.
+    Its update needs `params` and `grad_fn`, the function from parameters to the gradient on the
+    minibatch of this step, as that of `storm`. There is no learning rate: a first gradient `g` below 1
+    moves the parameters by about `|g|^(1/3)`, whatever their scale.
 
-    Returns:
-      The transformation; its update needs `params` and `grad_fn`, as that of `storm`. There is no learning rate: a first gradient
-      `g` below 1 moves the parameters by about `|g|^(1/3)`, whatever their scale.
-
-    Raises:
-      ValueError, TypeError: as `storm`.
+    State: `StormPlusState(estimate, previous, sum_of_squares, scaled_sum, learning_rate)`; 8 bytes a
+      parameter, 4 of them the previous parameters. `gradtx.metrics` reports `eta` as `learning_rate`.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -149,6 +158,7 @@ class storm_plus(Transformation):
     """
 
     def weight(self, sum_of_squares: jax.Array) -> jax.Array:
+        """`a` under a sum of squares."""
         return 1 / jnp.cbrt(1 + sum_of_squares) ** 2
 
     def init(self, params: Params) -> StormPlusState:
@@ -161,15 +171,25 @@ class storm_plus(Transformation):
         state: StormPlusState,
         params: Params | None = None,
         *,
-        grad_fn: Callable[[Any], Any],
+        grad_fn: Callable[[Params], Updates],
         **extra_args: Any,
     ) -> tuple[Updates, StormPlusState]:
         params = require_params(params)
         gradient = gradient_at(grad_fn, state.previous, params, updates)
-        _, estimate = map_leaves(recursive_momentum, updates, state.estimate, gradient, a=self.weight(state.sum_of_squares))
-        sum_of_squares = state.sum_of_squares + norm(updates, squared=True).astype(default_float())
-        scaled_sum = state.scaled_sum + norm(estimate, squared=True).astype(default_float()) / self.weight(sum_of_squares)
+        a, sum_of_squares = self.weight(state.sum_of_squares), sum_with(state.sum_of_squares, updates)
+
+        @each_leaf
+        def estimated(g: jax.Array, d: jax.Array, g_previous: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return g, recursive_momentum(g, d, g_previous, a)
+
+        _, estimate = estimated(updates, state.estimate, gradient)
+        scaled_sum = state.scaled_sum + sum_with(jnp.zeros_like(a), estimate) / self.weight(sum_of_squares)
         zero = scaled_sum == 0  # where the cube root has no derivative
         eta = jnp.where(zero, 0, 1 / jnp.cbrt(jnp.where(zero, 1, scaled_sum)))
-        updates = map_leaves(_descend, updates, estimate, eta=eta)
+
+        @each_leaf
+        def descent(g: jax.Array, d: jax.Array) -> jax.Array:
+            return -eta * d
+
+        updates = descent(updates, estimate)
         return updates, StormPlusState(estimate, copies(params), sum_of_squares, scaled_sum, eta)

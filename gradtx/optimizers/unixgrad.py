@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from gradtx.compose.evaluation import gradient_at
 from gradtx.core.checks import Function, Positive
-from gradtx.core.leaves import copies, map_leaves
-from gradtx.core.numerics import default_float, promote, safe_increment, zero_count
+from gradtx.core.leaves import copies, each_leaf
+from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import require_params
-from gradtx.optimizers.accelegrad import mirror, projected
+from gradtx.optimizers.accelegrad import mirror_step
 from gradtx.tree.reductions import norm
 
 
@@ -20,58 +20,49 @@ class UnixgradState(NamedTuple):
     """Steps taken, the mirror point, the weighted average of the points `x`, the sum, and the step size in use."""
 
     count: jax.Array
-    y: Any
-    average: Any
+    y: Params
+    average: Params
     sum_of_squares: jax.Array
     learning_rate: jax.Array
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"learning_rate": self.learning_rate}
 
-    def eval_params(self, params: Any) -> Any:
+    def eval_params(self, params: Params) -> Params:
         """What `gradtx.eval_params` gives."""
         return self.average
 
 
-def _mix(average: jax.Array, x: jax.Array, *, share: Any) -> jax.Array:
-    return average + share * (x - average)
-
-
-def _move(m: jax.Array, p: jax.Array, average: jax.Array, y: jax.Array, *, share: Any) -> jax.Array:
-    return average + share * (y - average) - p
-
-
 class unixgrad(Transformation, final=True):
-    """UniXGrad: an extra-gradient step at weighted averages, under a step size set by how much the two gradients differ.
+    """UniXGrad: an extra-gradient step at weighted averages, under an adaptive step size.
 
-    At step `t = 1, 2, ...`, with `M` the gradient at the parameters and `alpha = t`, `share = alpha / sum_{i<=t} i = 2/(t+1)`:
-    `x = projection(y - alpha*eta*M)`, `average += share * (x - average)`, `g = grad_fn(average)`,
-    `y = projection(y - alpha*eta*g)`, `eta = 2*diameter / sqrt(1 + sum_{i<t} alpha_i^2 |g_i - M_i|^2)`. The parameters then
-    move to the next query point, `average + share * (y - average)` with the next `share`. The method's output is `average`:
-    `gradtx.eval_params(state, params)`.
+    At step `t = 1, 2, ...`, with `M` the gradient at the parameters and `alpha = t`,
+    `share = alpha / sum_{i<=t} i = 2/(t+1)`: `x = projection(y - alpha*eta*M)`,
+    `average += share * (x - average)`, `g = grad_fn(average)`, `y = projection(y - alpha*eta*g)`,
+    `eta = 2*diameter / sqrt(1 + sum_{i<t} alpha_i^2 |g_i - M_i|^2)`. The parameters then move to the
+    next query point, `average + share * (y - average)` with the next `share`. The method's output is
+    `average`: `gradtx.eval_params(state, params)`.
 
-    The parameters are the point of the *first* gradient of a step (`M`), the one that is handed to `update`; the second one is
-    taken inside, by `grad_fn`. So a step costs exactly two gradients.
+    Its update needs `params` and `grad_fn`, the function from parameters to the gradient on the
+    minibatch of this step. The parameters are the point of the *first* gradient of a step (`M`), the
+    one that is handed to `update`; the second one is taken inside, by `grad_fn`. So a step costs
+    exactly two gradients. Transformations before it in a chain change the first gradient only, so put
+    it first. All leaves together are one vector with one step size. There is no learning rate: one unit
+    of `diameter` is one of the parameters.
 
     Args:
-      diameter: size of the set that is searched, > 0, in units of the parameters: about twice the distance to a minimizer.
-      projection: function from a tree to the nearest point of a convex set that holds a minimizer and the start, as
-        `gradtx.projections.l2_ball(1.0)` is one. Parameters and average stay in the set. None is the whole space, beyond the
-        paper's theory: the first steps have a length of about `2*diameter*|g|` and overshoot far, until the sum has grown.
+      diameter: size of the set that is searched, > 0, in units of the parameters: about twice the
+        distance to a minimizer.
+      projection: function from a tree to the nearest point of a convex set that holds a minimizer and
+        the start, as `gradtx.projections.l2_ball(1.0)` is one. Parameters and average stay in the set.
+        None is the whole space, beyond the paper's theory: the first steps have a length of about
+        `2*diameter*|g|` and overshoot far, until the sum has grown.
 
-    State: `UnixgradState(count int32, y, average, sum_of_squares, learning_rate)`; 8 bytes a parameter. `gradtx.metrics` reports
-      `eta` as `learning_rate`. The state holds the iterates: parameters that were replaced from outside return to where the
-      state has them, so make a new state for new parameters.
-
-    Returns:
-      The transformation; its update needs `params` and `grad_fn`, the function from parameters to the gradient on the
-      minibatch of this step. Transformations before it in a chain change the first gradient only, so put it first. All leaves
-      together are one vector with one step size. There is no learning rate: one unit of `diameter` is one of the parameters.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain, `params` or `grad_fn` was not passed to `update`, `grad_fn` gives no
-        gradient, or a projection changes the tree's structure.
+    State: `UnixgradState(count int32, y, average, sum_of_squares, learning_rate)`; 8 bytes a parameter.
+      `gradtx.metrics` reports `eta` as `learning_rate`. The state holds the iterates: parameters that
+      were replaced from outside return to where the state has them, so make a new state for new
+      parameters.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -84,13 +75,15 @@ class unixgrad(Transformation, final=True):
       >>> bool(abs(gradtx.eval_params(state, params)).max() < 0.01)
       True
 
-    Source: Kavis, Levy, Bach and Cevher 2019, arXiv:1910.13857, algorithm 1 with the Euclidean distance.
+    Source: Kavis, Levy, Bach and Cevher 2019, arXiv:1910.13857, algorithm 1 with the Euclidean
+    distance.
     """
 
     diameter: Positive
     projection: Function | None = None
 
     def eta_of(self, sum_of_squares: jax.Array) -> jax.Array:
+        """The step size under a sum of squares."""
         return jnp.asarray(2 * self.diameter / jnp.sqrt(1 + sum_of_squares), default_float())
 
     def init(self, params: Params) -> UnixgradState:
@@ -103,19 +96,30 @@ class unixgrad(Transformation, final=True):
         state: UnixgradState,
         params: Params | None = None,
         *,
-        grad_fn: Callable[[Any], Any],
+        grad_fn: Callable[[Params], Updates],
         **extra_args: Any,
     ) -> tuple[Updates, UnixgradState]:
         params = require_params(params)
         count = safe_increment(state.count)
         t = count.astype(default_float())
         eta = self.eta_of(state.sum_of_squares)
-        _, x = map_leaves(mirror, updates, state.y, step=t * eta)
-        average = map_leaves(_mix, state.average, projected(self.projection, x), share=2 / (t + 1))
+
+        @each_leaf
+        def averaged(average: jax.Array, x: jax.Array) -> jax.Array:
+            return average + 2 / (t + 1) * (x - average)
+
+        @each_leaf
+        def difference(m: jax.Array, g: jax.Array) -> jax.Array:
+            return g - m
+
+        @each_leaf
+        def move(m: jax.Array, p: jax.Array, average: jax.Array, y: jax.Array) -> jax.Array:
+            return average + 2 / (t + 2) * (y - average) - p
+
+        average = averaged(state.average, mirror_step(self.projection, updates, state.y, t * eta))
         gradient = gradient_at(grad_fn, average, params, updates)
-        _, y = map_leaves(mirror, gradient, state.y, step=t * eta)
-        y = projected(self.projection, y)
-        difference = norm(jax.tree.map(lambda g, m: promote(g) - promote(m), gradient, updates), squared=True)
-        sum_of_squares = state.sum_of_squares + t**2 * difference.astype(t.dtype)
-        updates = map_leaves(_move, updates, params, average, y, share=2 / (t + 2))
+        y = mirror_step(self.projection, gradient, state.y, t * eta)
+        squares = norm(difference(updates, gradient), squared=True).astype(t.dtype)
+        updates = move(updates, params, average, y)
+        sum_of_squares = state.sum_of_squares + t**2 * squares
         return updates, UnixgradState(count, y, average, sum_of_squares, eta)

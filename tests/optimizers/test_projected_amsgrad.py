@@ -186,7 +186,7 @@ def test_a_projection_of_the_wrong_kind():
         gradtx.projected_amsgrad(0.1, unweighted)
     with pytest.raises(TypeError, match=text.format(r"1\.0 \(float\)")):
         gradtx.projected_amsgrad(0.1, 1.0)
-    with pytest.raises(TypeError, match=text.format(r"the function .*box") + " This is the factory itself: call it"):
+    with pytest.raises(TypeError, match=text.format(r"the class projections\.box") + " This is the factory itself: call it"):
         gradtx.projected_amsgrad(0.1, box)
 
 

@@ -9,7 +9,7 @@ import pytest
 from problems import distance, tanh_regression, trajectory
 
 import gradtx
-from gradtx.optimizers.radam import _approximate_length, _rectification
+from gradtx.optimizers.radam import approximate_length, rectification
 
 TANH = tanh_regression()
 
@@ -78,16 +78,16 @@ def exact_length(b2: float, t: int) -> float:
 def test_lengths_in_float32(b2):
     """Exact rational numbers against float32, where the textbook form is off by 1 at b2 = 0.999999."""
     for t in (1, 2, 5, 6, 10, 50, 200):
-        rho, _ = _approximate_length(b2, jnp.asarray(t, jnp.int32))
+        rho, _ = approximate_length(b2, jnp.asarray(t, jnp.int32))
         assert rho.dtype == jnp.float32
         np.testing.assert_allclose(float(rho), exact_length(b2, t), rtol=1e-6)
 
 
 @pytest.mark.parametrize("b2", [0.0, 0.5, 0.6, 0.999, 0.9999999])
 def test_lengths_at_the_largest_count(b2):
-    rho, rho_inf = _approximate_length(b2, jnp.asarray(2**31 - 1, jnp.int32))
+    rho, rho_inf = approximate_length(b2, jnp.asarray(2**31 - 1, jnp.int32))
     np.testing.assert_allclose(float(rho), 2 / (1 - b2) - 1, rtol=1e-5)
-    tractable, r = _rectification(rho, rho_inf, 4.0)
+    tractable, r = rectification(rho, rho_inf, 4.0)
     assert bool(tractable) == (b2 > 0.6)
     np.testing.assert_allclose(float(r), 1.0, rtol=1e-5)
 

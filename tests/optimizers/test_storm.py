@@ -118,7 +118,7 @@ def test_error_of_the_estimate_under_additive_noise(a: float) -> None:
     for t in range(200):
         previous, x = x, x + 0.1 * np.sin(t)
         noise = sigma * rng.normal(size=n)
-        d = np.asarray(recursive_momentum(x + noise, d, previous + noise, a=a)[1])
+        d = np.asarray(recursive_momentum(x + noise, d, previous + noise, a))
     assert np.var(d - x) == pytest.approx(a * sigma**2 / (2 - a), rel=0.05)  # 5 standard errors of a variance of 20,000
 
 

@@ -1,0 +1,75 @@
+"""Presets explain every argument, in the words of the kernel where it means the same there."""
+
+import inspect
+import re
+
+import pytest
+from cases import CASES
+
+from gradtx.core.transformation import Preset, Transformation, everything
+from gradtx.optimizers import (
+    accelegrad,
+    adagrad,
+    adam,
+    adamax,
+    amsgrad,
+    lion,
+    noisy,
+    novograd,
+    projected_amsgrad,
+    radam,
+    ranger,
+    rmsprop,
+    sgd,
+    sign,
+    storm,
+    unixgrad,
+)
+
+FILES = [accelegrad, adagrad, adam, adamax, amsgrad, lion, noisy, novograd]
+FILES += [projected_amsgrad, radam, ranger, rmsprop, sgd, sign, storm, unixgrad]
+CLASSES = {
+    name: cls
+    for file in FILES
+    for name, cls in vars(file).items()
+    if isinstance(cls, type) and issubclass(cls, Transformation) and cls.__module__ == file.__name__
+}
+PRESETS = {name: cls for name, cls in CLASSES.items() if issubclass(cls, Preset)}
+OWN_MEANING = {
+    "learning_rate": "says how far one unit moves the parameters, which depends on what comes before it",
+    "weight_decay": "says what it does at its place in the chain",
+    "slow_step_size": "is called alpha in the formula of `lookahead`",
+}
+
+
+def explained(cls: type) -> dict[str, str]:
+    """The texts of the arguments by name, each on one line."""
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    section = re.search(r"^Args:\n((?:  .*\n)*)", doc, re.MULTILINE)
+    items = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section[1], re.MULTILINE) if section else []
+    return {name: " ".join(text.split()) for name, text in items}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_argument_is_explained(name: str) -> None:
+    texts = explained(CLASSES[name])
+    assert list(texts) == list(inspect.signature(CLASSES[name]).parameters)
+    for text in texts.values():
+        assert not text.startswith("as in"), text
+
+
+def words_of_kernels(preset: Transformation) -> dict[str, str]:
+    """The texts of arguments by name, of the first one inside a preset that has them."""
+    texts: dict[str, str] = {}
+    for kernel in everything(preset):
+        if not isinstance(kernel, Preset):
+            texts = explained(type(kernel)) | texts
+    return texts
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_has_its_kernels_words(name: str) -> None:
+    texts, words = explained(PRESETS[name]), words_of_kernels(CASES[name].make())
+    shared = (texts.keys() & words.keys()) - OWN_MEANING.keys()
+    assert {argument: texts[argument] for argument in shared} == {argument: words[argument] for argument in shared}
+    assert shared or name == "sign_sgd"
