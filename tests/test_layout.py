@@ -28,6 +28,7 @@ FLOORS = {
     "diagnostics": 2,
     "transforms": 3,
     "optimizers": 4,
+    "matrix": 4,
     "wrappers": 4,
     "optax": 7,
 }
@@ -109,7 +110,7 @@ def test_only_the_index_shows() -> None:
 def test_every_factory_has_its_row() -> None:
     schedules = {case.make(gradtx).call.factory.__name__ for case in SCHEDULES.values()}
     rows = (
-        set(CASES) | schedules | {f"projections.{name}" for name in SETS} | {"by_path", "matrix_axes"}
+        set(CASES) | schedules | {f"projections.{name}" for name in SETS} | {"by_path", "matrix_axes", "muon_labels"}
     )  # rules of parameters make no transformation; their mirror tests have them
     assert rows == OWN
     assert set(gradtx.__all__) >= {name for name in OWN if not name.startswith("projections.")}

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
-from gradtx.compose.matrices import MuonDimensionNumbers, axes_of, from_matrices, to_matrices
 from gradtx.core import checks
 from gradtx.core.numerics import common_dtype, promote
 from gradtx.core.platforms import on_platform
@@ -17,6 +16,7 @@ from gradtx.core.value import record
 from gradtx.linalg.msign import Recipe
 from gradtx.linalg.msign_many import msign_many
 from gradtx.linalg.newton_schulz import newton_schulz, newton_schulz_tall
+from gradtx.matrix.dimensions import MuonDimensionNumbers, axes_of, from_matrices, to_matrices
 
 ROUND_ELEMENTS = 2**27
 """Most elements of whole matrices on one device at a time (0.5 GiB in float32); more run in rounds, each with its collectives."""

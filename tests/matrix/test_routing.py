@@ -8,7 +8,7 @@ from flax import nnx
 
 import gradtx
 from gradtx import MuonDimensionNumbers as Numbers
-from gradtx.compose.matrices import from_matrices, numbers_for, to_matrices
+from gradtx.matrix.dimensions import from_matrices, numbers_for, to_matrices
 
 
 def numbers(path, shape, rules=None):
@@ -169,10 +169,10 @@ def test_errors_of_rules(rules, error, text):
 
 def test_errors_of_trees():
     with pytest.raises(
-        ValueError, match=r"^gradtx: n has nothing for the leaf `b`\. Rules by path go through gradtx\.matrix_axes\(\{\.\.\.\}\)\.$"
+        ValueError, match=r"^n has nothing for the leaf `b`\. Rules by path go through gradtx\.matrix_axes\(\{\.\.\.\}\)\.$"
     ):
         numbers_for("n", {"a": Numbers()}, {"a": jnp.zeros((2, 2)), "b": jnp.zeros(2)})
-    with pytest.raises(TypeError, match=r"^gradtx: n gives 3 \(int\) for `a`, expected MuonDimensionNumbers or None\.$"):
+    with pytest.raises(TypeError, match=r"^n gives 3 \(int\) for `a`, expected MuonDimensionNumbers or None\.$"):
         numbers_for("n", {"a": 3}, {"a": jnp.zeros((2, 2))})
 
 
