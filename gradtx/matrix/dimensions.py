@@ -47,12 +47,9 @@ def numbers_once(what: str, numbers: Any) -> Callable[[Params], Numbers]:
     def found(params: Params) -> Numbers:
         leaves, treedef = jax.tree.flatten(params)
         key = (treedef, tuple(map(np.shape, leaves)))
-        try:
-            if key in known:
-                return known[key]
-        except TypeError:  # a node of the user's whose static part has no hash
-            return tuple(numbers_for(what, numbers, params))
-        return known.setdefault(key, tuple(numbers_for(what, numbers, params)))
+        if key not in known:
+            known[key] = tuple(numbers_for(what, numbers, params))
+        return known[key]
 
     return found
 
