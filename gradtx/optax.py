@@ -347,7 +347,7 @@ def scale_by_muon(
     Coefficients are no part of the state. Optax's moments of half-precision parameters are in half precision.
     """
     direction: Transformation = with_optax_names(
-        ns_coeffs, ns_steps, preconditioning, eps=eps, weight_dimension_numbers=weight_dimension_numbers
+        "scale_by_muon", ns_coeffs, ns_steps, preconditioning, eps=eps, weight_dimension_numbers=weight_dimension_numbers
     )
     if adaptive:
         direction = scale_by_dual_norm(direction)

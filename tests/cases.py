@@ -144,6 +144,7 @@ CASES: dict[str, Case] = {
             EPS,
             STEPS,
             PRECONDITIONING,
+            ({"ns_coeffs": "jordn"}, r"ns_coeffs is 'jordn', expected one of 'polar_express', .*\. Did you mean 'jordan'\?"),
             ({"adam_learning_rate": -1.0}, r"adam_learning_rate is -1.0 \(float\), expected a finite number >= 0, or a schedule"),
             ({"consistent_rms": -0.2}, r"consistent_rms is -0.2 \(float\), expected a finite number >= 0, or None"),
         ),

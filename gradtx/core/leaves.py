@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -67,14 +66,11 @@ def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(rule)
     def lifted(*given: Any) -> Any:
         rows, treedef = _rows(given)
-        if len(rows) > 1:
-            kinds = [tuple([(np.shape(x), getattr(x, "dtype", type(x))) for x in row]) for row in rows]
-            times = collections.Counter(kinds)
-            traced = any(is_tracer(x) for row in rows for x in row)
-            shared = jax.jit(promoted) if traced else promoted  # outside `jit` a closure would be compiled at each call
-            out = [(shared if times[kind] > 1 else promoted)(*row) for row, kind in zip(rows, kinds, strict=True)]
-        else:
-            out = list(itertools.starmap(promoted, rows))
+        kinds = [tuple([(np.shape(x), getattr(x, "dtype", type(x))) for x in row]) for row in rows]
+        times = collections.Counter(kinds)
+        traced = any(is_tracer(x) for row in rows for x in row)
+        shared = jax.jit(promoted) if traced else promoted  # outside `jit` a closure would be compiled at each call
+        out = [(shared if times[kind] > 1 else promoted)(*row) for row, kind in zip(rows, kinds, strict=True)]
         if not out:  # a tree without leaves: only the number of results is wanted
             probe = jax.eval_shape(promoted, *[jnp.zeros(())] * len(given))
             return tuple(given[:1] * len(probe)) if isinstance(probe, tuple) else given[0]
@@ -88,14 +84,12 @@ def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
 def _rows(given: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], Any]:
     """The leaves of trees of one structure, side by side."""
     first, treedef = jax.tree.flatten(given[0])
-    columns, shapes = [first], list(map(np.shape, first))
+    columns = [first]
     for tree in given[1:]:
         column, other = jax.tree.flatten(tree)
         if other != treedef:
             raise_unlike(given[0], tree)
-        if list(map(np.shape, column)) != shapes and any(
-            np.shape(x) != np.shape(u) and np.shape(x) != () for u, x in zip(first, column, strict=True)
-        ):
+        if any(np.shape(x) != np.shape(u) and np.shape(x) != () for u, x in zip(first, column, strict=True)):
             raise_other_shape(given[0], tree)
         columns.append(column)
     return list(zip(*columns, strict=True)), treedef
@@ -239,7 +233,7 @@ def real_full_like(params: Any, value: Any, dtype: Any = None) -> Any:
 
 def widen(tree: Any) -> Any:
     """Narrow floating leaves in float32, all other leaves untouched."""
-    return jax.tree.map(_widened, tree)
+    return jax.tree.map(lambda x: promote(x) if _is_narrow(x) else x, tree)
 
 
 def cast_like(tree: Any, like: Any) -> Any:
@@ -270,6 +264,6 @@ def _as_before(x: Any, before: Any) -> Any:
     return jnp.asarray(x).astype(old) if alike else x
 
 
-def _widened(x: Any) -> Any:
+def _is_narrow(x: Any) -> bool:
     dtype = getattr(x, "dtype", None)
-    return promote(x) if dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype != compute_dtype(dtype) else x
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype != compute_dtype(dtype)

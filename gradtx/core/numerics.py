@@ -111,7 +111,6 @@ def guarded_ratio(numerator: jax.Array, denominator: jax.Array, eps: Any = 0) ->
     return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))
 
 
-@functools.cache
 def compute_dtype(dtype: Any) -> Any:
     """The dtype in which a leaf of `dtype` is computed: at least float32; complex stays complex."""
     dtype = np.dtype(dtype)

@@ -74,7 +74,7 @@ def check_returned(returned: Any, updates: Any, params: Any) -> None:
     if treedef != other:
         difference = structure_difference("what update returned", returned, "the updates that it got", updates)
         raise checks.WrongValue(f"{difference}; expected the same tree.")
-    if list(map(np.shape, found)) != list(map(np.shape, expected)):
+    if any(np.shape(x) != np.shape(y) for x, y in zip(found, expected, strict=True)):
         for (parts, x), y in zip(leaves_by_path(returned).items(), expected, strict=True):
             if np.shape(x) != np.shape(y):
                 raise checks.WrongValue(

@@ -12,6 +12,7 @@ from gradtx.compose.chain import chain
 from gradtx.compose.partition import partition
 from gradtx.core.checks import Decay, Mask, NonNegative, PositiveInt, Rate, one_of
 from gradtx.core.transformation import EmptyState, Params, Preset, Transformation, Updates
+from gradtx.linalg.coefficients import newton_schulz_table
 from gradtx.linalg.newton_schulz import NORMALIZATIONS
 from gradtx.matrix.dimensions import Numbers, fan, numbers_once
 from gradtx.matrix.orthogonalize import orthogonalize
@@ -83,12 +84,13 @@ class scale_by_shape(Transformation, keeps_zero=True):
         return treedef.unflatten(leaves), state
 
 
-def with_optax_names(ns_coeffs: Any, ns_steps: int, preconditioning: str, **links: Any) -> orthogonalize:
+def with_optax_names(name: str, ns_coeffs: Any, ns_steps: int, preconditioning: str, **links: Any) -> orthogonalize:
     """`orthogonalize` by Optax's names: one row of coefficients runs `ns_steps` times, a table of rows is the steps."""
     named = isinstance(ns_coeffs, str)
     one_row = isinstance(ns_coeffs, (list, tuple)) and not any(isinstance(row, (list, tuple)) for row in ns_coeffs)
     steps = ns_steps if named or one_row or getattr(ns_coeffs, "ndim", 2) == 1 else None
     coefficients = "jordan" if named and ns_coeffs == "standard" else ns_coeffs
+    newton_schulz_table(name, coefficients, steps, "ns_coeffs")  # wrong ones are refused by the name that was used
     return orthogonalize(coefficients, steps, normalization=PRECONDITIONINGS[preconditioning], **links)
 
 
@@ -181,7 +183,7 @@ class muon(Preset, keeps_zero=True):
     def direction(self) -> orthogonalize:
         """The matrix signs."""
         links = {"weight_dimension_numbers": self.labels.axes, "distribute": self.distribute}
-        return with_optax_names(self.ns_coeffs, self.ns_steps, self.preconditioning, eps=self.eps, **links)
+        return with_optax_names("muon", self.ns_coeffs, self.ns_steps, self.preconditioning, eps=self.eps, **links)
 
     def chain(self) -> partition:
         axes, rms = {"weight_dimension_numbers": self.labels.axes}, self.consistent_rms

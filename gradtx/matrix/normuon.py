@@ -83,10 +83,10 @@ class scale_by_normuon(Transformation, keeps_zero=True):
     def of_leaf(self, leaf: jax.Array, nu: jax.Array, entry: MuonDimensionNumbers) -> tuple[jax.Array, jax.Array]:
         """The rule for the matrices of one leaf."""
         o = to_matrices(leaf, entry)
-        nu = (self.beta2 * nu + (1 - self.beta2) * _mean_square(o)).astype(nu.dtype)
-        scaled = guarded_ratio(o, jnp.sqrt(nu) + self.eps, self.eps)
+        v = jnp.asarray(self.beta2 * nu + (1 - self.beta2) * _mean_square(o)).astype(nu.dtype)
+        scaled = guarded_ratio(o, jnp.sqrt(v) + self.eps, self.eps)
         norms = [jnp.sqrt(jnp.sum(abs_sq(x), axis=(1, 2), keepdims=True)) for x in (o, scaled)]
-        return from_matrices(scaled * guarded_ratio(*norms), entry, leaf.shape).astype(leaf.dtype), nu
+        return from_matrices(scaled * guarded_ratio(*norms), entry, leaf.shape).astype(leaf.dtype), v
 
 
 def _mean_square(o: jax.Array) -> jax.Array:
