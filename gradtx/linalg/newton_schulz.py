@@ -72,7 +72,7 @@ def segments_for(method: str, steps: int, n: int, m: int, bits: int) -> tuple[in
     """The segments of a method: `newton_schulz`, `gram`, or the cheaper of the two for `auto`."""
     standard, gram = (1,) * steps, gram_segments(steps, bits)
     if method == "auto":
-        return min(standard, gram, key=lambda segments: products(segments, m / n))
+        return standard if products(standard, m / n) <= products(gram, m / n) else gram
     return gram if method == "gram" else standard
 
 
@@ -120,8 +120,8 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Any = 0.0, over: tuple[str, ...
             row = next(steps)
             if k == 0 and q is None:
                 s = _norm(r, r2, diagonal, plan) + eps * (1.0 if unit is None else unit)
-                row = (row[0] / s**1, row[1] / s**3, row[2] / s**5)
-            a, b, c = map(functools.partial(_as, real), row)
+                row = ((row[0] / s**1).astype(real), (row[1] / s**3).astype(real), (row[2] / s**5).astype(real))
+            a, b, c = row
             p = b * r + c * r2 + jnp.where(diagonal, a, 0)
             q = p if q is None else dot(p, q)
             r = r if last else dot(p, dot(r, p))
@@ -173,7 +173,3 @@ def power_of_two(largest: jax.Array) -> jax.Array:
 def _root_unit(trace: jax.Array) -> jax.Array:
     """The power of two whose square brings `trace` into (0.25, 1]; 1 for zero."""
     return jnp.ldexp(jnp.ones_like(trace), -((jnp.frexp(trace)[1] + 1) // 2))
-
-
-def _as(dtype: Any, value: Any) -> Any:
-    return value if isinstance(value, float) else value.astype(dtype)
