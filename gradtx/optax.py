@@ -1,9 +1,10 @@
 """Optax's surface: `import gradtx.optax as optax` runs code that was written for `import optax`.
 
-A name of Optax that has a twin in gradtx, with the same meaning and the same arguments, is the twin: `optax.adam`,
-`optax.contrib.muon`, `optax.tree_utils.tree_add`. Every other name (losses, `adafactor`, `second_order`, ...) is borrowed:
-it is the installed Optax's own, loaded when it is first asked for. Optax is an extra; without it the twins work, and a
-borrowed name is an `ImportError` that says so. `python -m gradtx.optax` prints which name is which.
+A name of Optax that has a twin in gradtx, with the same meaning and the same arguments, is the
+twin: `optax.adam`, `optax.contrib.muon`, `optax.tree_utils.tree_add`. Every other name (losses,
+`adafactor`, `second_order`, ...) is borrowed: it is the installed Optax's own, loaded when it is
+first asked for. Optax is an extra; without it the twins work, and a borrowed name is an
+`ImportError` that says so. `python -m gradtx.optax` prints which name is which.
 
 >>> import jax.numpy as jnp
 >>> import gradtx.optax as optax
@@ -15,8 +16,9 @@ borrowed name is an `ImportError` that says so. `python -m gradtx.optax` prints 
 >>> float(optax.losses.huber_loss(jnp.array(2.0)))  # borrowed
 1.5
 
-Transformations of either kind go into the combinators of either. A borrowed combinator hands no extra arguments
-(`value=`, `grad_fn=`) on to a gradtx transformation: hand it `gradtx.to_optax(tx)`, which they do reach.
+Transformations of either kind go into the combinators of either. A borrowed combinator hands no
+extra arguments (`value=`, `grad_fn=`) on to a gradtx transformation: hand it `gradtx.to_optax(tx)`,
+which they do reach.
 """
 
 from collections.abc import Iterator, Mapping
@@ -319,15 +321,18 @@ def scale_by_muon(
     preconditioning: Preconditioning = "frobenius",
     weight_dimension_numbers: Any = None,
 ) -> Transformation:
-    """Muon's direction with Optax's arguments: `m = beta*m + (1-beta)*g`, bias-corrected, then Newton-Schulz.
+    """Muon's direction with Optax's arguments: an average of gradients, then Newton-Schulz.
 
-    It is `chain(ema(beta, accumulator_dtype=mu_dtype, nesterov=nesterov), orthogonalize(...))`: write that where you need more.
+    It is `chain(ema(beta, accumulator_dtype=mu_dtype, nesterov=nesterov), orthogonalize(...))`:
+    write that where you need more.
 
     Args:
       ns_coeffs, ns_steps, beta, eps, preconditioning: as in `gradtx.muon`.
-      mu_dtype: dtype in which the momentum is stored; None is float32, or wider for wider parameters.
+      mu_dtype: dtype in which the momentum is stored; None is float32, or wider for wider
+        parameters.
       nesterov: whether to look one step ahead.
-      adaptive: whether to multiply updates by the dual norm `<m, msign(m)>` of the momentum, as `scale_by_dual_norm` does.
+      adaptive: whether to multiply updates by the dual norm `<m, msign(m)>` of the momentum, as
+        `scale_by_dual_norm` does.
       weight_dimension_numbers: as in `gradtx.orthogonalize`.
 
     Returns:
@@ -342,9 +347,10 @@ def scale_by_muon(
       Array([[1., 0.],
              [0., 1.]], dtype=float32)
 
-    **Differs:** the same numbers as Optax, computed on Gram matrices where that is cheaper, but free of scale: matrices are scaled
-    by a power of two before `eps` matters. Vectors, single rows and columns, and matrices with orthogonal rows are exact.
-    Coefficients are no part of the state. Optax's moments of half-precision parameters are in half precision.
+    **Differs:** the same numbers as Optax, computed on Gram matrices where that is cheaper, but
+    free of scale: matrices are scaled by a power of two before `eps` matters. Vectors, single rows
+    and columns, and matrices with orthogonal rows are exact. Coefficients are no part of the state.
+    Optax's moments of half-precision parameters are in half precision.
     """
     direction: Transformation = with_optax_names(
         "scale_by_muon", ns_coeffs, ns_steps, preconditioning, eps=eps, weight_dimension_numbers=weight_dimension_numbers
@@ -376,10 +382,11 @@ def muon(
     muon_weight_dimension_numbers: Any = None,
     consistent_rms: NonNegative | None = None,
 ) -> Transformation:
-    """`gradtx.muon` with all of Optax's arguments: Muon for the matrices inside a network, AdamW for all else.
+    """`gradtx.muon` with all of Optax's arguments: Muon for matrices, AdamW for all else.
 
     Args:
-      learning_rate, ns_coeffs, ns_steps, beta, eps, weight_decay, weight_decay_mask, preconditioning, adam_learning_rate,
+      learning_rate, ns_coeffs, ns_steps, beta, eps, weight_decay, weight_decay_mask,
+      preconditioning, adam_learning_rate,
         muon_weight_dimension_numbers, consistent_rms: as in `gradtx.muon`.
       mu_dtype, nesterov: of the momentum of either half.
       adaptive: as in `scale_by_muon`.
@@ -387,7 +394,8 @@ def muon(
       adam_weight_decay: of AdamW, for all of its parameters, biases and norms too.
 
     Returns:
-      A partition with labels `muon` and `adam`, which `gradtx.explain` explains; its update needs `params`.
+      A partition with labels `muon` and `adam`, which `gradtx.explain` explains; its update needs
+      `params`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx, gradtx.optax as optax
@@ -395,7 +403,8 @@ def muon(
       >>> print(gradtx.explain(tx, {"kernel": jnp.ones((4, 8))}).splitlines()[1])
       kernel     (4, 8)  muon  a matrix: inputs (0,), outputs (1,)
 
-    **Differs:** as `gradtx.muon`, and the state of the matrices is that of the links, `EmaState` first.
+    **Differs:** as `gradtx.muon`, and the state of the matrices is that of the links, `EmaState`
+    first.
     """
     labels = muon_labels(muon_weight_dimension_numbers)
     numbers = {"weight_dimension_numbers": labels.axes}

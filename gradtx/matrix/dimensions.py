@@ -23,7 +23,8 @@ class MuonDimensionNumbers(NamedTuple):
     Attributes:
       reduction_axis: the input axis, or axes that are one together (of `x @ W`, axis 0).
       output_axis: the output axis or axes.
-      output_blocks: how many matrices lie side by side along the output (3 for fused query, key and value).
+      output_blocks: how many matrices lie side by side along the output (3 for fused query, key and
+        value).
 
     **Differs:** Optax has no blocks.
     """
@@ -40,7 +41,8 @@ Numbers = tuple[MuonDimensionNumbers | None, ...]
 def numbers_once(what: str, numbers: Any) -> Callable[[Params], Numbers]:
     """`numbers_for` that answers once for each structure and shapes of a tree.
 
-    They are all that an answer hangs on, so `init` finds the numbers, and each later trace of a step only looks them up.
+    They are all that an answer hangs on, so `init` finds the numbers, and each later trace of a
+    step only looks them up.
     """
     known: dict[Any, Numbers] = {}
 
@@ -57,7 +59,8 @@ def numbers_once(what: str, numbers: Any) -> Callable[[Params], Numbers]:
 def numbers_for(what: str, numbers: Any, params: Params) -> list[MuonDimensionNumbers | None]:
     """One entry for each leaf of `params` from a tree of dimension numbers, a prefix of one, or a function from `params` to one.
 
-    None gives every leaf of two axes a plain matrix, and no numbers to those of fewer. An empty leaf has no matrix.
+    None gives every leaf of two axes a plain matrix, and no numbers to those of fewer. An empty
+    leaf has no matrix.
     """
     named = leaves_by_path(params)
     if numbers is None:

@@ -13,7 +13,9 @@ from gradtx.matrix.routing import matrix_axes, muon_labels, routes
 
 
 def explain(tx: Any, params: Params) -> str:
-    """A table of where Muon sends each parameter, and why. It may be anywhere inside `tx`, and written by hand with `muon_labels`.
+    """A table of where Muon sends each parameter, and why.
+
+    Muon may be anywhere inside `tx`, and written by hand with `muon_labels`.
 
     Args:
       tx: a transformation with one `muon`, or one `partition` by `muon_labels`, in it.

@@ -1,4 +1,4 @@
-"""Muon: momentum, the matrix sign of every matrix, a scale for its shape; AdamW for the parameters that are no matrices."""
+"""Muon: momentum, the matrix sign of every matrix, a scale for its shape; AdamW for all else."""
 
 import functools
 import math
@@ -35,19 +35,22 @@ Preconditioning = Annotated[str, one_of(*PRECONDITIONINGS)]
 
 
 class scale_by_shape(Transformation, keeps_zero=True):
-    """Multiplies each matrix by a factor of its inputs and outputs, so that one learning rate fits all shapes.
+    """Multiplies each matrix by a factor of its shape, so that one learning rate fits all shapes.
 
-    After `orthogonalize`: the factor is what one unit of a learning rate moves each matrix by in spectral norm.
+    After `orthogonalize`: the factor is what one unit of a learning rate moves each matrix by in
+    spectral norm.
 
     Args:
-      scale: 'jordan' `sqrt(max(1, out/in))`, 'spectral' `sqrt(out/in)`, or 'rms' `rms * sqrt(max(in, out))`.
-      rms: of 'rms', the root mean square of updates in every shape, >= 0; 0.2 makes them as large as Adam's.
+      scale: 'jordan' `sqrt(max(1, out/in))`, 'spectral' `sqrt(out/in)`, or 'rms'
+        `rms * sqrt(max(in, out))`.
+      rms: of 'rms', the root mean square of updates in every shape, >= 0; 0.2 makes them as large
+        as Adam's.
       weight_dimension_numbers: as in `orthogonalize`; vectors and numbers pass unchanged.
 
     State: `EmptyState()`, 0 bytes.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, or a leaf of three or more axes without dimension numbers.
+      ValueError: a leaf of three or more axes without dimension numbers.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -55,8 +58,8 @@ class scale_by_shape(Transformation, keeps_zero=True):
       >>> float(tx.update(jnp.ones((2, 8)), tx.init(jnp.ones((2, 8))))[0][0, 0])
       2.0
 
-    Source: Jordan 2024, https://github.com/KellerJordan/Muon; 'rms': Liu et al. 2025, arXiv:2502.16982; 'spectral': Pethick et al.
-    2025, arXiv:2502.07529.
+    Source: Jordan 2024, https://github.com/KellerJordan/Muon; 'rms': Liu et al. 2025,
+    arXiv:2502.16982; 'spectral': Pethick et al. 2025, arXiv:2502.07529.
     """
 
     scale: UpdateScale = "jordan"
@@ -95,34 +98,43 @@ def with_optax_names(name: str, ns_coeffs: Any, ns_steps: int, preconditioning: 
 
 
 class muon(Preset, keeps_zero=True):
-    """Muon for the matrices inside a network, AdamW for all else: `-learning_rate * (shape * msign(m) + weight_decay * p)`.
+    """Muon for the matrices inside a network, AdamW for all else.
 
-    Routed by path and shape as `matrix_axes` says; `explain(tx, params)` shows where each parameter goes, and why. `m` is the
-    average of gradients `beta*m + (1-beta)*g`, bias-corrected, one Nesterov step ahead; AdamW is Nadam's form of it.
+    Of a matrix: `-learning_rate * (shape * msign(m) + weight_decay * p)`. Routed by path and shape
+    as `matrix_axes` says; `explain(tx, params)` shows where each parameter goes, and why. `m` is
+    the average of gradients `beta*m + (1-beta)*g`, bias-corrected, one Nesterov step ahead; AdamW
+    is Nadam's form of it.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each matrix by `sqrt(max(1, out/in))` in spectral norm. Often 0.02,
-        or, with `consistent_rms=0.2`, what AdamW would have.
-      ns_coeffs: one row of coefficients, run `ns_steps` times; a table of rows, which then are the steps; or a name: 'jordan' (the
-        default; Optax's 'standard'), 'dion', 'quintic', 'polar_express' (made for `ns_steps`). `ns_coeffs="polar_express",
-        ns_steps=4, preconditioning="schatten8"` is more exact and faster than the default.
+      learning_rate: number >= 0 or schedule; one unit moves each matrix by `sqrt(max(1, out/in))`
+        in spectral norm. Often 0.02, or, with `consistent_rms=0.2`, what AdamW would have.
+      ns_coeffs: one row of coefficients, run `ns_steps` times; a table of rows, which then are the
+        steps; or a name: 'jordan' (the default; Optax's 'standard'), 'dion', 'quintic',
+        'polar_express' (made for `ns_steps`). `ns_coeffs="polar_express", ns_steps=4,
+        preconditioning="schatten8"` is more exact and faster than the default.
       ns_steps: number of steps, >= 1, where `ns_coeffs` is no table.
       beta: decay of the momentum, in [0, 1).
-      eps: added to the norms of matrices, where their largest entry is about 1, and outside the root of AdamW; >= 0.
-      weight_decay: number >= 0 or schedule, decoupled, for the matrices. AdamW's parameters do not decay.
+      eps: added to the norms of matrices, where their largest entry is about 1, and outside the
+        root of AdamW; >= 0.
+      weight_decay: number >= 0 or schedule, decoupled, for the matrices. AdamW's parameters do not
+        decay.
       weight_decay_mask: which matrices decay, as in `add_decayed_weights`; None is all.
-      preconditioning: what matrices are divided by first: 'frobenius', 'spectral', 'schatten' (4), 'schatten8', or 'aol'.
+      preconditioning: what matrices are divided by first: 'frobenius', 'spectral', 'schatten' (4),
+        'schatten8', or 'aol'.
       adam_learning_rate: of AdamW; None is `learning_rate`.
-      muon_weight_dimension_numbers: `matrix_axes({...})` with rules of your own, or a tree of `MuonDimensionNumbers` with None for
-        AdamW, or a function from the parameters to one. None is `matrix_axes()`.
-      consistent_rms: None, or the root mean square that updates shall have in every shape, in place of `sqrt(max(1, out/in))`.
-      distribute: None, or the mesh axes along which devices share the matrices: a name, several, or a `Distribution`.
+      muon_weight_dimension_numbers: `matrix_axes({...})` with rules of your own, or a tree of
+        `MuonDimensionNumbers` with None for AdamW, or a function from the parameters to one. None
+        is `matrix_axes()`.
+      consistent_rms: None, or the root mean square that updates shall have in every shape, in place
+        of `sqrt(max(1, out/in))`.
+      distribute: None, or the mesh axes along which devices share the matrices: a name, several, or
+        a `Distribution`.
 
     State: `PartitionState` with labels `muon` (4 bytes a parameter) and `adam` (8).
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, `params` not passed to `update`, or a parameter of three or more axes
-        that no rule names.
+      ValueError: `params` was not passed to `update`, or a parameter of three or more axes that no
+        rule names.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -134,7 +146,8 @@ class muon(Preset, keeps_zero=True):
       dense/kernel  (4, 8)   muon  a matrix: inputs (0,), outputs (1,)
       head/kernel   (8, 10)  adam  an output head, by the name 'head'
 
-      All else is said by the links. NorMuon with cautious decay, the momentum in bfloat16, and an AdamW of one's own:
+      All else is said by the links. NorMuon with cautious decay, the momentum in bfloat16, and an
+      AdamW of one's own:
 
       >>> axes = gradtx.matrix_axes()
       >>> matrices = gradtx.chain(
@@ -149,11 +162,13 @@ class muon(Preset, keeps_zero=True):
       >>> print(gradtx.explain(tx, params).splitlines()[2])
       dense/kernel  (4, 8)   muon  a matrix: inputs (0,), outputs (1,)
 
-    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; consistent_rms: Liu et al. 2025, arXiv:2502.16982.
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; consistent_rms: Liu et
+    al. 2025, arXiv:2502.16982.
 
-    **Differs:** Optax sends every leaf of two axes to Muon, embeddings and heads too, and every other to Adam without a word; here
-    matrices are free of scale, and those with orthogonal rows are exact. Its further arguments are those of links here;
-    `gradtx.optax.contrib.muon` takes them all.
+    **Differs:** Optax sends every leaf of two axes to Muon, embeddings and heads too, and every
+    other to Adam without a word; here matrices are free of scale, and those with orthogonal rows
+    are exact. Its further arguments are those of links here; `gradtx.optax.contrib.muon` takes them
+    all.
     """
 
     learning_rate: Rate

@@ -17,16 +17,18 @@ from gradtx.matrix.dimensions import MuonDimensionNumbers, Numbers, from_matrice
 
 
 class ScaleByNormuonState(NamedTuple):
-    """For every matrix the running mean square of each output neuron's update `(matrices, 1, outputs)`; else `MaskedNode`."""
+    """For every matrix the running mean square of each output's update; else `MaskedNode`."""
 
     nu: Updates
 
 
 class scale_by_normuon(Transformation, keeps_zero=True):
-    """Updates of one size for all output neurons: `O / (sqrt(v) + eps)`, `v = beta2*v + (1-beta2) * mean_in(O^2)`, as long as `O`.
+    """Updates of one size for all output neurons: `O / (sqrt(v) + eps)`, scaled to be as long as `O`.
 
-    After `orthogonalize`: of a matrix of more outputs than inputs, signs still have columns of unlike norm. The result is scaled
-    back to the Frobenius norm of `O`, so that a `scale_by_shape` beside it and rates keep their meaning.
+    With `v = beta2*v + (1-beta2) * mean_in(O^2)`, a number for each output.
+    After `orthogonalize`: of a matrix of more outputs than inputs, signs still have columns of
+    unlike norm. The result is scaled back to the Frobenius norm of `O`, so that a `scale_by_shape`
+    beside it and rates keep their meaning.
 
     Args:
       beta2: decay of the running mean squares, in [0, 1).
@@ -36,7 +38,7 @@ class scale_by_normuon(Transformation, keeps_zero=True):
     State: `ScaleByNormuonState(nu)`; 4 bytes an output neuron.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, or a leaf of three or more axes without dimension numbers.
+      ValueError: a leaf of three or more axes without dimension numbers.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -45,8 +47,8 @@ class scale_by_normuon(Transformation, keeps_zero=True):
       >>> [round(float(u), 3) for u in updates[0]]
       [2.132, 2.132]
 
-    Source: Li et al. 2025, "NorMuon", arXiv:2510.05491, algorithm 1, which fixes the norm at `0.2 sqrt(in*out)`; that is
-    `scale_by_shape("rms")` before it.
+    Source: Li et al. 2025, "NorMuon", arXiv:2510.05491, algorithm 1, which fixes the norm at `0.2
+    sqrt(in*out)`; that is `scale_by_shape("rms")` before it.
     """
 
     beta2: Decay = 0.95

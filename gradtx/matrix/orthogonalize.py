@@ -1,4 +1,4 @@
-"""The link at the heart of Muon: the matrix sign of every matrix of a tree, however its momentum was made."""
+"""The link at the heart of Muon: the matrix sign of every matrix of a tree."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -24,29 +24,36 @@ Method = Annotated[str, one_of(*METHODS)]
 
 
 class orthogonalize(Transformation, keeps_zero=True):
-    """The matrix sign of every matrix: `msign(M) = U V^T` for `M = U S V^T`; all its singular values are near 1.
+    """The matrix sign of every matrix: `U V^T` for `M = U S V^T`; singular values near 1.
 
-    The direction of steepest descent in the spectral norm, whatever the scale of `M`. Vectors are divided by their norms, numbers
-    give their signs. After a momentum it is Muon's direction: `chain(trace(0.95, nesterov=True), orthogonalize())`.
+    The direction of steepest descent in the spectral norm, whatever the scale of `M`. Vectors are
+    divided by their norms, numbers give their signs. After a momentum it is Muon's direction:
+    `chain(trace(0.95, nesterov=True), orthogonalize())`.
 
     Args:
-      coefficients: of the Newton-Schulz steps: 'polar_express' (minimax), 'jordan', 'dion', 'quintic', one row of three numbers, or
-        a table of rows; see `gradtx.linalg.msign`.
-      steps: number of steps, >= 1; None is 4 for 'polar_express', 5 for the other names and for one row, or the rows of a table.
-      normalization: what a matrix is divided by first: 'schatten8', 'frobenius', 'schatten4', 'spectral', or 'aol' (by rows).
-      method: 'newton_schulz', 'gram' (the same steps on the Gram matrix), 'auto' (the cheaper of the two), or 'svd' (exact).
-      dtype: in which products take their factors: 'bfloat16' is faster where hardware has it. None is at least float32.
+      coefficients: of the Newton-Schulz steps: 'polar_express' (minimax), 'jordan', 'dion',
+        'quintic', one row of three numbers, or a table of rows; see `gradtx.linalg.msign`.
+      steps: number of steps, >= 1; None is 4 for 'polar_express', 5 for the other names and for one
+        row, or the rows of a table.
+      normalization: what a matrix is divided by first: 'schatten8', 'frobenius', 'schatten4',
+        'spectral', or 'aol' (by rows).
+      method: 'newton_schulz', 'gram' (the same steps on the Gram matrix), 'auto' (the cheaper of
+        the two), or 'svd' (exact).
+      dtype: in which products take their factors: 'bfloat16' is faster where hardware has it. None
+        is at least float32.
       precision: of products, as in `jax.lax.dot`.
-      eps: added to the norm, where the largest entry of a matrix is about 1; >= 0. Zero matrices need none.
-      weight_dimension_numbers: which axes make a matrix: a tree of `MuonDimensionNumbers` (None where a leaf is no matrix), or a
-        function from the parameters to one, such as `matrix_axes`. None takes leaves of two axes as matrices (in, out) and refuses
-        those of more.
-      distribute: None, or the mesh axes along which devices share the work: a name, several, or a `Distribution`.
+      eps: added to the norm, where the largest entry of a matrix is about 1; >= 0. Zero matrices
+        need none.
+      weight_dimension_numbers: which axes make a matrix: a tree of `MuonDimensionNumbers` (None
+        where a leaf is no matrix), or a function from the parameters to one, such as `matrix_axes`.
+        None takes leaves of two axes as matrices (in, out) and refuses those of more.
+      distribute: None, or the mesh axes along which devices share the work: a name, several, or a
+        `Distribution`.
 
     State: `EmptyState()`, 0 bytes.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, or a leaf of three or more axes without dimension numbers.
+      ValueError: a leaf of three or more axes without dimension numbers.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -56,7 +63,8 @@ class orthogonalize(Transformation, keeps_zero=True):
       Array([[ 1.,  0.],
              [ 0., -1.]], dtype=float32)
 
-    Source: Bernstein and Newhouse 2024, arXiv:2409.20325; Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
+    Source: Bernstein and Newhouse 2024, arXiv:2409.20325; Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon/.
     """
 
     coefficients: Any = "polar_express"
@@ -122,10 +130,10 @@ class ScaleByDualNormState(NamedTuple):
 
 
 class scale_by_dual_norm(Wrapper, keeps_zero=True):
-    """A direction times the dual norm of what it is the direction of: `<u, d> * d`, `d = inner(u)`, leaf by leaf.
+    """A direction times the dual norm of its update: `<u, d> * d`, `d = inner(u)`, leaf by leaf.
 
-    Steepest descent in the norm whose steepest direction `inner` gives: small gradients make small steps again.
-    `scale_by_dual_norm(orthogonalize())` multiplies by the sum of singular values.
+    Steepest descent in the norm whose steepest direction `inner` gives: small gradients make small
+    steps again. `scale_by_dual_norm(orthogonalize())` multiplies by the sum of singular values.
 
     Args:
       inner: transformation from `u` to a direction, such as `orthogonalize` or `scale_by_sign`.

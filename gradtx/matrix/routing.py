@@ -34,23 +34,26 @@ _CONVOLUTION = re.compile(r".*conv.*", re.IGNORECASE)
 
 
 class matrix_axes(Value):
-    """A rule that tells matrices inside a network from all other parameters, by path and shape; what `muon` routes by.
+    """A rule that tells matrices inside a network from all other parameters, by path and shape.
 
-    Own rules decide first. Then, in this order: numbers and vectors, biases and scales by name, embeddings and output heads by name
-    (`wte`, `token_embedding`, `lm_head`, `classifier`, ...) are no matrices for Muon; kernels named as fused attention (`qkv`,
-    `c_attn`) are three matrices side by side; kernels named as convolutions reduce all axes but their output; all others with two
-    axes are matrices, (in, out) as in Flax, or (out, in) where the leaf is called `weight`, as in Equinox and PyTorch.
+    It is a function from the parameters to a tree of `MuonDimensionNumbers`, with None where a
+    parameter is no matrix for Muon; `muon` routes by it.
+
+    Own rules decide first. Then, in this order: numbers and vectors, biases and scales by name,
+    embeddings and output heads by name (`wte`, `token_embedding`, `lm_head`, `classifier`, ...) are
+    no matrices for Muon; kernels named as fused attention (`qkv`, `c_attn`) are three matrices side
+    by side; kernels named as convolutions reduce all axes but their output; all others with two
+    axes are matrices, (in, out) as in Flax, or (out, in) where the leaf is called `weight`, as in
+    Equinox and PyTorch.
 
     Args:
-      rules: regular expressions of whole paths (as in `by_path`) and, for each, `MuonDimensionNumbers`, `"muon"` (a plain matrix)
-        or `"adam"`. Batch axes (scanned layers, experts) and attention heads must be stated here.
-
-    Returns:
-      A function from the parameters to a tree of `MuonDimensionNumbers`, and None where a parameter is no matrix for Muon.
+      rules: regular expressions of whole paths (as in `by_path`) and, for each,
+        `MuonDimensionNumbers`, `"muon"` (a plain matrix) or `"adam"`. Batch axes (scanned layers,
+        experts) and attention heads must be stated here.
 
     Raises:
-      ValueError: a parameter of three or more axes that nothing tells about; a pattern, or an alternative in one,
-        that matches nothing.
+      ValueError: a parameter of three or more axes that nothing tells about; a pattern, or an
+        alternative in one, that matches nothing.
       TypeError: a rule that is none.
 
     Example:
@@ -97,11 +100,13 @@ class matrix_axes(Value):
 class muon_labels(Value):
     """A rule that labels matrices `"muon"` and all other parameters `"adam"`, for `partition`.
 
-    With it a user writes Muon by hand: a chain of links of one's own for the matrices, any transformation for the rest.
+    With it a user writes Muon by hand: a chain of links of one's own for the matrices, any
+    transformation for the rest.
 
     Args:
-      weight_dimension_numbers: what is a matrix: `matrix_axes({...})` with rules of your own, or a tree of `MuonDimensionNumbers`
-        with None where a parameter is none, or a function from the parameters to one. None is `matrix_axes()`.
+      weight_dimension_numbers: what is a matrix: `matrix_axes({...})` with rules of your own, or a
+        tree of `MuonDimensionNumbers` with None where a parameter is none, or a function from the
+        parameters to one. None is `matrix_axes()`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx

@@ -30,19 +30,18 @@ class EmaState(NamedTuple):
 class trace(Transformation, keeps_zero=True):
     """Momentum: `m = g + decay * m`; gives `m`, or `g + decay * m` with `nesterov`.
 
-    At constant gradients it grows to `1 / (1 - decay)` times the gradient. After it, `scale_by_learning_rate(eta)` gives the heavy ball `x -= eta * m`. The form `v = rho*v - alpha*g, x += v` has the
-    rate inside: `chain(scale_by_learning_rate(alpha), trace(rho))`; the two agree at a constant rate only. The damped form
-    `v = beta*v + (1-beta)*g` is `ema(beta, debias=False)`.
+    At constant gradients it grows to `1 / (1 - decay)` times the gradient. After it,
+    `scale_by_learning_rate(eta)` gives the heavy ball `x -= eta * m`. The form `v = rho*v - alpha*g,
+    x += v` has the rate inside: `chain(scale_by_learning_rate(alpha), trace(rho))`; the two agree at a
+    constant rate only. The damped form `v = beta*v + (1-beta)*g` is `ema(beta, debias=False)`.
 
     Args:
       decay: number in [0, 1), or a schedule of the steps taken so far (annealed from 0.5 to 0.9, say).
       nesterov: whether to look one step ahead.
-      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider parameters.
+      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider
+        parameters.
 
-    State: `TraceState(trace, count)`, 4 bytes a parameter; steps taken (int32) with a schedule alone.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
+    State: `TraceState(trace, count int32)`, 4 bytes a parameter; the count with a schedule alone.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -82,19 +81,18 @@ class trace(Transformation, keeps_zero=True):
 class ema(Transformation, keeps_zero=True):
     """Exponential moving average: `m = decay * m + (1 - decay) * g`; gives `m / (1 - decay^t)`, or `m` without `debias`.
 
-    It averages over about `1 / (1 - decay)` steps. Without `debias` it is the notes' third form of momentum. With `nesterov` it
-    looks one step ahead, as if `g` came again: `decay * m / (1 - decay^(t+1)) + (1 - decay) * g / (1 - decay^t)`.
+    It averages over about `1 / (1 - decay)` steps. Without `debias` it is momentum in its damped form.
+    With `nesterov` it looks one step ahead, as if `g` came again:
+    `decay * m / (1 - decay^(t+1)) + (1 - decay) * g / (1 - decay^t)`.
 
     Args:
       decay: in [0, 1).
       debias: whether to divide by `1 - decay^t`, the weight that `t` steps have gathered.
-      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider parameters.
+      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider
+        parameters.
       nesterov: whether to look one step ahead.
 
     State: `EmaState(count int32, ema)`; 4 bytes a parameter.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -103,8 +101,8 @@ class ema(Transformation, keeps_zero=True):
       >>> round(float(u), 4), round(float(state.ema), 4)
       (2.0, 0.2)
 
-    Source: bias correction as in Kingma and Ba 2014, arXiv:1412.6980, section 3; nesterov: Dozat 2016, "Incorporating Nesterov
-    Momentum into Adam".
+    Source: bias correction as in Kingma and Ba 2014, arXiv:1412.6980, section 3; nesterov: Dozat 2016,
+    "Incorporating Nesterov Momentum into Adam".
 
     **Differs:** Optax has no `nesterov` here, and keeps the average of half-precision parameters in half precision.
     """
@@ -119,7 +117,8 @@ class ema(Transformation, keeps_zero=True):
         return EmaState(zero_count(), zeros_like(params, self.accumulator_dtype))
 
     def step(self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: Any) -> tuple[Updates, EmaState]:
-        decay, count = self.decay, safe_increment(state.count)
+        decay: Any = self.decay
+        count = safe_increment(state.count)
         c = one_minus_power(decay, count) if self.debias else 1.0
         c_next = one_minus_power(decay, safe_increment(count)) if self.debias and self.nesterov else c
 
@@ -133,16 +132,19 @@ class ema(Transformation, keeps_zero=True):
 
 
 class measure_with_ema(Transformation, measuring=True, any_leaves=True):
-    """An average of a measurement, for `monitor`, not for a chain: `m = decay * m + (1 - decay) * f(u)`, as `ema` gives it.
+    """An average of a measurement: `m = decay * m + (1 - decay) * measure(u)`; gives `m / (1 - decay^t)`.
+
+    For `monitor`, not for a chain. Without `debias` it gives `m`.
 
     Args:
-      measure: function of the updates' tree; gives an array or a tree. Booleans and integers count as numbers.
-      decay, debias, accumulator_dtype: as in `ema`.
+      measure: function of the updates' tree; gives an array or a tree. Booleans and integers count as
+        numbers.
+      decay: in [0, 1); it averages over about `1 / (1 - decay)` steps.
+      debias: whether to divide by `1 - decay^t`, the weight that `t` steps have gathered.
+      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider
+        measurements.
 
     State: `EmaState(count int32, ema)`; 4 bytes for each number that is measured.
-
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
