@@ -17,6 +17,7 @@ import optax
 from common import interleaved
 
 import gradtx
+import gradtx.optax
 from gradtx.linalg.newton_schulz import gram_segments, products
 
 
@@ -29,6 +30,11 @@ def layers(d: int, depth: int) -> dict[str, jax.Array]:
 def optax_muon() -> Any:
     numbers = optax.contrib.MuonDimensionNumbers()
     return optax.contrib.scale_by_muon(weight_dimension_numbers=lambda tree: jax.tree.map(lambda _: numbers, tree))
+
+
+def msign(**arguments: Any) -> Any:
+    """Momentum, then the matrix signs."""
+    return gradtx.chain(gradtx.trace(0.95, nesterov=True), gradtx.orthogonalize(**arguments))
 
 
 def runner(tx: Any, grads: Any) -> Callable[[], Any]:
@@ -54,9 +60,9 @@ def speed(d: int, depth: int, rounds: int) -> None:
     grads = layers(d, depth)
     fns = {
         "optax scale_by_muon": runner(optax_muon(), grads),
-        "gradtx scale_by_muon": runner(gradtx.scale_by_muon(), grads),
-        "gradtx scale_by_msign": runner(gradtx.scale_by_msign(), grads),
-        "gradtx scale_by_msign, bfloat16 products": runner(gradtx.scale_by_msign(compute_dtype="bfloat16"), grads),
+        "gradtx scale_by_muon": runner(gradtx.optax.contrib.scale_by_muon(), grads),
+        "orthogonalize": runner(msign(), grads),
+        "orthogonalize, bfloat16 products": runner(msign(dtype="bfloat16"), grads),
     }
     times = {name: float(np.median(t)) for name, t in interleaved(fns, rounds=rounds).items()}
     aspects = [max(g.shape) / min(g.shape) for g in grads.values()]
@@ -67,7 +73,7 @@ def speed(d: int, depth: int, rounds: int) -> None:
     for name, t in times.items():
         print(f"  {name:42} {1e3 * t:8.1f} ms  {times['optax scale_by_muon'] / t:5.2f} times as fast as Optax")
     print(f"  achieved: optax {standard / times['optax scale_by_muon'] / 1e9:.0f} GFLOP/s, ", end="")
-    print(f"scale_by_msign {gram / times['gradtx scale_by_msign'] / 1e9:.0f} GFLOP/s, {standard / gram:.2f} times fewer operations")
+    print(f"orthogonalize {gram / times['orthogonalize'] / 1e9:.0f} GFLOP/s, {standard / gram:.2f} times fewer operations")
 
 
 def errors(d: int) -> None:
@@ -85,8 +91,8 @@ def errors(d: int) -> None:
         row = f"  {name:26}"
         for label, tx in (
             ("optax", optax_muon()),
-            ("scale_by_msign", gradtx.scale_by_msign()),
-            ("bfloat16 products", gradtx.scale_by_msign(compute_dtype="bfloat16")),
+            ("orthogonalize", msign()),
+            ("bfloat16 products", msign(dtype="bfloat16")),
         ):
             (out,) = jax.tree.leaves(tx.update({"w": x}, tx.init({"w": x}))[0])
             out = np.asarray(out, np.float64)
@@ -99,7 +105,7 @@ def compile_time(count: int) -> None:
     shapes = [(64, 192), (64, 64), (64, 256), (256, 64), (96, 96), (96, 192), (128, 128), (128, 64)]
     grads = {f"w{i:03}": jax.ShapeDtypeStruct(shapes[i % 8], jnp.float32) for i in range(count)}
     seconds = {}
-    for name, tx in (("optax", optax_muon()), ("gradtx", gradtx.scale_by_msign())):
+    for name, tx in (("optax", optax_muon()), ("gradtx", msign())):
         start = time.perf_counter()
         jax.jit(tx.update).lower(grads, jax.eval_shape(tx.init, grads)).compile()
         seconds[name] = time.perf_counter() - start

@@ -23,7 +23,6 @@ from gradtx.compose.evaluation import eval_params
 from gradtx.compose.inject import InjectHyperparamsState, inject_hyperparams
 from gradtx.compose.labels import by_path
 from gradtx.compose.masking import MaskedState, freeze, masked
-from gradtx.compose.matrices import MuonDimensionNumbers, matrix_axes
 from gradtx.compose.partition import PartitionState, multi_transform, partition, selective_transform
 from gradtx.compose.plain import (
     GradientTransformationExtraArgs,
@@ -59,6 +58,13 @@ from gradtx.diagnostics.stopping import EarlyStoppingState, early_stopping
 from gradtx.diagnostics.summary import summary
 from gradtx.linalg.coefficients import polar_express
 from gradtx.linalg.msign import msign
+from gradtx.matrix.dimensions import MuonDimensionNumbers
+from gradtx.matrix.distribute import Distribution
+from gradtx.matrix.explain import explain
+from gradtx.matrix.muon import muon, scale_by_shape
+from gradtx.matrix.normuon import ScaleByNormuonState, scale_by_normuon
+from gradtx.matrix.orthogonalize import ScaleByDualNormState, orthogonalize, scale_by_dual_norm
+from gradtx.matrix.routing import matrix_axes, muon_labels
 from gradtx.optimizers.accelegrad import AccelegradState, accelegrad
 from gradtx.optimizers.adagrad import (
     ScaleByAdagradNormState,
@@ -77,14 +83,11 @@ from gradtx.optimizers.adam import ScaleByAdamState, adam, adamw, nadam, nadamw,
 from gradtx.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradtx.optimizers.amsgrad import ScaleByAmsgradState, amsgrad, scale_by_amsgrad
 from gradtx.optimizers.bfgs import ScaleByBFGSState, bfgs, scale_by_bfgs
-from gradtx.optimizers.explain import explain
 from gradtx.optimizers.lbfgs import ScaleByLBFGSState, lbfgs, scale_by_lbfgs
 from gradtx.optimizers.lion import ScaleByLionState, lion, scale_by_lion
 from gradtx.optimizers.minimize import MinimizeResult, minimize
-from gradtx.optimizers.muon import MuonState, ScaleByMsignState, muon, scale_by_msign, scale_by_muon, scale_by_shape
 from gradtx.optimizers.newton import newton, scale_by_newton
 from gradtx.optimizers.noisy import PerturbedGdState, perturbed_gd, perturbed_sgd, sgld
-from gradtx.optimizers.normuon import ScaleByNormuonState, scale_by_normuon
 from gradtx.optimizers.novograd import ScaleByNovogradState, novograd, scale_by_novograd
 from gradtx.optimizers.projected_amsgrad import ProjectedAmsgradState, projected_amsgrad
 from gradtx.optimizers.radam import radam, scale_by_radam
@@ -115,7 +118,6 @@ from gradtx.schedules import (
     warmup_exponential_decay_schedule,
     warmup_stable_decay_schedule,
 )
-from gradtx.storage.distribute import Distribution
 from gradtx.transforms.backtracking import (
     BacktrackingLinesearchInfo,
     ScaleByBacktrackingLinesearchState,
@@ -231,7 +233,6 @@ __all__ = [
     "MultiSteps",
     "MultiStepsState",
     "MuonDimensionNumbers",
-    "MuonState",
     "NormalizeByUpdateNormState",
     "OptState",
     "Params",
@@ -248,11 +249,11 @@ __all__ = [
     "ScaleByAmsgradState",
     "ScaleByBFGSState",
     "ScaleByBacktrackingLinesearchState",
+    "ScaleByDualNormState",
     "ScaleByFullMatrixAdagradState",
     "ScaleByLBFGSState",
     "ScaleByLearningRateState",
     "ScaleByLionState",
-    "ScaleByMsignState",
     "ScaleByNormuonState",
     "ScaleByNovogradState",
     "ScaleByRStdDevState",
@@ -348,6 +349,7 @@ __all__ = [
     "msign",
     "multi_transform",
     "muon",
+    "muon_labels",
     "nadam",
     "nadamw",
     "named_chain",
@@ -357,6 +359,7 @@ __all__ = [
     "normalize",
     "normalize_by_update_norm",
     "novograd",
+    "orthogonalize",
     "partition",
     "path_str",
     "per_example_global_norm_clip",
@@ -386,12 +389,11 @@ __all__ = [
     "scale_by_amsgrad",
     "scale_by_backtracking_linesearch",
     "scale_by_bfgs",
+    "scale_by_dual_norm",
     "scale_by_full_matrix_adagrad",
     "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",
-    "scale_by_msign",
-    "scale_by_muon",
     "scale_by_newton",
     "scale_by_normuon",
     "scale_by_novograd",

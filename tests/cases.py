@@ -138,13 +138,14 @@ CASES: dict[str, Case] = {
     ),
     "monitor": Case(lambda: gradtx.monitor({"norm": gradtx.global_norm})),
     "muon": Case(
-        lambda: gradtx.muon(gradtx.cosine_decay_schedule(0.1, 10), weight_decay=0.01, consistent_rms=0.2, neuron_beta=0.9),
+        lambda: gradtx.muon(gradtx.cosine_decay_schedule(0.1, 10), weight_decay=0.01, consistent_rms=0.2),
         with_rate(
             BETA,
             EPS,
             STEPS,
             PRECONDITIONING,
-            ({"adam_b1": 1.0}, r"adam_b1 is 1.0 \(float\), expected a number in \[0, 1\)"),
+            ({"ns_coeffs": "jordn"}, r"ns_coeffs is 'jordn', expected one of 'polar_express', .*\. Did you mean 'jordan'\?"),
+            ({"adam_learning_rate": -1.0}, r"adam_learning_rate is -1.0 \(float\), expected a finite number >= 0, or a schedule"),
             ({"consistent_rms": -0.2}, r"consistent_rms is -0.2 \(float\), expected a finite number >= 0, or None"),
         ),
     ),
@@ -163,6 +164,18 @@ CASES: dict[str, Case] = {
         gradtx.normalize_by_update_norm, (({"scale_factor": 0.0}, r"scale_factor is 0.0 \(float\), expected a finite number > 0"),)
     ),
     "novograd": Case(lambda: gradtx.novograd(0.1, weight_decay=0.1), with_rate(B1, B2, EPS, DECAY)),
+    "orthogonalize": Case(
+        gradtx.orthogonalize,
+        (
+            EPS,
+            ({"steps": 0}, r"steps is 0 \(int\), expected a whole number >= 1, or None"),
+            ({"coefficients": "jordn"}, r"coefficients is 'jordn', expected one of 'polar_express', .*\. Did you mean 'jordan'\?"),
+            ({"normalization": "l2"}, r"normalization is 'l2' \(str\), expected one of 'schatten8', 'frobenius'"),
+            ({"method": "qr"}, r"method is 'qr' \(str\), expected one of 'auto', 'newton_schulz', 'gram', 'svd'"),
+            ({"dtype": "int8"}, r"dtype is 'int8' \(str\), expected a floating dtype"),
+        ),
+        exceptions=SLOPES,
+    ),
     "partition": Case(
         lambda: gradtx.partition({"a": gradtx.sgd(0.1, 0.9), "b": gradtx.adam(0.1)}, gradtx.by_path({r".*bias": "b"}, default="a"))
     ),
@@ -227,25 +240,16 @@ CASES: dict[str, Case] = {
         lambda: gradtx.scale_by_lbfgs(3),
         (MEMORY, ({"scale_init_precond": 1}, r"scale_init_precond is 1 \(int\), expected True or False")),
     ),
+    "scale_by_dual_norm": Case(
+        lambda: gradtx.scale_by_dual_norm(gradtx.orthogonalize(method="newton_schulz")),
+        (({"inner": gradtx.orthogonalize}, r"inner is the class orthogonalize, expected a gradient transformation"),),
+        exceptions=SLOPES,
+    ),
     "scale_by_full_matrix_adagrad": Case(gradtx.scale_by_full_matrix_adagrad, (EPS, INITIAL), exceptions=WHOLE),
     "scale_by_learning_rate": Case(lambda: gradtx.scale_by_learning_rate(0.1), (RATE,)),
     "scale_by_lion": Case(
         gradtx.scale_by_lion, (B1, B2, MU, ({"mode": "hrad"}, r"mode is 'hrad' \(str\), expected one of .* Did you mean 'hard'\?"))
     ),
-    "scale_by_msign": Case(
-        lambda: gradtx.scale_by_msign(scale="rms"),
-        (
-            BETA,
-            ({"scale": "rsm"}, r"scale is 'rsm' \(str\), expected one of 'jordan', 'rms', 'spectral', or None"),
-            ({"steps": 0}, r"steps is 0 \(int\), expected a whole number >= 1, or None"),
-            ({"coefficients": "jordn"}, r"coefficients is 'jordn', expected one of 'polar_express', .*\. Did you mean 'jordan'\?"),
-            ({"normalization": "l2"}, r"normalization is 'l2' \(str\), expected one of 'schatten8', 'frobenius'"),
-            ({"method": "qr"}, r"method is 'qr' \(str\), expected one of 'auto', 'newton_schulz', 'gram', 'svd'"),
-            ({"compute_dtype": "int8"}, r"compute_dtype is 'int8' \(str\), expected a floating dtype"),
-        ),
-        exceptions=SLOPES,
-    ),
-    "scale_by_muon": Case(lambda: gradtx.scale_by_muon(adaptive=True), (BETA, EPS, STEPS, PRECONDITIONING, MU), exceptions=SLOPES),
     "scale_by_newton": Case(
         gradtx.scale_by_newton, (SIZE, ({"damping": -1.0}, r"damping is -1.0 \(float\), expected a finite number >= 0")), objective
     ),
@@ -267,8 +271,11 @@ CASES: dict[str, Case] = {
         (({"step_size_fn": 0.1}, r"step_size_fn is 0.1 \(float\), expected a schedule"),),
     ),
     "scale_by_shape": Case(
-        gradtx.scale_by_shape,
-        (({"consistent_rms": -1.0}, r"consistent_rms is -1.0 \(float\), expected a finite number >= 0, or None"),),
+        lambda: gradtx.scale_by_shape("rms", 0.1),
+        (
+            ({"rms": -1.0}, r"rms is -1.0 \(float\), expected a finite number >= 0"),
+            ({"scale": "rsm"}, r"scale is 'rsm' \(str\), expected one of 'jordan', 'spectral', 'rms'"),
+        ),
     ),
     "scale_by_sign": Case(gradtx.scale_by_sign),
     "scale_by_stddev": Case(gradtx.scale_by_stddev, (EPS,)),

@@ -28,7 +28,6 @@ FLOORS = {
     "optimizers": 4,
     "matrix": 4,
     "wrappers": 5,
-    "storage": 5,
     "diagnostics": 6,
     "optax": 7,
 }
@@ -112,7 +111,7 @@ def test_only_the_index_shows() -> None:
 def test_every_factory_has_its_row() -> None:
     schedules = {type(case.make(gradtx)).__name__ for case in SCHEDULES.values()}
     rows = (
-        set(CASES) | schedules | {f"projections.{name}" for name in SETS} | {"by_path", "matrix_axes"}
+        set(CASES) | schedules | {f"projections.{name}" for name in SETS} | {"by_path", "matrix_axes", "muon_labels"}
     )  # rules of parameters make no transformation; their mirror tests have them
     assert rows == OWN | {"inject_hyperparams"}  # a function, which makes a value when it is called twice
     assert set(gradtx.__all__) >= {name for name in OWN if not name.startswith("projections.")}

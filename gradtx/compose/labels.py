@@ -145,7 +145,11 @@ def spread(what: str, labels: Any, params: Any) -> list[Any]:
     Raises:
       ValueError: a leaf has no label, or a label is at a path where the parameters have nothing.
     """
-    found = leaves_by_path(resolve(labels, params))
+    tree = resolve(labels, params)
+    leaves, treedef = jax.tree.flatten(tree)
+    if treedef == jax.tree.structure(params):
+        return leaves
+    found = leaves_by_path(tree)
     chosen, used = [], set()
     for parts, leaf in leaves_by_path(params, is_leaf=is_masked_or_none).items():
         owner = beginning(parts, found)

@@ -65,14 +65,14 @@ def gram_segments(steps: int, bits: int) -> tuple[int, ...]:
 
 def products(segments: tuple[int, ...], aspect: float) -> float:
     """Cost in products of two `n x n` matrices, for `n x (aspect * n)` ones."""
-    return sum(2 * aspect + 4 * t - 3 for t in segments)
+    return (2 * aspect - 3) * len(segments) + 4 * sum(segments)
 
 
 def segments_for(method: str, steps: int, n: int, m: int, bits: int) -> tuple[int, ...]:
     """The segments of a method: `newton_schulz`, `gram`, or the cheaper of the two for `auto`."""
     standard, gram = (1,) * steps, gram_segments(steps, bits)
     if method == "auto":
-        return min(standard, gram, key=lambda segments: products(segments, m / n))
+        return standard if products(standard, m / n) <= products(gram, m / n) else gram
     return gram if method == "gram" else standard
 
 
@@ -90,9 +90,8 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Any = 0.0, over: tuple[str, ...
     dtype, real = x.dtype, jnp.finfo(x.dtype).dtype
     low = None if plan.dtype is None or jnp.dtype(plan.dtype) == dtype else jnp.dtype(plan.dtype)
     narrow = (lambda y: y) if low is None else (lambda y: y.astype(low))
-
-    def dot(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.matmul(narrow(a), narrow(b), precision=plan.precision, preferred_element_type=dtype)
+    plain = functools.partial(jnp.matmul, precision=plan.precision, preferred_element_type=dtype)
+    dot = plain if low is None else (lambda a, b: plain(narrow(a), narrow(b)))
 
     def gram(y: jax.Array) -> jax.Array:
         r = dot(y, jnp.swapaxes(y.conj() if jnp.iscomplexobj(y) else y, -2, -1))
@@ -121,8 +120,8 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Any = 0.0, over: tuple[str, ...
             row = next(steps)
             if k == 0 and q is None:
                 s = _norm(r, r2, diagonal, plan) + eps * (1.0 if unit is None else unit)
-                row = tuple(c / s**power for c, power in zip(row, (1, 3, 5), strict=True))
-            a, b, c = (_as(real, v) for v in row)
+                row = ((row[0] / s**1).astype(real), (row[1] / s**3).astype(real), (row[2] / s**5).astype(real))
+            a, b, c = row
             p = b * r + c * r2 + jnp.where(diagonal, a, 0)
             q = p if q is None else dot(p, q)
             r = r if last else dot(p, dot(r, p))
@@ -174,7 +173,3 @@ def power_of_two(largest: jax.Array) -> jax.Array:
 def _root_unit(trace: jax.Array) -> jax.Array:
     """The power of two whose square brings `trace` into (0.25, 1]; 1 for zero."""
     return jnp.ldexp(jnp.ones_like(trace), -((jnp.frexp(trace)[1] + 1) // 2))
-
-
-def _as(dtype: Any, value: Any) -> Any:
-    return value if isinstance(value, float) else value.astype(dtype)

@@ -1,6 +1,7 @@
 """Averages of updates over steps: heavy ball, Nesterov, exponential moving average."""
 
 import functools
+from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import jax
@@ -81,12 +82,15 @@ class ema(Transformation, keeps_zero=True):
     """Exponential moving average: `m = decay * m + (1 - decay) * g`; gives `m / (1 - decay^t)`, or `m` without `debias`.
 
     It averages over about `1 / (1 - decay)` steps. Without `debias` it is momentum in its damped form.
+    With `nesterov` it looks one step ahead, as if `g` came again:
+    `decay * m / (1 - decay^(t+1)) + (1 - decay) * g / (1 - decay^t)`.
 
     Args:
       decay: in [0, 1).
       debias: whether to divide by `1 - decay^t`, the weight that `t` steps have gathered.
       accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider
         parameters.
+      nesterov: whether to look one step ahead.
 
     State: `EmaState(count int32, ema)`; 4 bytes a parameter.
 
@@ -97,14 +101,17 @@ class ema(Transformation, keeps_zero=True):
       >>> round(float(u), 4), round(float(state.ema), 4)
       (2.0, 0.2)
 
-    Source: bias correction as in Kingma and Ba 2014, arXiv:1412.6980, section 3.
+    Source: bias correction as in Kingma and Ba 2014, arXiv:1412.6980, section 3; nesterov: Dozat 2016,
+    "Incorporating Nesterov Momentum into Adam".
 
-    **Differs:** Optax keeps the average of half-precision parameters in half precision.
+    **Differs:** Optax has no `nesterov` here, and keeps the average of half-precision parameters in half precision.
     """
 
     decay: Decay
     debias: Flag = True
     accumulator_dtype: FloatDType | None = None
+    _: KW_ONLY
+    nesterov: Flag = False
 
     def init(self, params: Params) -> EmaState:
         return EmaState(zero_count(), zeros_like(params, self.accumulator_dtype))
@@ -112,12 +119,13 @@ class ema(Transformation, keeps_zero=True):
     def step(self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: Any) -> tuple[Updates, EmaState]:
         decay: Any = self.decay
         count = safe_increment(state.count)
-        correction = one_minus_power(decay, count) if self.debias else 1.0
+        c = one_minus_power(decay, count) if self.debias else 1.0
+        c_next = one_minus_power(decay, safe_increment(count)) if self.debias and self.nesterov else c
 
         @each_leaf
         def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
             m = decay * m + (1 - decay) * g
-            return m / correction, m
+            return decay * m / c_next + (1 - decay) * g / c if self.nesterov else m / c, m
 
         updates, m = rule(updates, state.ema)
         return updates, EmaState(count, m)

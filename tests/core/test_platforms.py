@@ -20,7 +20,9 @@ def products(function: Any, *args: Any, platform: str) -> list[str]:
 
 
 MATRICES = [jnp.ones((3, 5)), jnp.ones((5, 3)), jnp.ones((3, 5))]
-TALL = gradtx.scale_by_muon(ns_coeffs="polar_express", ns_steps=4, method="gram")
+TALL = gradtx.chain(
+    gradtx.ema(0.95, nesterov=True), gradtx.orthogonalize("polar_express", 4, normalization="frobenius", method="gram")
+)
 
 
 def updates(grads: Any) -> Any:
@@ -61,7 +63,7 @@ def test_stacks_of_msign() -> None:
 def test_the_devices_of_the_mesh_decide(platform: str) -> None:
     device = jax.sharding.AbstractDevice(device_kind="any", num_cores=None, platform=platform)
     mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
-    tx = gradtx.scale_by_muon(distribute="data", method="gram")
+    tx = gradtx.orthogonalize("jordan", normalization="frobenius", method="gram", distribute="data")
 
     def step(grads: Any) -> Any:
         return tx.update(grads, tx.init(grads))[0]

@@ -85,15 +85,15 @@ def test_muon_keeps_one_number_for_a_matrix_and_two_for_the_rest() -> None:
     found = rows(gradtx.muon(0.1))
     for path, row in found.items():
         assert row.state_bytes == (1 if "kernel" in path else 2) * COPIES[path]
-        assert row.transformations[0].startswith("muon(scale_by_muon, " if "kernel" in path else "muon(adamw(scale_by_adam, ")
+        assert row.transformations[0].startswith("muon(ema, orthogonalize, " if "kernel" in path else "muon(adamw(scale_by_adam, ")
 
 
 def test_a_decay_of_zero_touches_nothing() -> None:
-    assert touched(gradtx.muon(0.1), "dense/kernel") == ("muon(scale_by_muon, scale_by_shape, scale_by_learning_rate)",)
+    assert touched(gradtx.muon(0.1), "dense/kernel") == ("muon(ema, orthogonalize, scale_by_shape, scale_by_learning_rate)",)
     assert touched(gradtx.muon(0.1), "dense/bias") == (f"muon(adamw({ADAM}))",)
     decaying = gradtx.muon(0.1, weight_decay=0.1)
     assert touched(decaying, "dense/kernel") == (
-        "muon(scale_by_muon, scale_by_shape, add_decayed_weights, scale_by_learning_rate)",
+        "muon(ema, orthogonalize, scale_by_shape, add_decayed_weights, scale_by_learning_rate)",
     )
     assert touched(decaying, "dense/bias") == (f"muon(adamw({ADAM}))",)
     assert touched(gradtx.adamw(0.1, weight_decay=0.0, mask=KERNELS), "dense/kernel") == (f"adamw({ADAM})",)

@@ -51,6 +51,12 @@ def test_cautious_decay_acts_where_update_and_parameter_agree():
 def test_muon_decays_cautiously():
     params = {"kernel": jnp.array([[1.0, 0.0], [0.0, 1.0]])}
     grads = {"kernel": jnp.array([[2.0, 0.0], [0.0, -2.0]])}
-    tx = gradtx.muon(0.1, weight_decay=0.5, cautious_weight_decay=True, method="svd")
+    tx = gradtx.chain(
+        gradtx.ema(0.95, nesterov=True),
+        gradtx.orthogonalize(method="svd"),
+        gradtx.scale_by_shape(),
+        gradtx.add_cautious_decayed_weights(0.5),
+        gradtx.scale_by_learning_rate(0.1),
+    )
     updates, _ = tx.update(grads, tx.init(params), params)
     np.testing.assert_allclose(updates["kernel"], [[-0.15, 0.0], [0.0, 0.1]], atol=1e-6)

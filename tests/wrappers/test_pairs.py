@@ -65,7 +65,7 @@ OPTIMIZERS = {
     "adamw": gradtx.adamw(gradtx.linear_schedule(0.1, 0.0, 9), weight_decay=0.1),
     "lion": gradtx.lion(0.05),
     "clipped novograd": gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.novograd(0.1)),
-    "msign": gradtx.chain(gradtx.scale_by_msign(method="svd"), gradtx.scale(-0.1)),
+    "msign": gradtx.chain(gradtx.trace(0.95, nesterov=True), gradtx.orthogonalize(method="svd"), gradtx.scale(-0.1)),
 }
 TWO_GRADIENTS = ("sam_wrapper", "asam", "gsam", "looksam")
 REFUSED = {

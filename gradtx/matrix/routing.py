@@ -1,36 +1,20 @@
-"""Which parameters are matrices, and which of their axes are rows and columns."""
+"""Which parameters are matrices inside a network, and which go elsewhere: by path and shape."""
 
 import functools
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from gradtx.compose.labels import check_used, compile_patterns, may_hide_paths, resolve
+from gradtx.compose.labels import check_used, compile_patterns, may_hide_paths
 from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.value import Value, record
-
-
-@record
-class MuonDimensionNumbers(NamedTuple):
-    """Which axes of a parameter make a matrix; all axes not named are a batch of matrices.
-
-    Attributes:
-      reduction_axis: the input axis, or axes that are one together (of `x @ W`, axis 0).
-      output_axis: the output axis or axes.
-      output_blocks: how many matrices lie side by side along the output (3 for fused query, key and value).
-
-    **Differs:** Optax has no blocks.
-    """
-
-    reduction_axis: int | Sequence[int] = 0
-    output_axis: int | Sequence[int] = 1
-    output_blocks: int = 1
+from gradtx.core.transformation import Params
+from gradtx.core.value import Value
+from gradtx.matrix.dimensions import MuonDimensionNumbers, Numbers, numbers_once
 
 
 class Route(NamedTuple):
@@ -50,22 +34,26 @@ _CONVOLUTION = re.compile(r".*conv.*", re.IGNORECASE)
 
 
 class matrix_axes(Value):
-    """A rule that tells matrices inside a network from all other parameters, by path and shape; what `muon` routes by.
+    """A rule that tells matrices inside a network from all other parameters, by path and shape.
 
-    It is a function from the parameters to a tree of `MuonDimensionNumbers`, and None where a parameter is no matrix for Muon.
+    It is a function from the parameters to a tree of `MuonDimensionNumbers`, with None where a
+    parameter is no matrix for Muon; `muon` routes by it.
 
-    Own rules decide first. Then, in this order: numbers and vectors, biases and scales by name, embeddings and output heads by name
-    (`wte`, `token_embedding`, `lm_head`, `classifier`, ...) are no matrices for Muon; kernels named as fused attention (`qkv`,
-    `c_attn`) are three matrices side by side; kernels named as convolutions reduce all axes but their output; all others with two
-    axes are matrices, (in, out) as in Flax, or (out, in) where the leaf is called `weight`, as in Equinox and PyTorch.
+    Own rules decide first. Then, in this order: numbers and vectors, biases and scales by name,
+    embeddings and output heads by name (`wte`, `token_embedding`, `lm_head`, `classifier`, ...) are
+    no matrices for Muon; kernels named as fused attention (`qkv`, `c_attn`) are three matrices side
+    by side; kernels named as convolutions reduce all axes but their output; all others with two
+    axes are matrices, (in, out) as in Flax, or (out, in) where the leaf is called `weight`, as in
+    Equinox and PyTorch.
 
     Args:
-      rules: regular expressions of whole paths (as in `by_path`) and, for each, `MuonDimensionNumbers`, `"muon"` (a plain matrix)
-        or `"adam"`. Batch axes (scanned layers, experts) and attention heads must be stated here.
+      rules: regular expressions of whole paths (as in `by_path`) and, for each,
+        `MuonDimensionNumbers`, `"muon"` (a plain matrix) or `"adam"`. Batch axes (scanned layers,
+        experts) and attention heads must be stated here.
 
     Raises:
-      ValueError: a parameter of three or more axes that nothing tells about; a pattern, or an alternative in one,
-        that matches nothing.
+      ValueError: a parameter of three or more axes that nothing tells about; a pattern, or an
+        alternative in one, that matches nothing.
       TypeError: a rule that is none.
 
     Example:
@@ -107,6 +95,45 @@ class matrix_axes(Value):
         return treedef.unflatten(
             [leaf if is_masked_or_none(leaf) else route.numbers for leaf, route in zip(leaves, found, strict=True)]
         )
+
+
+class muon_labels(Value):
+    """A rule that labels matrices `"muon"` and all other parameters `"adam"`, for `partition`.
+
+    With it a user writes Muon by hand: a chain of links of one's own for the matrices, any
+    transformation for the rest.
+
+    Args:
+      weight_dimension_numbers: what is a matrix: `matrix_axes({...})` with rules of your own, or a
+        tree of `MuonDimensionNumbers` with None where a parameter is none, or a function from the
+        parameters to one. None is `matrix_axes()`.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> params = {"kernel": jnp.ones((4, 8)), "bias": jnp.ones(8)}
+      >>> rule = gradtx.muon_labels()
+      >>> rule(params)
+      {'bias': 'adam', 'kernel': 'muon'}
+      >>> links = gradtx.chain(gradtx.trace(0.9), gradtx.orthogonalize(), gradtx.scale_by_learning_rate(0.02))
+      >>> tx = gradtx.partition({"muon": links, "adam": gradtx.adamw(1e-3)}, rule)
+    """
+
+    weight_dimension_numbers: Any = None
+
+    @functools.cached_property
+    def numbers(self) -> Callable[[Params], Numbers]:
+        """The dimension numbers of each leaf."""
+        return numbers_once("weight_dimension_numbers", self.axes)
+
+    @property
+    def axes(self) -> Any:
+        """What tells the dimension numbers."""
+        return matrix_axes() if self.weight_dimension_numbers is None else self.weight_dimension_numbers
+
+    def __call__(self, params: Params) -> Any:
+        """The tree of labels for a tree of parameters."""
+        labels = ["adam" if entry is None else "muon" for entry in self.numbers(params)]
+        return jax.tree.structure(params).unflatten(labels)
 
 
 AMBIGUOUS = "ambiguous"
@@ -182,88 +209,3 @@ def _cure(parts: tuple[str, ...]) -> str:
     others = "; ".join(f"{numbers} for {meaning}" for numbers, meaning in ways.items() if numbers != likely)
     path = "/".join(parts) or ROOT
     return f" Write a rule: gradtx.matrix_axes({{{path!r}: gradtx.{likely}}}) for {ways[likely]}; or {others}; or 'adam'."
-
-
-def numbers_for(what: str, numbers: Any, params: Any) -> list[MuonDimensionNumbers | None]:
-    """One entry for each leaf of `params` from a tree of dimension numbers, a prefix of one, or a function from `params` to one.
-
-    None gives every leaf of two axes a plain matrix, and no numbers to those of fewer. An empty leaf has no matrix.
-    """
-    named = leaves_by_path(params)
-    if numbers is None:
-        for parts, leaf in named.items():
-            if np.ndim(leaf) > 2:
-                raise checks.WrongValue(
-                    f"the leaf `{'/'.join(parts) or ROOT}` has shape {np.shape(leaf)}, expected at most two "
-                    f"axes. Pass {what}=gradtx.matrix_axes({{...}}), or dimension numbers for each leaf."
-                )
-        return [MuonDimensionNumbers() if np.ndim(leaf) == 2 and math.prod(np.shape(leaf)) else None for leaf in named.values()]
-
-    def is_entry(x: Any) -> bool:
-        return is_masked_or_none(x) or isinstance(x, MuonDimensionNumbers)
-
-    given = leaves_by_path(numbers if isinstance(numbers, MuonDimensionNumbers) else resolve(numbers, params), is_leaf=is_entry)
-    entries = []
-    for parts, leaf in named.items():
-        path = "/".join(parts) or ROOT
-        owner = next((parts[:i] for i in range(len(parts), -1, -1) if parts[:i] in given), None)
-        if owner is None:
-            hint = " Rules by path go through gradtx.matrix_axes({...})." if isinstance(numbers, Mapping) else ""
-            raise checks.WrongValue(f"{what} has nothing for the leaf `{path}`.{hint}")
-        entry = given[owner]
-        if is_masked_or_none(entry) or not math.prod(np.shape(leaf)):
-            entries.append(None)
-            continue
-        if not isinstance(entry, MuonDimensionNumbers):
-            raise checks.WrongType(f"{what} gives {checks.kind(entry)} for `{path}`, expected MuonDimensionNumbers or None.")
-        _check_numbers(what, path, entry, np.shape(leaf))
-        entries.append(entry)
-    return entries
-
-
-def axes_of(numbers: MuonDimensionNumbers, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Batch, reduction and output axes, none negative."""
-    reduction, output = (
-        tuple(int(i) % ndim for i in ((axes,) if isinstance(axes, (int, np.integer)) else axes))
-        for axes in (numbers.reduction_axis, numbers.output_axis)
-    )
-    return tuple(i for i in range(ndim) if i not in reduction + output), reduction, output
-
-
-def fan(numbers: MuonDimensionNumbers, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Inputs and outputs of one matrix."""
-    _, reduction, output = axes_of(numbers, len(shape))
-    return math.prod(shape[i] for i in reduction), math.prod(shape[i] for i in output) // numbers.output_blocks
-
-
-def to_matrices(x: jax.Array, numbers: MuonDimensionNumbers) -> jax.Array:
-    """The matrices of a leaf: `(batch, inputs, outputs)`."""
-    batch, reduction, output = axes_of(numbers, x.ndim)
-    inputs, outputs = fan(numbers, x.shape)
-    x = x if batch + reduction + output == tuple(range(x.ndim)) else x.transpose(batch + reduction + output)
-    if numbers.output_blocks == 1:
-        return x.reshape(-1, inputs, outputs)
-    return x.reshape(-1, inputs, numbers.output_blocks, outputs).swapaxes(1, 2).reshape(-1, inputs, outputs)
-
-
-def from_matrices(matrices: jax.Array, numbers: MuonDimensionNumbers, shape: tuple[int, ...]) -> jax.Array:
-    """The leaf of `shape` whose matrices these are."""
-    order = sum(axes_of(numbers, len(shape)), ())
-    inputs, outputs = fan(numbers, shape)
-    if numbers.output_blocks > 1:
-        matrices = matrices.reshape(-1, numbers.output_blocks, inputs, outputs).swapaxes(1, 2)
-    x = matrices.reshape(tuple(shape[i] for i in order))
-    return x if order == tuple(range(len(shape))) else x.transpose(tuple(int(i) for i in np.argsort(order)))
-
-
-def _check_numbers(what: str, path: str, numbers: MuonDimensionNumbers, shape: tuple[int, ...]) -> None:
-    found = f"{what} gives {numbers} for `{path}` of shape {shape}"
-    sides = [(axes,) if isinstance(axes, (int, np.integer)) else tuple(axes) for axes in numbers[:2]]
-    if any(not -len(shape) <= i < len(shape) for side in sides for i in side) or not all(sides):
-        raise checks.WrongValue(f"{found}, expected axes that it has.")
-    named = [i % len(shape) for side in sides for i in side]
-    if len(set(named)) < len(named):
-        raise checks.WrongValue(f"{found}, expected axes that are all different.")
-    outputs = math.prod(shape[i] for i in sides[1])
-    if numbers.output_blocks < 1 or outputs % numbers.output_blocks:
-        raise checks.WrongValue(f"{found}, expected output_blocks that divide its {outputs} outputs.")

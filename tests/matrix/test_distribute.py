@@ -67,12 +67,12 @@ def test_rounds_bound_the_memory(measured):
 @pytest.mark.parametrize(
     ("distribute", "text"),
     [
-        ("x", r"^scale_by_msign: distribute is \('x',\), but there is no mesh\. Call it under jax\.set_mesh\(mesh\)\.$"),
-        ("y", r"^scale_by_msign: distribute has the axis 'y', expected one of the mesh's: \('x',\)\.$"),
+        ("x", r"^orthogonalize: distribute is \('x',\), but there is no mesh\. Call it under jax\.set_mesh\(mesh\)\.$"),
+        ("y", r"^orthogonalize: distribute has the axis 'y', expected one of the mesh's: \('x',\)\.$"),
     ],
 )
 def test_errors(distribute, text):
-    tx, grads = gradtx.scale_by_msign(distribute=distribute), jnp.ones((4, 4))
+    tx, grads = gradtx.orthogonalize(distribute=distribute), jnp.ones((4, 4))
     if distribute == "x":
         with pytest.raises(ValueError, match=text):
             tx.update(grads, tx.init(grads))
@@ -83,12 +83,12 @@ def test_errors(distribute, text):
 
 def test_one_device_is_a_mesh_too():
     grads = {"w": jax.random.normal(jax.random.key(0), (4, 6))}
-    plain, shared = gradtx.scale_by_msign(), gradtx.scale_by_msign(distribute="x")
+    plain, shared = gradtx.orthogonalize(), gradtx.orthogonalize(distribute="x")
     with jax.set_mesh(jax.make_mesh((1,), ("x",))):
         found, _ = jax.jit(shared.update)(grads, shared.init(grads))
     assert jnp.allclose(found["w"], plain.update(grads, plain.init(grads))[0]["w"], atol=1e-5)
 
 
 def test_configs():
-    tx = gradtx.scale_by_msign(distribute=gradtx.Distribution(("x", "y")))
+    tx = gradtx.orthogonalize(distribute=gradtx.Distribution(("x", "y")))
     assert gradtx.from_config(gradtx.to_config(tx)) == tx

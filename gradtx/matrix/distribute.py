@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
-from gradtx.compose.matrices import MuonDimensionNumbers, axes_of, from_matrices, to_matrices
 from gradtx.core import checks
 from gradtx.core.numerics import common_dtype, promote
 from gradtx.core.platforms import on_platform
@@ -17,6 +16,7 @@ from gradtx.core.value import record
 from gradtx.linalg.msign import Recipe
 from gradtx.linalg.msign_many import msign_many
 from gradtx.linalg.newton_schulz import newton_schulz, newton_schulz_tall
+from gradtx.matrix.dimensions import MuonDimensionNumbers, axes_of, from_matrices, to_matrices
 
 ROUND_ELEMENTS = 2**27
 """Most elements of whole matrices on one device at a time (0.5 GiB in float32); more run in rounds, each with its collectives."""
@@ -28,9 +28,9 @@ class Distribution(NamedTuple):
 
     Attributes:
       axes: a mesh axis, or several.
-      spec: how every parameter lies on them, such as `PartitionSpec("data", "model")`, or `PartitionSpec()` where every device has
-        every parameter whole (as in ZeRO-1). None: along its first axis that the devices divide. With explicit axes the parameters
-        themselves say it.
+      spec: how every parameter lies on them, such as `PartitionSpec("data", "model")`, or
+        `PartitionSpec()` where every device has every parameter whole (as in ZeRO-1). None: along
+        its first axis that the devices divide. With explicit axes the parameters themselves say it.
     """
 
     axes: str | Sequence[str]
@@ -51,16 +51,17 @@ def distributed_msign(
 ) -> list[jax.Array]:
     """`msign` of the matrices of each leaf, with the work shared by the devices along mesh axes.
 
-    Each device gets an equal number of the matrices of every shape, whole, by one all-to-all of one buffer, and
-    sends the results back by another. Parameters that every device has need one all-gather of the results. A shape with fewer
-    matrices than devices, cut along its long side, stays where it is: its Gram matrices are summed over devices instead.
+    Each device gets an equal number of the matrices of every shape, whole, by one all-to-all of one
+    buffer, and sends the results back by another. Parameters that every device has need one
+    all-gather of the results. A shape with fewer matrices than devices, cut along its long side,
+    stays where it is: its Gram matrices are summed over devices instead.
 
     Args:
       leaves: parameters with at least one matrix each.
       numbers: their dimension numbers.
       recipe, eps: as in `msign_many`.
-      distribute: a mesh axis, a sequence of them, or a `Distribution`. The mesh is that of `jax.set_mesh`. Where parameters lie
-        otherwise than it says, XLA moves them first.
+      distribute: a mesh axis, a sequence of them, or a `Distribution`. The mesh is that of
+        `jax.set_mesh`. Where parameters lie otherwise than it says, XLA moves them first.
 
     Raises:
       ValueError: no mesh is set, or it lacks an axis.
@@ -242,7 +243,8 @@ def _exchanged(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps:
 def _assembled(parts: jax.Array, piece: _Piece, sizes: dict[str, int]) -> jax.Array:
     """`(devices, share, rows, columns)` of parts as `(share, all rows, all columns)`, up to the order of rows and columns.
 
-    `msign` commutes with permutations of rows and columns, so the order need only be the one that `_taken_apart` undoes.
+    `msign` commutes with permutations of rows and columns, so the order need only be the one that
+    `_taken_apart` undoes.
     """
     axes = tuple(sizes)
     parts = parts.reshape(*sizes.values(), *parts.shape[1:])

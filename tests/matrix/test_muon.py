@@ -1,5 +1,6 @@
 """Muon against the notes with an exact SVD, torch's formula, Optax's numbers; update scales; two halves."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ import optax
 import pytest
 
 import gradtx
+import gradtx.optax as twin
 
 SHAPES = {"wide": (6, 14), "square": (8, 8), "tall": (12, 5)}
 NUMBERS = optax.contrib.MuonDimensionNumbers()
@@ -31,6 +33,13 @@ def followed(tx: Any, steps: int, dtype: Any = np.float64) -> dict[str, np.ndarr
 
         state = tx.init(jax.tree.map(lambda g: g[0], grads))
         return jax.tree.map(np.asarray, jax.jit(lambda s, g: jax.lax.scan(step, s, g)[1])(state, grads))
+
+
+def msign(beta: float = 0.95, nesterov: bool = True, *scale: str, numbers: Any = None, **arguments: Any) -> Any:
+    """The notes' Muon as a chain of links, without a rate."""
+    axes = {"weight_dimension_numbers": numbers}
+    scales = [gradtx.scale_by_shape(name, **axes) for name in scale]
+    return gradtx.chain(gradtx.trace(beta, nesterov), gradtx.orthogonalize(**arguments, **axes), *scales)
 
 
 def polar(x: np.ndarray) -> np.ndarray:
@@ -57,8 +66,8 @@ def largest_difference(a: Any, b: Any) -> float:
 def test_exact_method_is_the_notes_muon_and_the_default_stays_in_its_band():
     for nesterov in (True, False):
         expected = notes_muon(polar, 30, 0.95, nesterov)
-        assert largest_difference(followed(gradtx.scale_by_msign(0.95, nesterov, method="svd"), 30), expected) < 1e-10
-        default = followed(gradtx.scale_by_msign(0.95, nesterov), 30)
+        assert largest_difference(followed(msign(0.95, nesterov, method="svd"), 30), expected) < 1e-10
+        default = followed(msign(0.95, nesterov), 30)
         for name, shape in SHAPES.items():
             rms = np.linalg.norm(default[name] - expected[name], axis=(1, 2)) / math.sqrt(min(shape))
             assert np.median(rms) < 0.11
@@ -91,7 +100,7 @@ def test_torch_muon():
             expected[name] = np.array(path)
         for method in ("newton_schulz", "gram"):
             tx = gradtx.chain(
-                gradtx.scale_by_msign(coefficients="jordan", normalization="frobenius", method=method, scale=scale),
+                msign(0.95, True, scale, coefficients="jordan", normalization="frobenius", method=method),
                 gradtx.scale_by_learning_rate(0.02),
             )
             updates = followed(tx, 30)
@@ -117,16 +126,24 @@ def test_numbers_of_optax(name, arguments):
     theirs = optax.contrib.scale_by_muon(**arguments, weight_dimension_numbers=dict.fromkeys(SHAPES, NUMBERS))
     expected = followed(theirs, 10, np.float32)
     scale = max(1.0, *(float(np.max(np.abs(x))) for x in expected.values()))
+    tx = twin.contrib.scale_by_muon(**arguments)
     for method in ("auto", "newton_schulz"):
-        ours = followed(gradtx.scale_by_muon(**arguments, method=method), 10, np.float32)
+        ours = followed(gradtx.chain(tx.members[0], by(method, tx.members[1])), 10, np.float32)
         assert largest_difference(ours, expected) < 1e-4 * scale
+
+
+def by(method: str, link: Any) -> Any:
+    """The link with another method of `orthogonalize`, which may be inside it."""
+    if isinstance(link, gradtx.scale_by_dual_norm):
+        return gradtx.scale_by_dual_norm(by(method, link.inner))
+    return dataclasses.replace(link, method=method)
 
 
 def test_muon_is_optax_where_both_route_alike():
     params = {"kernel": jnp.linspace(-1, 1, 40).reshape(5, 8), "bias": jnp.linspace(0, 1, 8)}
     arguments = {"weight_decay": 0.1, "adam_weight_decay": 0.01, "adam_b1": 0.8, "adam_learning_rate": 0.003}
     for extra in ({}, {"ns_coeffs": "dion"}, {"consistent_rms": 0.2}):
-        ours, theirs = gradtx.muon(0.02, **arguments, **extra), optax.contrib.muon(0.02, **arguments, **extra)
+        ours, theirs = twin.contrib.muon(0.02, **arguments, **extra), optax.contrib.muon(0.02, **arguments, **extra)
         states = [tx.init(params) for tx in (ours, theirs)]
         for t in range(5):
             keys = jax.random.split(jax.random.key(t))
@@ -136,12 +153,23 @@ def test_muon_is_optax_where_both_route_alike():
                 np.testing.assert_allclose(u[name], v[name], atol=5e-6)
 
 
+@pytest.mark.parametrize("extra", [{}, {"ns_coeffs": "dion"}, {"consistent_rms": 0.3, "preconditioning": "schatten"}])
+def test_the_preset_is_the_chain_of_optax_arguments(extra):
+    params = {"kernel": jnp.linspace(-1, 1, 40).reshape(5, 8), "bias": jnp.linspace(0, 1, 8)}
+    arguments = {"weight_decay": 0.1, "weight_decay_mask": True, "adam_learning_rate": 0.003, **extra}
+    ours, theirs = gradtx.muon(0.02, **arguments), twin.contrib.muon(0.02, **arguments)
+    assert ours.stands_for == theirs
+    updates = [tx.update(params, tx.init(params), params)[0] for tx in (ours, theirs)]
+    jax.tree.map(np.testing.assert_array_equal, *updates)
+    assert gradtx.explain(ours, params) == gradtx.explain(theirs, params)
+
+
 def test_update_scales():
     grads = {"w": jax.random.normal(jax.random.key(0), (4, 16))}
-    plain = gradtx.scale_by_msign(method="svd")
+    plain = msign(method="svd")
     for scale, factor in (("jordan", 2.0), ("rms", 0.8), ("spectral", 2.0)):
         for g, f in ((grads["w"], factor), (grads["w"].T, {"jordan": 1.0, "rms": 0.8, "spectral": 0.5}[scale])):
-            scaled = gradtx.scale_by_msign(method="svd", scale=scale)
+            scaled = msign(0.95, True, scale, method="svd")
             expected = f * plain.update(g, plain.init(g))[0]
             np.testing.assert_allclose(scaled.update(g, scaled.init(g))[0], expected, rtol=1e-6)
 
@@ -161,7 +189,7 @@ def test_batches_heads_convolutions_and_blocks_are_matrices_of_their_own():
         "conv": gradtx.MuonDimensionNumbers((0, 1, 2), 3),
         "qkv": gradtx.MuonDimensionNumbers(output_blocks=3),
     }
-    tx = gradtx.scale_by_msign(steps=8, scale="spectral", weight_dimension_numbers=numbers)
+    tx = msign(0.95, True, "spectral", steps=8, numbers=numbers)
     updates, _ = tx.update(grads, tx.init(grads))
     for i in range(3):
         np.testing.assert_allclose(updates["experts"][i], polar(grads["experts"][i]) * math.sqrt(6 / 4), atol=1e-5)
@@ -182,7 +210,7 @@ def test_one_state_for_each_matrix_two_for_the_rest():
 
 def test_vectors_and_numbers():
     grads = {"v": jnp.array([3.0, -4.0]), "x": jnp.array(-0.1), "row": jnp.array([[0.0, 2.0]])}
-    tx = gradtx.scale_by_msign(scale="rms")
+    tx = msign(0.95, True, "rms")
     updates, _ = tx.update(grads, tx.init(grads))
     np.testing.assert_allclose(updates["v"], [0.6, -0.8], rtol=1e-6)
     assert float(updates["x"]) == -1.0
@@ -191,11 +219,11 @@ def test_vectors_and_numbers():
 
 def test_leaf_of_three_axes_is_named():
     text = (
-        r"^scale_by_msign: the leaf `experts/up` has shape \(2, 3, 4\), expected at most two axes\. "
+        r"^orthogonalize: the leaf `experts/up` has shape \(2, 3, 4\), expected at most two axes\. "
         r"Pass weight_dimension_numbers=gradtx\.matrix_axes\(\{\.\.\.\}\), or dimension numbers for each leaf\.$"
     )
     with pytest.raises(ValueError, match=text):
-        gradtx.scale_by_msign().init({"experts": {"up": jnp.zeros((2, 3, 4))}})
+        gradtx.orthogonalize().init({"experts": {"up": jnp.zeros((2, 3, 4))}})
 
 
 def test_rate_changes_without_a_recompile():

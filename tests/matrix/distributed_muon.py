@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gradtx
-from gradtx.storage import distribute as module
+from gradtx.matrix import distribute as module
 
 jax.config.update("jax_disable_most_optimizations", True)  # it compiles much and computes little
 COLLECTIVE = re.compile(r"= (.*?) (all-to-all|all-gather|all-reduce|collective-permute|reduce-scatter)(-start)?\(")
@@ -49,15 +49,22 @@ def measured(grads, kind, shape, spec, tx, reference) -> dict[str, object]:
     return {"error": error, "kept": kept, "collectives": collectives(step.as_text())}
 
 
+def msign(scale=None, weight_dimension_numbers=None, **arguments):
+    """Momentum, matrix signs, and a scale by shape."""
+    numbers = {"weight_dimension_numbers": weight_dimension_numbers}
+    scales = [] if scale is None else [gradtx.scale_by_shape(scale, **numbers)]
+    return gradtx.chain(gradtx.trace(0.95, nesterov=True), gradtx.orthogonalize(**arguments, **numbers), *scales)
+
+
 def plain(grads, **arguments):
-    tx = gradtx.scale_by_msign(**arguments)
+    tx = msign(**arguments)
     return jax.device_get(tx.update(grads, tx.init(grads))[0])
 
 
 def main() -> None:
     out = {}
     many, few = layers(64, 12), layers(16, 1)
-    msign, auto, explicit = gradtx.scale_by_msign, AxisType.Auto, AxisType.Explicit
+    auto, explicit = AxisType.Auto, AxisType.Explicit
     reference = plain(many)
     out["rows, auto"] = measured(many, auto, (8,), P("x"), msign(distribute="x"), reference)
     out["rows, explicit"] = measured(many, explicit, (8,), P("x"), msign(distribute="x"), reference)
@@ -96,7 +103,7 @@ def main() -> None:
     out["svd"] = measured(few, explicit, (8,), P("x"), msign(distribute="x", method="svd"), plain(few, method="svd"))
     tall = {"conv": np.asarray(jax.random.normal(jax.random.key(5), (2, 8, 8, 9)))}
     numbers = {"weight_dimension_numbers": gradtx.MuonDimensionNumbers((1, 2), 3)}
-    narrow = msign(distribute="x", compute_dtype="bfloat16", **numbers)
+    narrow = msign(distribute="x", dtype="bfloat16", **numbers)
     out["tall, bfloat16"] = measured(tall, explicit, (8,), P(None, "x"), narrow, plain(tall, **numbers))
     mesh = jax.make_mesh((8,), ("x",), axis_types=(explicit,))
     with jax.set_mesh(mesh):  # every device its own gradients, inside a shard_map of the user's

@@ -1,4 +1,4 @@
-"""NorMuon against its algorithm in NumPy, and as an option of Muon."""
+"""NorMuon against its algorithm in NumPy, and as a link of Muon."""
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +30,12 @@ def test_oracle():
     np.testing.assert_array_equal(found["vector"], path["vector"])
 
 
-def test_option_of_muon_evens_out_the_neurons_at_one_norm():
+def test_in_muon_it_evens_out_the_neurons_at_one_norm():
     params = {"kernel": jnp.zeros((4, 32))}
     grads = {"kernel": jax.random.normal(jax.random.key(0), (4, 32))}
-    plain, even = (gradtx.muon(1.0, consistent_rms=0.2, neuron_beta=beta) for beta in (None, 0.95))
+    links = [gradtx.ema(0.95, nesterov=True), gradtx.orthogonalize("jordan", normalization="frobenius", eps=1e-8)]
+    ends = [gradtx.scale_by_shape("rms"), gradtx.scale(-1.0)]
+    plain, even = (gradtx.chain(*links, *more, *ends) for more in ([], [gradtx.scale_by_normuon(0.95)]))
     u, v = (tx.update(grads, tx.init(params), params)[0]["kernel"] for tx in (plain, even))
     np.testing.assert_allclose(np.linalg.norm(v), np.linalg.norm(u), rtol=1e-5)
     columns = np.linalg.norm(v, axis=0)
@@ -57,7 +59,7 @@ def test_what_is_no_matrix_has_no_state():
     assert state.nu["vector"] == gradtx.MaskedNode()
     assert all(x.size for x in jax.tree.leaves(state))
     updates, after = tx.update(params, state)
-    assert updates["vector"] is params["vector"]
+    np.testing.assert_array_equal(updates["vector"], params["vector"])
     assert jax.tree.structure(after) == jax.tree.structure(state)
     text = r"^scale_by_normuon: updates and the tree in the state differ in structure: `experts` is only in updates\."
     with pytest.raises(ValueError, match=text):

@@ -8,7 +8,7 @@ from flax import nnx
 
 import gradtx
 from gradtx import MuonDimensionNumbers as Numbers
-from gradtx.compose.matrices import from_matrices, numbers_for, to_matrices
+from gradtx.matrix.dimensions import from_matrices, numbers_for, to_matrices
 
 
 def numbers(path, shape, rules=None):

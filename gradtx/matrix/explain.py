@@ -4,19 +4,21 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.compose.labels import compile_patterns
-from gradtx.compose.matrices import axes_of, matrix_axes, numbers_for, routes
+from gradtx.compose.partition import partition
 from gradtx.core import checks
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.transformation import as_transformation, everything
-from gradtx.optimizers.muon import muon
+from gradtx.core.transformation import Params, as_transformation, everything
+from gradtx.matrix.dimensions import axes_of, numbers_for
+from gradtx.matrix.routing import matrix_axes, muon_labels, routes
 
 
-def explain(tx: Any, params: Any) -> str:
-    """A table of where `muon` sends each parameter, and why; `muon` may be anywhere inside `tx`.
+def explain(tx: Any, params: Params) -> str:
+    """A table of where Muon sends each parameter, and why.
+
+    Muon may be anywhere inside `tx`, and written by hand with `muon_labels`.
 
     Args:
-      tx: a transformation with one `muon` in it.
+      tx: a transformation with one `muon`, or one `partition` by `muon_labels`, in it.
       params: the parameters, or their shapes (`jax.eval_shape`).
 
     Returns:
@@ -32,17 +34,16 @@ def explain(tx: Any, params: Any) -> str:
       attn/qkv/kernel  (8, 24)  muon  query, key and value, by the name 'qkv': inputs (0,), outputs (1,), 3 blocks
     """
     checks.check_argument("explain", "tx", tx, checks.TRANSFORMATION)
-    found = [one for one in everything(as_transformation(tx)) if isinstance(one, muon)]
+    labels = [one.param_labels for one in everything(as_transformation(tx)) if isinstance(one, partition)]
+    found = [rule for rule in labels if isinstance(rule, muon_labels)]
     if len(found) != 1:
         raise ValueError(f"explain: tx has {len(found)} muon in it, expected one: {tx!r}.")
-    numbers = found[0].muon_weight_dimension_numbers
-    numbers = matrix_axes() if numbers is None else numbers
+    numbers = found[0].axes
     rows = [("parameter", "shape", "to", "why")]
     with checks.calling("explain"):
-        entries = numbers_for("muon_weight_dimension_numbers", numbers, params)
+        entries = numbers_for("weight_dimension_numbers", numbers, params)
         if isinstance(numbers, matrix_axes):
-            rules = compile_patterns("matrix_axes", numbers.rules or {})
-            reasons = [route.why for route in routes(rules, params) if route.why != "masked"]
+            reasons = [route.why for route in routes(numbers.compiled, params) if route.why != "masked"]
         else:
             reasons = ["given"] * len(entries)
     for (parts, leaf), entry, why in zip(leaves_by_path(params).items(), entries, reasons, strict=True):

@@ -39,6 +39,15 @@ def test_given_numbers():
     ]
 
 
+def test_a_muon_by_hand():
+    links = gradtx.chain(gradtx.trace(0.9), gradtx.orthogonalize(weight_dimension_numbers=RULES), gradtx.scale(-0.1))
+    tx = gradtx.partition({"muon": links, "adam": gradtx.adamw(0.1)}, gradtx.muon_labels(RULES))
+    assert gradtx.explain(gradtx.accumulate(tx, 2), PARAMS) == TABLE.strip()
+    state = tx.init(PARAMS)
+    updates, _ = tx.update(PARAMS, state, PARAMS)
+    assert jax.tree.structure(updates) == jax.tree.structure(PARAMS)
+
+
 @pytest.mark.parametrize(("tx", "found"), [(gradtx.adam(0.1), 0), (gradtx.chain(gradtx.muon(0.1), gradtx.muon(0.1)), 2)])
 def test_not_one_muon(tx, found):
     with pytest.raises(ValueError, match=rf"^explain: tx has {found} muon in it, expected one: .*\(learning_rate=0\.1\)\)?\.$"):

@@ -1,0 +1,169 @@
+"""The link at the heart of Muon: the matrix sign of every matrix of a tree."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.checks import FloatDType, NonNegative, PositiveInt, one_of
+from gradtx.core.leaves import each_leaf
+from gradtx.core.sharding import gathered, placed_like
+from gradtx.core.transformation import EmptyState, Params, State, Transformation, Updates, Wrapper, check_not_final
+from gradtx.linalg.coefficients import newton_schulz_table
+from gradtx.linalg.msign import METHODS, Recipe, make_recipe, unit_vector
+from gradtx.linalg.msign_many import msign_many
+from gradtx.linalg.newton_schulz import NORMALIZATIONS
+from gradtx.matrix.dimensions import MuonDimensionNumbers, Numbers, from_matrices, numbers_once, to_matrices
+from gradtx.matrix.distribute import distributed_msign
+
+Normalization = Annotated[str, one_of(*NORMALIZATIONS)]
+Method = Annotated[str, one_of(*METHODS)]
+
+
+class orthogonalize(Transformation, keeps_zero=True):
+    """The matrix sign of every matrix: `U V^T` for `M = U S V^T`; singular values near 1.
+
+    The direction of steepest descent in the spectral norm, whatever the scale of `M`. Vectors are
+    divided by their norms, numbers give their signs. After a momentum it is Muon's direction:
+    `chain(trace(0.95, nesterov=True), orthogonalize())`.
+
+    Args:
+      coefficients: of the Newton-Schulz steps: 'polar_express' (minimax), 'jordan', 'dion',
+        'quintic', one row of three numbers, or a table of rows; see `gradtx.linalg.msign`.
+      steps: number of steps, >= 1; None is 4 for 'polar_express', 5 for the other names and for one
+        row, or the rows of a table.
+      normalization: what a matrix is divided by first: 'schatten8', 'frobenius', 'schatten4',
+        'spectral', or 'aol' (by rows).
+      method: 'newton_schulz', 'gram' (the same steps on the Gram matrix), 'auto' (the cheaper of
+        the two), or 'svd' (exact).
+      dtype: in which products take their factors: 'bfloat16' is faster where hardware has it. None
+        is at least float32.
+      precision: of products, as in `jax.lax.dot`.
+      eps: added to the norm, where the largest entry of a matrix is about 1; >= 0. Zero matrices
+        need none.
+      weight_dimension_numbers: which axes make a matrix: a tree of `MuonDimensionNumbers` (None
+        where a leaf is no matrix), or a function from the parameters to one, such as `matrix_axes`.
+        None takes leaves of two axes as matrices (in, out) and refuses those of more.
+      distribute: None, or the mesh axes along which devices share the work: a name, several, or a
+        `Distribution`.
+
+    State: `EmptyState()`, 0 bytes.
+
+    Raises:
+      ValueError: a leaf of three or more axes without dimension numbers.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.orthogonalize(method="svd")
+      >>> updates = jnp.array([[3.0, 0.0], [0.0, -0.1]])
+      >>> tx.update(updates, tx.init(updates))[0].round(3) + 0.0
+      Array([[ 1.,  0.],
+             [ 0., -1.]], dtype=float32)
+
+    Source: Bernstein and Newhouse 2024, arXiv:2409.20325; Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon/.
+    """
+
+    coefficients: Any = "polar_express"
+    steps: PositiveInt | None = None
+    _: KW_ONLY
+    normalization: Normalization = "schatten8"
+    method: Method = "auto"
+    dtype: FloatDType | None = None
+    precision: Any = None
+    eps: NonNegative = 0.0
+    weight_dimension_numbers: Any = None
+    distribute: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.recipe  # noqa: B018  # wrong coefficients fail here, not at the first step
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """How a matrix sign is computed, before shapes and the platform are known."""
+        table = newton_schulz_table("orthogonalize", self.coefficients, self.steps)
+        return make_recipe(table, self.normalization, self.method, self.dtype, self.precision)
+
+    @functools.cached_property
+    def numbers(self) -> Callable[[Params], Numbers]:
+        """The dimension numbers of each leaf."""
+        return numbers_once("weight_dimension_numbers", self.weight_dimension_numbers)
+
+    def init(self, params: Params) -> EmptyState:
+        self.numbers(params)  # a leaf that nothing tells about fails here, not at the first step
+        return EmptyState()
+
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, EmptyState]:
+        leaves, treedef = jax.tree.flatten(updates)
+        matrices: dict[int, MuonDimensionNumbers] = {}
+        for i, entry in enumerate(self.numbers(updates)):
+            if entry is not None:
+                matrices[i] = entry
+            elif leaves[i].size:
+                leaves[i] = unit_vector(leaves[i])
+        signs = self.signs([leaves[i] for i in matrices], list(matrices.values()))
+        for i, sign in zip(matrices, signs, strict=True):
+            leaves[i] = sign
+        return treedef.unflatten(leaves), state
+
+    def signs(self, leaves: Sequence[jax.Array], numbers: Sequence[MuonDimensionNumbers]) -> list[jax.Array]:
+        """The matrix signs of leaves that are matrices: all at once, since equal shapes share one program, and devices the work."""
+        if not leaves:
+            return []
+        if self.distribute is not None:
+            return distributed_msign(leaves, numbers, self.recipe, self.eps, self.distribute)
+        matrices = [to_matrices(gathered(leaf), entry) for leaf, entry in zip(leaves, numbers, strict=True)]
+        signs = zip(msign_many(matrices, self.recipe, self.eps), numbers, leaves, strict=True)
+        return [placed_like(from_matrices(x, entry, leaf.shape), leaf) for x, entry, leaf in signs]
+
+
+class ScaleByDualNormState(NamedTuple):
+    """The state of the transformation that makes the direction."""
+
+    inner_state: State
+
+
+class scale_by_dual_norm(Wrapper, keeps_zero=True):
+    """A direction times the dual norm of its update: `<u, d> * d`, `d = inner(u)`, leaf by leaf.
+
+    Steepest descent in the norm whose steepest direction `inner` gives: small gradients make small
+    steps again. `scale_by_dual_norm(orthogonalize())` multiplies by the sum of singular values.
+
+    Args:
+      inner: transformation from `u` to a direction, such as `orthogonalize` or `scale_by_sign`.
+
+    State: `ScaleByDualNormState(inner_state)`, 0 bytes of its own.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.scale_by_dual_norm(gradtx.scale_by_sign())
+      >>> updates = jnp.array([3.0, -0.5])
+      >>> tx.update(updates, tx.init(updates))[0]
+      Array([ 3.5, -3.5], dtype=float32)
+
+    Source: Bernstein and Newhouse 2024, arXiv:2409.20325; `adaptive` of Optax's `contrib.muon`.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_final("scale_by_dual_norm", "inner", self.inner)
+
+    def init(self, params: Params) -> ScaleByDualNormState:
+        return ScaleByDualNormState(self.inner.init(params))
+
+    def step(
+        self, updates: Updates, state: ScaleByDualNormState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, ScaleByDualNormState]:
+        directions, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
+
+        @each_leaf
+        def rule(d: jax.Array, u: jax.Array) -> jax.Array:
+            return jnp.sum(u.conj() * d) * d
+
+        return rule(directions, updates), ScaleByDualNormState(inner_state)
