@@ -97,7 +97,11 @@ def anys(path: Path) -> int:
 
 def largest_factory() -> tuple[str, int]:
     """The public class with most fields, and their number."""
-    sizes = {name: len(dataclasses.fields(value)) for name in gradtx.__all__ if hasattr(value := getattr(gradtx, name), "__dataclass_fields__")}
+    sizes = {
+        name: len(dataclasses.fields(value))
+        for name in gradtx.__all__
+        if hasattr(value := getattr(gradtx, name), "__dataclass_fields__")
+    }
     return max(sizes.items(), key=lambda item: item[1])
 
 

@@ -13,48 +13,28 @@ import importlib as _importlib
 
 from gradtx import diagnostics, projections, sampling, schedules, tree
 from gradtx.compose.chain import chain, named_chain
-from gradtx.compose.conditional import (
-    ConditionallyMaskState,
-    ConditionallyTransformState,
-    conditionally_mask,
-    conditionally_transform,
-)
+from gradtx.compose.conditional import conditionally_mask, conditionally_transform
 from gradtx.compose.evaluation import eval_params
-from gradtx.compose.inject import InjectHyperparamsState, inject_hyperparams
+from gradtx.compose.inject import inject_hyperparams
 from gradtx.compose.labels import by_path
-from gradtx.compose.masking import MaskedState, freeze, masked
-from gradtx.compose.partition import PartitionState, multi_transform, partition, selective_transform
-from gradtx.compose.plain import (
-    GradientTransformationExtraArgs,
-    identity,
-    set_to_zero,
-    stateless,
-    stateless_with_tree_map,
-    to_optax,
-    with_extra_args_support,
-)
+from gradtx.compose.masking import freeze, masked
+from gradtx.compose.partition import partition, selective_transform
+from gradtx.compose.plain import identity, set_to_zero, stateless, stateless_with_tree_map, to_optax
 from gradtx.core import checks as _checks
+from gradtx.core import domains
 from gradtx.core.apply import apply_updates, incremental_update, periodic_update
-from gradtx.core.checks import ScalarOrSchedule, Schedule
+from gradtx.core.composites import Preset, Wrapper
 from gradtx.core.config import from_config, to_config
+from gradtx.core.domains import ScalarOrSchedule, Schedule
 from gradtx.core.leaves import MaskedNode, each_leaf, zeros_like
 from gradtx.core.numerics import safe_increment
+from gradtx.core.pairs import GradientTransformation, Inner
 from gradtx.core.paths import path_str
-from gradtx.core.transformation import (
-    EmptyState,
-    GradientTransformation,
-    Inner,
-    OptState,
-    Params,
-    Preset,
-    Transformation,
-    Updates,
-    Wrapper,
-)
+from gradtx.core.transformation import EmptyState, OptState, Params, Transformation, Updates
 from gradtx.core.value import Value
 from gradtx.diagnostics.lr_range import lr_range_test
-from gradtx.diagnostics.metrics import MonitorState, SnapshotState, metrics, monitor, snapshot
-from gradtx.diagnostics.stopping import EarlyStoppingState, early_stopping
+from gradtx.diagnostics.metrics import metrics, monitor, snapshot
+from gradtx.diagnostics.stopping import early_stopping
 from gradtx.diagnostics.summary import summary
 from gradtx.linalg.coefficients import polar_express
 from gradtx.linalg.msign import msign
@@ -62,41 +42,29 @@ from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
 from gradtx.matrix.muon import muon, scale_by_shape
-from gradtx.matrix.normuon import ScaleByNormuonState, scale_by_normuon
-from gradtx.matrix.orthogonalize import ScaleByDualNormState, orthogonalize, scale_by_dual_norm
+from gradtx.matrix.normuon import scale_by_normuon
+from gradtx.matrix.orthogonalize import orthogonalize, scale_by_dual_norm
 from gradtx.matrix.routing import matrix_axes, muon_labels
-from gradtx.optimizers.accelegrad import AccelegradState, accelegrad
-from gradtx.optimizers.adagrad import (
-    ScaleByAdagradNormState,
-    ScaleByRssState,
-    adagrad,
-    adagrad_norm,
-    scale_by_adagrad_norm,
-    scale_by_rss,
-)
-from gradtx.optimizers.adagrad_full_matrix import (
-    ScaleByFullMatrixAdagradState,
-    adagrad_full_matrix,
-    scale_by_full_matrix_adagrad,
-)
-from gradtx.optimizers.adam import ScaleByAdamState, adam, adamw, nadam, nadamw, scale_by_adam
+from gradtx.optimizers.accelegrad import accelegrad
+from gradtx.optimizers.adagrad import adagrad, adagrad_norm, scale_by_adagrad_norm, scale_by_rss
+from gradtx.optimizers.adagrad_full_matrix import adagrad_full_matrix, scale_by_full_matrix_adagrad
+from gradtx.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
 from gradtx.optimizers.adamax import adamax, adamaxw, scale_by_adamax
-from gradtx.optimizers.amsgrad import ScaleByAmsgradState, amsgrad, scale_by_amsgrad
-from gradtx.optimizers.bfgs import ScaleByBFGSState, bfgs, scale_by_bfgs
-from gradtx.optimizers.lbfgs import ScaleByLBFGSState, lbfgs, scale_by_lbfgs
-from gradtx.optimizers.lion import ScaleByLionState, lion, scale_by_lion
+from gradtx.optimizers.amsgrad import amsgrad, scale_by_amsgrad
+from gradtx.optimizers.bfgs import bfgs, scale_by_bfgs
+from gradtx.optimizers.lbfgs import lbfgs, scale_by_lbfgs
+from gradtx.optimizers.lion import lion, scale_by_lion
 from gradtx.optimizers.minimize import MinimizeResult, minimize
 from gradtx.optimizers.newton import newton, scale_by_newton
-from gradtx.optimizers.noisy import PerturbedGdState, perturbed_gd, perturbed_sgd, sgld
-from gradtx.optimizers.novograd import ScaleByNovogradState, novograd, scale_by_novograd
-from gradtx.optimizers.projected_amsgrad import ProjectedAmsgradState, projected_amsgrad
+from gradtx.optimizers.noisy import perturbed_gd, perturbed_sgd, sgld
+from gradtx.optimizers.novograd import novograd, scale_by_novograd
+from gradtx.optimizers.projected_amsgrad import projected_amsgrad
 from gradtx.optimizers.radam import radam, scale_by_radam
-from gradtx.optimizers.ranger import ranger
-from gradtx.optimizers.rmsprop import ScaleByRmsState, ScaleByRStdDevState, rmsprop, scale_by_rms, scale_by_stddev
+from gradtx.optimizers.rmsprop import rmsprop, scale_by_rms, scale_by_stddev
 from gradtx.optimizers.sgd import noisy_sgd, sgd, sgdw
 from gradtx.optimizers.sign import sign_sgd, signum
-from gradtx.optimizers.storm import StormPlusState, StormState, storm, storm_plus
-from gradtx.optimizers.unixgrad import UnixgradState, unixgrad
+from gradtx.optimizers.storm import storm, storm_plus
+from gradtx.optimizers.unixgrad import unixgrad
 from gradtx.schedules import (
     constant_schedule,
     cosine_annealing_schedule,
@@ -118,13 +86,8 @@ from gradtx.schedules import (
     warmup_exponential_decay_schedule,
     warmup_stable_decay_schedule,
 )
-from gradtx.transforms.backtracking import (
-    BacktrackingLinesearchInfo,
-    ScaleByBacktrackingLinesearchState,
-    scale_by_backtracking_linesearch,
-)
+from gradtx.transforms.backtracking import scale_by_backtracking_linesearch
 from gradtx.transforms.clipping import (
-    ClipByGlobalNormState,
     adaptive_grad_clip,
     clip,
     clip_by_block_rms,
@@ -133,23 +96,14 @@ from gradtx.transforms.clipping import (
     per_example_layer_norm_clip,
     unitwise_norm,
 )
-from gradtx.transforms.constraints import ZeroNansState, keep_params_nonnegative, zero_nans
-from gradtx.transforms.decay import WeightDecayState, add_cautious_decayed_weights, add_decayed_weights
+from gradtx.transforms.constraints import keep_params_nonnegative, zero_nans
+from gradtx.transforms.decay import add_cautious_decayed_weights, add_decayed_weights
 from gradtx.transforms.linesearch import value_and_grad_from_state
-from gradtx.transforms.momentum import EmaState, TraceState, ema, measure_with_ema, trace
-from gradtx.transforms.noise import (
-    AddLangevinNoiseState,
-    AddNoiseState,
-    AddSphereNoiseState,
-    add_langevin_noise,
-    add_noise,
-    add_sphere_noise,
-)
-from gradtx.transforms.normalization import NormalizeByUpdateNormState, centralize, normalize_by_update_norm
-from gradtx.transforms.plateau import ReduceLROnPlateauState, reduce_on_plateau
+from gradtx.transforms.momentum import ema, measure_with_ema, trace
+from gradtx.transforms.noise import add_langevin_noise, add_noise, add_sphere_noise
+from gradtx.transforms.normalization import centralize, normalize_by_update_norm
+from gradtx.transforms.plateau import reduce_on_plateau
 from gradtx.transforms.scaling import (
-    ScaleByLearningRateState,
-    ScaleByScheduleState,
     scale,
     scale_by_learning_rate,
     scale_by_param_block_norm,
@@ -158,33 +112,20 @@ from gradtx.transforms.scaling import (
     scale_by_sign,
     scale_by_trust_ratio,
 )
-from gradtx.transforms.zoom import ScaleByZoomLinesearchState, ZoomLinesearchInfo, scale_by_zoom_linesearch
+from gradtx.transforms.zoom import scale_by_zoom_linesearch
 from gradtx.tree import global_norm
-from gradtx.wrappers.accumulate import AccumulateState, ApplyEveryState, accumulate, apply_every, microbatched
-from gradtx.wrappers.adversarial import SAMState, normalize, sam
-from gradtx.wrappers.averaging import EmaParamsState, SwaState, ema_params, swa
-from gradtx.wrappers.cautious import CautiousState, cautious
-from gradtx.wrappers.lookahead import LookaheadParams, LookaheadState, lookahead, lookahead_wrapper
-from gradtx.wrappers.momentum_sam import MomentumSamState, momentum_sam
-from gradtx.wrappers.multi_steps import MultiSteps, MultiStepsState, skip_large_updates, skip_not_finite
-from gradtx.wrappers.nonfinite import (
-    ApplyIfFiniteState,
-    SkipNonfiniteState,
-    SkipSpikesState,
-    apply_if_finite,
-    skip_nonfinite,
-    skip_spikes,
-)
-from gradtx.wrappers.sam import SamWrapperState, asam, sam_wrapper
+from gradtx.wrappers.accumulate import accumulate, apply_every, microbatched
+from gradtx.wrappers.adversarial import normalize
+from gradtx.wrappers.averaging import ema_params, swa
+from gradtx.wrappers.cautious import cautious
+from gradtx.wrappers.lookahead import lookahead_wrapper
+from gradtx.wrappers.momentum_sam import momentum_sam
+from gradtx.wrappers.nonfinite import skip_nonfinite, skip_spikes
+from gradtx.wrappers.ranger import ranger
+from gradtx.wrappers.sam import asam, sam_wrapper
 from gradtx.wrappers.sam_gradient import sam_value_and_grad
-from gradtx.wrappers.sam_variants import LooksamState, gsam, looksam
-from gradtx.wrappers.schedule_free import (
-    ScheduleFreeState,
-    schedule_free,
-    schedule_free_adamw,
-    schedule_free_eval_params,
-    schedule_free_sgd,
-)
+from gradtx.wrappers.sam_variants import gsam, looksam
+from gradtx.wrappers.schedule_free import schedule_free, schedule_free_adamw, schedule_free_sgd
 
 __version__ = "0.1.0"
 
@@ -201,83 +142,22 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
-    "AccelegradState",
-    "AccumulateState",
-    "AddLangevinNoiseState",
-    "AddNoiseState",
-    "AddSphereNoiseState",
-    "ApplyEveryState",
-    "ApplyIfFiniteState",
-    "BacktrackingLinesearchInfo",
-    "CautiousState",
-    "ClipByGlobalNormState",
-    "ConditionallyMaskState",
-    "ConditionallyTransformState",
     "Distribution",
-    "EarlyStoppingState",
-    "EmaParamsState",
-    "EmaState",
     "EmptyState",
     "GradientTransformation",
-    "GradientTransformationExtraArgs",
-    "InjectHyperparamsState",
     "Inner",
-    "LookaheadParams",
-    "LookaheadState",
-    "LooksamState",
     "MaskedNode",
-    "MaskedState",
     "MinimizeResult",
-    "MomentumSamState",
-    "MonitorState",
-    "MultiSteps",
-    "MultiStepsState",
     "MuonDimensionNumbers",
-    "NormalizeByUpdateNormState",
     "OptState",
     "Params",
-    "PartitionState",
-    "PerturbedGdState",
     "Preset",
-    "ProjectedAmsgradState",
-    "ReduceLROnPlateauState",
-    "SAMState",
-    "SamWrapperState",
     "ScalarOrSchedule",
-    "ScaleByAdagradNormState",
-    "ScaleByAdamState",
-    "ScaleByAmsgradState",
-    "ScaleByBFGSState",
-    "ScaleByBacktrackingLinesearchState",
-    "ScaleByDualNormState",
-    "ScaleByFullMatrixAdagradState",
-    "ScaleByLBFGSState",
-    "ScaleByLearningRateState",
-    "ScaleByLionState",
-    "ScaleByNormuonState",
-    "ScaleByNovogradState",
-    "ScaleByRStdDevState",
-    "ScaleByRmsState",
-    "ScaleByRssState",
-    "ScaleByScheduleState",
-    "ScaleByZoomLinesearchState",
     "Schedule",
-    "ScheduleFreeState",
-    "SkipNonfiniteState",
-    "SkipSpikesState",
-    "SnapshotState",
-    "StormPlusState",
-    "StormState",
-    "SwaState",
-    "TraceState",
     "Transformation",
-    "UnixgradState",
     "Updates",
     "Value",
-    "WeightDecayState",
     "Wrapper",
-    "ZeroNansState",
-    "ZoomLinesearchInfo",
     "accelegrad",
     "accumulate",
     "adagrad",
@@ -295,7 +175,6 @@ __all__ = [
     "add_sphere_noise",
     "amsgrad",
     "apply_every",
-    "apply_if_finite",
     "apply_updates",
     "asam",
     "bfgs",
@@ -313,6 +192,7 @@ __all__ = [
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
     "diagnostics",
+    "domains",
     "each_leaf",
     "early_stopping",
     "ema",
@@ -334,7 +214,6 @@ __all__ = [
     "linear_onecycle_schedule",
     "linear_schedule",
     "lion",
-    "lookahead",
     "lookahead_wrapper",
     "looksam",
     "lr_range_test",
@@ -347,7 +226,6 @@ __all__ = [
     "momentum_sam",
     "monitor",
     "msign",
-    "multi_transform",
     "muon",
     "muon_labels",
     "nadam",
@@ -378,7 +256,6 @@ __all__ = [
     "reduce_on_plateau",
     "rmsprop",
     "safe_increment",
-    "sam",
     "sam_value_and_grad",
     "sam_wrapper",
     "sampling",
@@ -410,7 +287,6 @@ __all__ = [
     "scale_by_zoom_linesearch",
     "schedule_free",
     "schedule_free_adamw",
-    "schedule_free_eval_params",
     "schedule_free_sgd",
     "schedules",
     "selective_transform",
@@ -421,9 +297,7 @@ __all__ = [
     "sgld",
     "sign_sgd",
     "signum",
-    "skip_large_updates",
     "skip_nonfinite",
-    "skip_not_finite",
     "skip_spikes",
     "snapshot",
     "stateless",
@@ -444,7 +318,6 @@ __all__ = [
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",
     "warmup_stable_decay_schedule",
-    "with_extra_args_support",
     "zero_nans",
     "zeros_like",
 ]

@@ -27,19 +27,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from gradtx.compose.chain import chain
-from gradtx.compose.partition import partition
-from gradtx.core.checks import Decay, Flag, FloatDType, Mask, NonNegative, PositiveInt, Rate, did_you_mean
-from gradtx.core.transformation import Transformation
-from gradtx.core.values import checked
-from gradtx.matrix.muon import Preconditioning, scale_by_shape, with_optax_names
-from gradtx.matrix.orthogonalize import scale_by_dual_norm
-from gradtx.matrix.routing import muon_labels
-from gradtx.optimizers.adam import adamw
+from gradtx.core.checks import did_you_mean
 from gradtx.projections import __all__ as _of_projections
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.momentum import ema
-from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree import __all__ as _of_trees
 
 Places = dict[str, str]
@@ -54,7 +43,7 @@ def _places(files: Mapping[str, str]) -> Places:
 _SCHEDULES = _places(
     {
         "compose.inject": "InjectHyperparamsState inject_hyperparams",
-        "core.checks": "Schedule",
+        "core.domains": "Schedule",
         "schedules": "constant_schedule cosine_decay_schedule cosine_onecycle_schedule exponential_decay join_schedules "
         "linear_onecycle_schedule linear_schedule piecewise_constant_schedule piecewise_interpolate_schedule "
         "polynomial_schedule sgdr_schedule warmup_constant_schedule warmup_cosine_decay_schedule "
@@ -85,8 +74,9 @@ _TOP = _places(
         "core.apply": "apply_updates incremental_update periodic_update",
         "compose.plain": "GradientTransformationExtraArgs identity set_to_zero stateless stateless_with_tree_map "
         "with_extra_args_support",
-        "core.transformation": "EmptyState GradientTransformation OptState Params Updates",
-        "core.checks": "ScalarOrSchedule",
+        "core.pairs": "GradientTransformation",
+        "core.transformation": "EmptyState OptState Params Updates",
+        "core.domains": "ScalarOrSchedule",
         "core.numerics": "safe_increment",
         "optimizers.adagrad": "ScaleByRssState adagrad scale_by_rss",
         "optimizers.adam": "ScaleByAdamState adam adamw nadam nadamw scale_by_adam",
@@ -113,7 +103,7 @@ _TOP = _places(
 )
 _CONTRIB = _places(
     {
-        "optax": "muon scale_by_muon",
+        "matrix.as_optax": "muon scale_by_muon",
         "matrix.dimensions": "MuonDimensionNumbers",
         "transforms.plateau": "ReduceLROnPlateauState reduce_on_plateau",
         "wrappers.adversarial": "SAMState normalize sam",
@@ -244,7 +234,7 @@ def rows() -> list[tuple[str, str]]:
     Example:
       >>> import gradtx.optax
       >>> dict(gradtx.optax.rows())["contrib.muon"]
-      'gradtx.optax.muon'
+      'gradtx.matrix.as_optax.muon'
     """
     parts = _parts()
     return [
@@ -281,7 +271,7 @@ def hint(name: str) -> str:
     Example:
       >>> import gradtx.optax
       >>> gradtx.optax.hint("contrib")
-      "gradtx.optax.muon is optax.contrib.muon; gradtx.optax has all of Optax's names."
+      "gradtx.muon is optax.contrib.muon; gradtx.optax has all of Optax's names."
       >>> gradtx.optax.hint("adafactor")
       "optax.adafactor has no twin here; gradtx.optax has all of Optax's names."
     """
@@ -307,123 +297,9 @@ def _examples(name: str) -> Iterator[str]:
 
 
 def _public(place: str) -> str:
-    """The short name of a place: what is in a file of a room is in the index too."""
-    return place if place.count(".") == 2 else _joined("gradtx", place.rpartition(".")[2])
-
-
-# Twins whose only reason is Optax's shape ---------------------------------------------------------------------------------------
-
-
-@checked
-def scale_by_muon(
-    ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
-    ns_steps: PositiveInt = 5,
-    beta: Decay = 0.95,
-    eps: NonNegative = 1e-8,
-    mu_dtype: FloatDType | None = None,
-    *,
-    nesterov: Flag = True,
-    adaptive: Flag = False,
-    preconditioning: Preconditioning = "frobenius",
-    weight_dimension_numbers: Any = None,
-) -> Transformation:
-    """Muon's direction with Optax's arguments: an average of gradients, then Newton-Schulz.
-
-    It is `chain(ema(beta, accumulator_dtype=mu_dtype, nesterov=nesterov), orthogonalize(...))`:
-    write that where you need more.
-
-    Args:
-      ns_coeffs, ns_steps, beta, eps, preconditioning: as in `gradtx.muon`.
-      mu_dtype: dtype in which the momentum is stored; None is float32, or wider for wider
-        parameters.
-      nesterov: whether to look one step ahead.
-      adaptive: whether to multiply updates by the dual norm `<m, msign(m)>` of the momentum, as
-        `scale_by_dual_norm` does.
-      weight_dimension_numbers: as in `gradtx.orthogonalize`.
-
-    Returns:
-      A chain of links; its state is `(EmaState(count, ema), EmptyState())`, 4 bytes a parameter.
-
-    Example:
-      >>> import jax.numpy as jnp, gradtx.optax as optax
-      >>> tx = optax.contrib.scale_by_muon("polar_express", 8)
-      >>> grads = jnp.array([[1.0, 2.0], [3.0, 4.0]])
-      >>> updates, _ = tx.update(grads, tx.init(grads))
-      >>> (updates @ updates.T).round(3)
-      Array([[1., 0.],
-             [0., 1.]], dtype=float32)
-
-    **Differs:** the same numbers as Optax, computed on Gram matrices where that is cheaper, but
-    free of scale: matrices are scaled by a power of two before `eps` matters. Vectors, single rows
-    and columns, and matrices with orthogonal rows are exact. Coefficients are no part of the state.
-    Optax's moments of half-precision parameters are in half precision.
-    """
-    direction: Transformation = with_optax_names(
-        "scale_by_muon", ns_coeffs, ns_steps, preconditioning, eps=eps, weight_dimension_numbers=weight_dimension_numbers
-    )
-    if adaptive:
-        direction = scale_by_dual_norm(direction)
-    return chain(ema(beta, accumulator_dtype=mu_dtype, nesterov=nesterov), direction)
-
-
-@checked
-def muon(
-    learning_rate: Rate,
-    ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
-    ns_steps: PositiveInt = 5,
-    beta: Decay = 0.95,
-    eps: NonNegative = 1e-8,
-    weight_decay: Rate = 0.0,
-    weight_decay_mask: Mask | None = None,
-    mu_dtype: FloatDType | None = None,
-    *,
-    nesterov: Flag = True,
-    adaptive: Flag = False,
-    preconditioning: Preconditioning = "frobenius",
-    adam_b1: Decay = 0.9,
-    adam_b2: Decay = 0.999,
-    adam_eps_root: NonNegative = 0.0,
-    adam_weight_decay: Rate = 0.0,
-    adam_learning_rate: Rate | None = None,
-    muon_weight_dimension_numbers: Any = None,
-    consistent_rms: NonNegative | None = None,
-) -> Transformation:
-    """`gradtx.muon` with all of Optax's arguments: Muon for matrices, AdamW for all else.
-
-    Args:
-      learning_rate, ns_coeffs, ns_steps, beta, eps, weight_decay, weight_decay_mask,
-      preconditioning, adam_learning_rate,
-        muon_weight_dimension_numbers, consistent_rms: as in `gradtx.muon`.
-      mu_dtype, nesterov: of the momentum of either half.
-      adaptive: as in `scale_by_muon`.
-      adam_b1, adam_b2, adam_eps_root: of AdamW.
-      adam_weight_decay: of AdamW, for all of its parameters, biases and norms too.
-
-    Returns:
-      A partition with labels `muon` and `adam`, which `gradtx.explain` explains; its update needs
-      `params`.
-
-    Example:
-      >>> import jax.numpy as jnp, gradtx, gradtx.optax as optax
-      >>> tx = optax.contrib.muon(0.02, nesterov=False, adam_b1=0.8)
-      >>> print(gradtx.explain(tx, {"kernel": jnp.ones((4, 8))}).splitlines()[1])
-      kernel     (4, 8)  muon  a matrix: inputs (0,), outputs (1,)
-
-    **Differs:** as `gradtx.muon`, and the state of the matrices is that of the links, `EmaState`
-    first.
-    """
-    labels = muon_labels(muon_weight_dimension_numbers)
-    numbers = {"weight_dimension_numbers": labels.axes}
-    momentum = {"nesterov": nesterov, "adaptive": adaptive, "preconditioning": preconditioning}
-    matrices = chain(
-        *scale_by_muon(ns_coeffs, ns_steps, beta, eps, mu_dtype, **momentum, **numbers).inside,
-        scale_by_shape(**numbers) if consistent_rms is None else scale_by_shape("rms", consistent_rms, **numbers),
-        add_decayed_weights(weight_decay, weight_decay_mask),
-        scale_by_learning_rate(learning_rate),
-    )
-    rate = learning_rate if adam_learning_rate is None else adam_learning_rate
-    rest = adamw(rate, adam_b1, adam_b2, eps, adam_eps_root, mu_dtype, adam_weight_decay, nesterov=nesterov)
-    return partition({"muon": matrices, "adam": rest}, labels)
+    """The short name of a place that the index has."""
+    name = place.rpartition(".")[2]
+    return f"gradtx.{name}" if name in import_module("gradtx").__all__ and not place.startswith("gradtx.tree.") else place
 
 
 if __name__ == "__main__":

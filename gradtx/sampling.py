@@ -12,9 +12,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core import checks
-from gradtx.core.checks import Domain, PositiveInt
+from gradtx.core.checked import checked
+from gradtx.core.domains import Domain, PositiveInt
 from gradtx.core.numerics import is_key, is_tracer, promote
-from gradtx.core.values import checked
 
 
 def _is_single_key(value: Any) -> bool:

@@ -16,6 +16,7 @@ from flax import nnx
 from flax.training.train_state import TrainState
 
 import gradtx
+from gradtx.core.value import registry
 
 ROWS = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
 HALF = (jnp.bfloat16, jnp.float16)
@@ -182,7 +183,7 @@ def test_values_compare_hash_print_pickle(case: Case) -> None:
     assert repr(copy) == repr(first)
     functions = "even" in repr(first) or "same" in repr(first)
     if not functions:
-        names = vars(gradtx) | {"true": True, "false": False}
+        names = {cls.__name__: cls for cls in registry.values()} | vars(gradtx) | {"true": True, "false": False}
         assert eval(repr(first), dict(names)) == first  # the printed call makes it
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx
+from gradtx.wrappers.multi_steps import MultiSteps
 
 RATE, DECAY, KEY, RAW = jnp.array(0.1), jnp.array(0.8), jax.random.key(0), jax.random.PRNGKey(1)
 GIVEN = (RATE, DECAY, KEY, RAW)
@@ -25,7 +26,7 @@ OPTIMIZERS = {
     "injected rate of a function": lambda: gradtx.inject_hyperparams(gradtx.adam)(lambda count: RATE),
     "factor of a function": lambda: gradtx.scale_by_schedule(lambda count: RATE),
     "rates of groups": lambda: gradtx.partition({"a": gradtx.sgd(RATE), "c": gradtx.sgd(RATE)}, {"w": "a", "b": "c"}),
-    "class": lambda: gradtx.MultiSteps(gradtx.chain(gradtx.sgd(RATE), gradtx.scale_by_learning_rate(RATE)), 2),
+    "class": lambda: MultiSteps(gradtx.chain(gradtx.sgd(RATE), gradtx.scale_by_learning_rate(RATE)), 2),
     "parameters": lambda: gradtx.chain(first_parameters(), first_parameters()),
 }
 

@@ -12,6 +12,7 @@ from projection_cases import SETS, Set
 from schedule_cases import ALL as SCHEDULES
 
 import gradtx
+from gradtx.wrappers.multi_steps import MultiSteps
 
 ROWS = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
 
@@ -122,7 +123,7 @@ def mean_of_microbatches(params: Any) -> Any:
 
 ops, half = gradtx.tree, np.float32(0.5)
 FUNCTIONS = {
-    "MultiSteps": lambda t: steps(Case(lambda: gradtx.MultiSteps(gradtx.adam(0.1), 2)), t, (t, t)),
+    "MultiSteps": lambda t: steps(Case(lambda: MultiSteps(gradtx.adam(0.1), 2)), t, (t, t)),
     "tree.add": twice(ops.add),
     "tree.add_scale": lambda t: (ops.add_scale(t, 0.5, t), ops.add_scale(t, jnp.asarray(half), t)),
     "tree.allclose": twice(ops.allclose),

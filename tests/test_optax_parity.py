@@ -19,6 +19,7 @@ import pytest
 from problems import MANY_SHAPES, distance, quadratic, tanh_regression, trajectories, trajectory
 
 import gradtx
+from gradtx.core.value import ValueType
 
 SMALL, TANH = quadratic({"w": (5, 3), "b": (3,)}), tanh_regression()
 LARGE = quadratic({name: shape for name, shape in MANY_SHAPES.items() if shape})
@@ -242,7 +243,7 @@ def test_nearer_to_float64(name: str):
 def shared_names() -> set[str]:
     """Factories of transformations that both libraries have, from the folders whose algorithms are compared here."""
     folders = ("gradtx.transforms.", "gradtx.optimizers.")
-    declared = {name for name, value in vars(gradtx).items() if getattr(value, "__gradtx_factory__", False)}
+    declared = {name for name, value in vars(gradtx).items() if isinstance(value, ValueType)}
     return {name for name in declared if hasattr(optax, name) and getattr(gradtx, name).__module__.startswith(folders)}
 
 

@@ -14,6 +14,7 @@ import pytest
 from problems import MANY_SHAPES, Problem, distance, quadratic, tanh_regression, trajectories, trajectory
 
 import gradtx
+from gradtx.wrappers.lookahead import lookahead
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "torch_trajectories.json").read_text())["table"]
 TANH, QUADRATIC = tanh_regression(), quadratic(MANY_SHAPES)
@@ -64,7 +65,7 @@ TORCH = {  # golden entry: gradtx, and the oracle's rules
         [partial(o.heavy_ball, beta=0.9), rate(0.1), partial(o.lookahead, period=5, alpha=0.5)],
     ),
     "lookahead_adam": (
-        lambda: gradtx.lookahead(gradtx.adam(0.05), 3, 0.8),
+        lambda: lookahead(gradtx.adam(0.05), 3, 0.8),
         [o.adam, rate(0.05), partial(o.lookahead, period=3, alpha=0.8)],
     ),
 }

@@ -5,6 +5,10 @@ from typing import Any
 from case import B2, BETA, DECAY, EPS, GRAD_FN, RATE, Case, half_squares, same_updates
 
 import gradtx
+from gradtx.wrappers.adversarial import sam
+from gradtx.wrappers.lookahead import lookahead
+from gradtx.wrappers.multi_steps import MultiSteps
+from gradtx.wrappers.nonfinite import apply_if_finite
 
 Bad = tuple[dict[str, Any], str]
 
@@ -44,7 +48,7 @@ ERRORS = ({"max_consecutive_errors": -1}, r"max_consecutive_errors is -1 \(int\)
 
 WRAPPERS: dict[str, Case] = {
     "MultiSteps": Case(
-        lambda: gradtx.MultiSteps(gradtx.adam(0.1), 2),
+        lambda: MultiSteps(gradtx.adam(0.1), 2),
         around(
             ({"every_k_schedule": 0}, r"every_k_schedule is 0 \(int\), expected a whole number >= 1, or a schedule"),
             ({"use_grad_mean": 1}, r"use_grad_mean is 1 \(int\), expected True or False"),
@@ -65,7 +69,7 @@ WRAPPERS: dict[str, Case] = {
         ),
     ),
     "apply_every": Case(lambda: gradtx.apply_every(2), (({"k": 0}, r"k is 0 \(int\), expected a whole number >= 1"),)),
-    "apply_if_finite": Case(lambda: gradtx.apply_if_finite(gradtx.adam(0.1), 2), around(ERRORS, max_consecutive_errors=1)),
+    "apply_if_finite": Case(lambda: apply_if_finite(gradtx.adam(0.1), 2), around(ERRORS, max_consecutive_errors=1)),
     "asam": Case(
         lambda: gradtx.asam(gradtx.adam(0.1), 0.2, every_k=2),
         around(
@@ -98,7 +102,7 @@ WRAPPERS: dict[str, Case] = {
         GRAD_FN,
     ),
     "lookahead": Case(
-        lambda: gradtx.lookahead(gradtx.noisy_sgd(0.1, key=2), 2, 0.5, reset_state=True),
+        lambda: lookahead(gradtx.noisy_sgd(0.1, key=2), 2, 0.5, reset_state=True),
         around(
             PERIOD,
             SLOW,
@@ -144,7 +148,7 @@ WRAPPERS: dict[str, Case] = {
         value,
     ),
     "sam": Case(
-        lambda: gradtx.sam(gradtx.adam(0.1), gradtx.chain(gradtx.normalize(), gradtx.sgd(0.1, 0.9)), 3),
+        lambda: sam(gradtx.adam(0.1), gradtx.chain(gradtx.normalize(), gradtx.sgd(0.1, 0.9)), 3),
         around(
             PERIOD,
             ({"reset_state": 0}, r"reset_state is 0 \(int\), expected True or False"),

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from gradtx.core import checks, trees
-from gradtx.core.transformation import Params, Part, State, Transformation, Updates, as_transformation, changes_nothing, final_in
+from gradtx.core import checks, domains, trees
+from gradtx.core.pairs import as_transformation
+from gradtx.core.transformation import Params, Part, State, Transformation, Updates
 from gradtx.core.value import show
+from gradtx.core.walk import changes_nothing, final_in
 
 
 class chain(Transformation, transparent=True, any_leaves=True):
@@ -36,7 +38,7 @@ class chain(Transformation, transparent=True, any_leaves=True):
 
     def __init__(self, *args: Any):
         for i, tx in enumerate(args):
-            checks.check_argument("chain", f"argument {i}", tx, checks.TRANSFORMATION)
+            domains.check_argument("chain", f"argument {i}", tx, domains.TRANSFORMATION)
         object.__setattr__(self, "members", tuple(map(as_transformation, args)))
         check_order("chain", self.members)
 
@@ -106,7 +108,7 @@ class named_chain(Transformation, transparent=True, any_leaves=True):
             if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
                 raise TypeError(f"named_chain: argument {i} is {checks.kind(pair)}, expected a pair (name, transformation).")
             name, tx = pair
-            checks.check_argument("named_chain", f"argument {i} ({name!r})", tx, checks.TRANSFORMATION)
+            domains.check_argument("named_chain", f"argument {i} ({name!r})", tx, domains.TRANSFORMATION)
             if name in members:
                 raise ValueError(f"named_chain: the name {name!r} occurs twice, expected distinct names.")
             members[name] = as_transformation(tx)

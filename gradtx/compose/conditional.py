@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import Flag, Function
+from gradtx.core.composites import Wrapper
+from gradtx.core.domains import Flag, Function
 from gradtx.core.numerics import cond, safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, Updates, Wrapper
+from gradtx.core.pairs import Inner
+from gradtx.core.transformation import Params, Updates
 
 
 class ConditionallyTransformState(NamedTuple):

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import checks, trees
-from gradtx.core.checks import FloatDType
+from gradtx.core import checks, domains, trees
+from gradtx.core.domains import FloatDType
 from gradtx.core.numerics import default_float, safe_increment, zero_count
-from gradtx.core.transformation import Params, Part, State, Transformation, Updates, as_transformation
+from gradtx.core.pairs import as_transformation
+from gradtx.core.transformation import Params, Part, State, Transformation, Updates
 from gradtx.core.value import call_with, hints_of, same, show
 
 
@@ -119,9 +120,9 @@ class injected(Transformation, any_leaves=True):
         return jnp.asarray(value).astype(default_float() if self.hyperparam_dtype is None else self.hyperparam_dtype)
 
     @functools.cached_property
-    def domains(self) -> dict[str, checks.Domain | None]:
+    def domains(self) -> dict[str, domains.Domain | None]:
         """What the factory's arguments may be, where it says so."""
-        return {name: checks.domain_of(hint) for name, hint in hints_of(self.inner_factory).items()}
+        return {name: domains.domain_of(hint) for name, hint in hints_of(self.inner_factory).items()}
 
     @functools.cached_property
     def dynamic(self) -> dict[str, Any]:
@@ -146,7 +147,7 @@ class injected(Transformation, any_leaves=True):
     def made(self, hyperparams: Mapping[str, Any]) -> Transformation:
         """The transformation with these hyperparameters."""
         made = call_with(self.inner_factory, {**self.given, **hyperparams})
-        checks.check_argument("inject_hyperparams", f"what {show(self.inner_factory)} returns", made, checks.TRANSFORMATION)
+        domains.check_argument("inject_hyperparams", f"what {show(self.inner_factory)} returns", made, domains.TRANSFORMATION)
         return as_transformation(made)
 
     def scheduled(self, count: jax.Array) -> dict[str, jax.Array]:
@@ -189,11 +190,11 @@ def _is_numeric(value: Any) -> bool:
     return isinstance(value, (int, float, np.floating))
 
 
-def _admits(domain: checks.Domain | None, value: jax.Array) -> bool:
+def _admits(domain: domains.Domain | None, value: jax.Array) -> bool:
     """Whether an argument may be a floating array; a whole number of steps or a seed may not."""
     return domain is None or domain.contains(value)
 
 
-def _is_schedule(value: Any, domain: checks.Domain | None) -> bool:
+def _is_schedule(value: Any, domain: domains.Domain | None) -> bool:
     """Whether a function argument stands for a number at each step; by its annotation, if any, it may be a mask instead."""
     return checks.is_schedule(value) and (domain is None or domain.numeric)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from gradtx.compose.alternatives import alternatives
-from gradtx.core import checks
+from gradtx.core import checks, domains
 from gradtx.core.leaves import MaskedNode, is_masked, is_masked_or_none
 from gradtx.core.paths import ROOT, beginning, leaves_by_path
 from gradtx.core.value import Value
@@ -175,7 +175,7 @@ def spread_mask(what: str, mask: Any, params: Any) -> list[bool]:
     keep = spread(what, mask, params)
     if not all(isinstance(entry, (bool, np.bool_)) for entry in keep):
         for parts, entry in zip(leaves_by_path(params), keep, strict=True):
-            checks.check_argument("", f"{what} for `{'/'.join(parts) or ROOT}`", entry, checks.FLAG)
+            domains.check_argument("", f"{what} for `{'/'.join(parts) or ROOT}`", entry, domains.FLAG)
     return keep
 
 

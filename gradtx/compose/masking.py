@@ -8,9 +8,11 @@ import jax
 
 from gradtx.compose.labels import spread_mask
 from gradtx.compose.plain import set_to_zero
-from gradtx.core.checks import Flag, Mask
+from gradtx.core.composites import Preset
+from gradtx.core.domains import Flag, Mask
 from gradtx.core.leaves import MaskedNode
-from gradtx.core.transformation import Inner, Params, Part, Preset, State, Transformation, Updates
+from gradtx.core.pairs import Inner
+from gradtx.core.transformation import Params, Part, State, Transformation, Updates
 
 
 class MaskedState(NamedTuple):

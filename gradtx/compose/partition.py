@@ -9,9 +9,11 @@ import jax
 from gradtx.compose.labels import spread, spread_mask
 from gradtx.compose.masking import MaskedState, select, update_selected
 from gradtx.compose.plain import set_to_zero
-from gradtx.core import checks, trees
-from gradtx.core.checks import Flag, Mask
-from gradtx.core.transformation import Inner, Params, Part, Preset, State, Transformation, Updates, as_transformation
+from gradtx.core import checks, domains, trees
+from gradtx.core.composites import Preset
+from gradtx.core.domains import Flag, Mask
+from gradtx.core.pairs import Inner, as_transformation
+from gradtx.core.transformation import Params, Part, State, Transformation, Updates
 
 
 class PartitionState(NamedTuple):
@@ -57,7 +59,7 @@ class partition(Transformation, transparent=True, any_leaves=True):
             found = checks.kind(self.transforms)
             raise TypeError(f"partition: transforms is {found}, expected a dict from labels to transformations.")
         for label, tx in self.transforms.items():
-            checks.check_argument("partition", f"transforms[{label!r}]", tx, checks.TRANSFORMATION)
+            domains.check_argument("partition", f"transforms[{label!r}]", tx, domains.TRANSFORMATION)
         object.__setattr__(self, "transforms", {label: as_transformation(tx) for label, tx in self.transforms.items()})
 
     def labels_of(self, params: Params) -> list[Any]:

@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import checks
-from gradtx.core.checks import Function
-from gradtx.core.transformation import EmptyState, GradientTransformation, Params, Transformation, Updates, as_transformation
+from gradtx.core import domains
+from gradtx.core.domains import Function
+from gradtx.core.pairs import GradientTransformation, as_transformation
+from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
 
 
 class identity(Transformation, observes=True, keeps_zero=True, transparent=True, any_leaves=True):
@@ -112,11 +113,11 @@ def with_extra_args_support(tx: Any) -> Transformation:
 
     Example:
       >>> import jax.numpy as jnp, gradtx, optax
-      >>> tx = gradtx.with_extra_args_support(optax.scale(-1.0))
+      >>> tx = gradtx.optax.with_extra_args_support(optax.scale(-1.0))
       >>> tx.update(jnp.ones(1), tx.init(jnp.ones(1)), value=2.0)[0]
       Array([-1.], dtype=float32)
     """
-    checks.check_argument("with_extra_args_support", "tx", tx, checks.TRANSFORMATION)
+    domains.check_argument("with_extra_args_support", "tx", tx, domains.TRANSFORMATION)
     return as_transformation(tx)
 
 

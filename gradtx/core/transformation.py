@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -286,45 +286,9 @@ def _check_spelling(known: frozenset[str], extra_args: Extra) -> None:
             raise checks.WrongType(f"unknown extra argument `{key}`.{hint}")
 
 
-def everything(tx: Transformation) -> Iterator[Transformation]:
-    """A transformation and all that are inside it, however deep, from the outside in."""
-    yield tx
-    for inner in tx.inside:
-        yield from everything(inner)
-
-
-def changes_nothing(tx: Transformation) -> bool:
-    """Whether a transformation changes no update: so its class says, or it only hands them on to such."""
-    return tx.observes or (tx.transparent and bool(tx.inside) and all(map(changes_nothing, tx.inside)))
-
-
 def wants(tx: Transformation) -> frozenset[str]:
     """The extra arguments that a transformation, or one inside it, takes."""
-    return frozenset(name for one in everything(tx) for name in one.takes)
-
-
-def final_in(tx: Transformation) -> Transformation | None:
-    """The outermost transformation inside `tx` whose updates must be applied as they are."""
-    return next((one for one in everything(tx) if one.final), None)
-
-
-def check_not_final(name: str, argument: str, inner: Transformation) -> None:
-    """Raises for a transformation inside one that changes its updates, if they must be applied as they are."""
-    if (found := final_in(inner)) is not None:
-        raise ValueError(
-            f"{name}: {argument} holds {found!r}, whose updates must be applied as they are, but {name} changes them. "
-            f"Put {name} inside it."
-        )
-
-
-def check_steps(name: str, argument: str, inner: Transformation) -> None:
-    """Raises for an accumulation inside a transformation that takes every call for a step."""
-    found = next((one for one in everything(inner) if one.gathers), None)
-    if found is not None:
-        raise ValueError(
-            f"{name}: {argument} holds {found!r}, whose updates are zero between its steps, but {name} takes every call for a "
-            f"step. Put it inside: accumulate({name}({argument}), every_k)."
-        )
+    return frozenset(name for one in [tx, *tx.inside] for name in (one.takes if one is tx else wants(one)))
 
 
 def declared(step: Callable[..., Any]) -> tuple[dict[str, bool], type]:
@@ -333,152 +297,3 @@ def declared(step: Callable[..., Any]) -> tuple[dict[str, bool], type]:
     takes = {p.name: p.default is p.empty for p in parameters.values() if p.kind is p.KEYWORD_ONLY}
     state = parameters["state"].annotation if "state" in parameters else object
     return takes, state if isinstance(state, type) and state not in (Any, inspect.Parameter.empty) else object
-
-
-class GradientTransformation(Transformation):
-    """A transformation from a pair of functions, as Optax's and a user's own are.
-
-    Args:
-      init: makes the state from the parameters.
-      update: gives `(updates, state)` from `(updates, state, params)`; takes extra arguments by name if it declares them.
-
-    Example:
-      >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.GradientTransformation(lambda params: (), lambda updates, state, params=None: (updates, state))
-      >>> tx.update(jnp.ones(2), tx.init(jnp.ones(2)), value=2.0)
-      (Array([1., 1.], dtype=float32), ())
-    """
-
-    keeps_form: ClassVar[bool] = False
-    init_fn: Callable[[Params], State]
-    update_fn: Callable[..., tuple[Updates, State]]
-
-    def __init__(self, init: Callable[[Params], State], update: Callable[..., tuple[Updates, State]]):
-        object.__setattr__(self, "init_fn", init)
-        object.__setattr__(self, "update_fn", update)
-        takes, state_type = declared(update)
-        object.__setattr__(self, "takes", takes)
-        object.__setattr__(self, "state_type", state_type)
-
-    @classmethod
-    def made_with(cls, arguments: Mapping[str, Any]) -> Self:
-        """The transformation of these two functions."""
-        return cls(arguments["init_fn"], arguments["update_fn"])
-
-    def shown(self) -> list[str]:
-        """Both functions."""
-        return [repr(self.init_fn), repr(self.update_fn)]
-
-    @property
-    def any_leaves(self) -> bool:
-        """Whether it takes leaves of any kind: integers too, as those that only hand leaves on do."""
-        return bool(self.inside)
-
-    @property
-    def called(self) -> str:
-        """The function that made the pair, where its name tells."""
-        return getattr(self.update_fn, "__qualname__", type(self.update_fn).__name__).partition(".")[0]
-
-    def init(self, params: Params) -> State:
-        """Calls the first function."""
-        return self.init_fn(params)
-
-    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
-        """Calls the second function, with the extra arguments that it takes."""
-        parameters = inspect.signature(self.update_fn).parameters
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            extra_args = {name: value for name, value in extra_args.items() if name in parameters}
-        result = self.update_fn(updates, state, params, **extra_args)
-        if type(result) is not tuple or len(result) != 2:
-            return result
-        return result[0], leaves.in_dtypes_of(result[1], state)
-
-
-def as_transformation(tx: Any) -> Transformation:
-    """`tx` itself if it is a transformation, else the one of its `init` and `update`."""
-    return tx if isinstance(tx, Transformation) else GradientTransformation(tx.init, tx.update)
-
-
-class Preset(Transformation, any_leaves=True):
-    """A transformation that stands for others: subclasses write them as `chain()`, from their fields.
-
-    Example:
-      >>> import gradtx
-      >>> class clipped_sgd(gradtx.Preset):
-      ...     learning_rate: gradtx.domains.Rate
-      ...     max_norm: gradtx.domains.Positive = 1.0
-      ...     def chain(self):
-      ...         return gradtx.chain(gradtx.clip_by_global_norm(self.max_norm), gradtx.sgd(self.learning_rate))
-      >>> clipped_sgd(0.1)
-      clipped_sgd(learning_rate=0.1)
-    """
-
-    def chain(self) -> Any:
-        """What the preset stands for."""
-        raise NotImplementedError(f"{type(self).__name__}: chain is missing; it makes what the preset stands for.")
-
-    @functools.cached_property
-    def stands_for(self) -> Transformation:
-        """What `chain()` makes, once."""
-        made = self.chain()
-        if not checks.is_transformation(made):
-            missing = " Is a `return` missing?" if made is None else ""
-            raise TypeError(f"{self.called}: chain returned {checks.kind(made)}, expected {checks.TRANSFORMATION.text}.{missing}")
-        return as_transformation(made)
-
-    def init(self, params: Params) -> State:
-        """The state of what it stands for."""
-        return self.stands_for.unchecked_init(params)
-
-    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
-        """A step of what it stands for."""
-        return self.stands_for.step(updates, state, params, **extra_args)
-
-    @property
-    def state_type(self) -> type:  # type: ignore[override]
-        """That of what it stands for."""
-        return self.stands_for.state_type
-
-    def advance(self, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
-        """`advance` of what it stands for; the members of a chain check for themselves."""
-        made = self.stands_for
-        try:
-            if made.transparent:
-                return made.step(updates, state, params, **extra_args)
-            return made.advance(updates, state, params, extra_args)
-        except checks.Refusal as refusal:
-            refusal.by(self.called)
-            raise
-
-    @property
-    def inside(self) -> tuple[Transformation, ...]:
-        """What it stands for."""
-        return (self.stands_for,)
-
-    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
-        """A chain, or another one that only hands updates on; of a single transformation what is inside it."""
-        made = self.stands_for
-        return (Part(made, params, state),) if made.transparent else made.parts(params, state)
-
-    def touches(self, params: Params) -> list[bool]:
-        """What it stands for decides."""
-        return self.stands_for.touches(params)
-
-
-Inner = Annotated[Any, checks.TRANSFORMATION._replace(canonical=as_transformation)]
-"""A transformation to wrap: gradtx's own, or anyone's pair of `init` and `update`."""
-
-
-class Wrapper(Transformation, any_leaves=True):
-    """A transformation around one other, `inner`, which sees all parameters; the state has it as `inner_state`."""
-
-    inner: Inner
-
-    @property
-    def inside(self) -> tuple[Transformation, ...]:
-        """The wrapped transformation."""
-        return (self.inner,)
-
-    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
-        """The wrapped transformation, with its state."""
-        return (Part(self.inner, params, state.inner_state),)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from gradtx.core import checks
+from gradtx.core import checks, domains
 
 TORCH_NAMES = {
     "alpha": "decay",
@@ -87,7 +87,7 @@ class Value(metaclass=ValueType):
     Class keywords set traits: `class monitor(Transformation, observes=True)`.
 
     Example:
-      >>> from gradtx.core.checks import Positive
+      >>> from gradtx.core.domains import Positive
       >>> from gradtx.core.value import Value
       >>> class circle(Value):
       ...     radius: Positive = 1.0
@@ -95,7 +95,7 @@ class Value(metaclass=ValueType):
       (circle(radius=2.0), True, circle())
     """
 
-    _domains: typing.ClassVar[dict[str, checks.Domain]] = {}
+    _domains: typing.ClassVar[dict[str, domains.Domain]] = {}
 
     def __init_subclass__(cls, **traits: object):
         super().__init_subclass__()
@@ -103,7 +103,7 @@ class Value(metaclass=ValueType):
             setattr(cls, name, trait)
         dataclasses.dataclass(frozen=True, repr=False, eq=False)(typing.cast(type, cls))
         hints = hints_of(cls)
-        cls._domains = {f.name: domain for f in dataclasses.fields(cls) if (domain := checks.domain_of(hints.get(f.name)))}
+        cls._domains = {f.name: domain for f in dataclasses.fields(cls) if (domain := domains.domain_of(hints.get(f.name)))}
         registry[name_of(cls)] = cls
 
     def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class Value(metaclass=ValueType):
             value = _copied(given)
             domain = self._domains.get(field.name)
             if domain is not None:
-                checks.check_argument(self.called, field.name, value, domain)
+                domains.check_argument(self.called, field.name, value, domain)
                 value = domain.canonical(value)
             if value is not given:
                 object.__setattr__(self, field.name, value)

@@ -11,17 +11,17 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import checks
-from gradtx.core.checks import Flag, Function, PositiveInt
+from gradtx.core import checks, domains
+from gradtx.core.checked import checked
+from gradtx.core.domains import Flag, Function, PositiveInt
 from gradtx.core.numerics import common_dtype
-from gradtx.core.values import checked
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.diagnostics.batches import Data, gather, mean_over
 from gradtx.diagnostics.inputs import Key, Samples, each, key_or_default, like_params, real_params, scalar_loss
 from gradtx.diagnostics.progress import Tick, bar
 from gradtx.linalg.eigen import Tridiagonal, lanczos, power_of_two, ritz
 
-Which = Annotated[str, checks.one_of("algebraic", "magnitude")]
+Which = Annotated[str, domains.one_of("algebraic", "magnitude")]
 BANDWIDTH = 0.01
 POINTS = 512
 
@@ -248,7 +248,7 @@ def spectral_density(
     *,
     steps: PositiveInt = 80,
     samples: PositiveInt = 10,
-    bandwidth: checks.Positive | None = None,
+    bandwidth: domains.Positive | None = None,
     points: PositiveInt = POINTS,
     predict_fn: Function | None = None,
     key: Key = None,

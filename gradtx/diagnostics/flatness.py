@@ -6,10 +6,10 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import checks
-from gradtx.core.checks import Flag, Function, Positive, PositiveInt
+from gradtx.core import domains
+from gradtx.core.checked import checked
+from gradtx.core.domains import Flag, Function, Positive, PositiveInt
 from gradtx.core.leaves import map_leaves
-from gradtx.core.values import checked
 from gradtx.diagnostics.batches import gather, mean_over
 from gradtx.diagnostics.curvature import estimate
 from gradtx.diagnostics.inputs import Key, Samples, each, key_or_default, loss_at, real_params, scalar_loss
@@ -18,7 +18,7 @@ from gradtx.linalg.ascent import Exponent, ascent
 from gradtx.tree.creation import random_like
 from gradtx.tree.reductions import norm, size
 
-Distribution = Annotated[str, checks.one_of("gaussian", "ball", "sphere")]
+Distribution = Annotated[str, domains.one_of("gaussian", "ball", "sphere")]
 
 
 class Flatness(NamedTuple):

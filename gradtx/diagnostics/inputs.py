@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import checks
-from gradtx.core.checks import Domain
+from gradtx.core import checks, domains
+from gradtx.core.domains import Domain
 from gradtx.core.numerics import is_tracer, promote
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.trees import check_no_module, is_inexact
@@ -74,7 +74,7 @@ def scalar_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
 
     def loss(*args: Any) -> jax.Array:
         value = loss_fn(*args)
-        if not checks.is_real_scalar(value) or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        if not domains.is_real_scalar(value) or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             hint = " Was a pair (loss, aux) returned? Return the loss alone." if isinstance(value, tuple) else ""
             raise checks.WrongType(f"loss_fn gave {checks.kind(value)}, expected a real floating scalar, the mean loss.{hint}")
         return jnp.asarray(value)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import checks
-from gradtx.core.checks import Domain, Flag, Function, PositiveInt
+from gradtx.core.checked import checked
+from gradtx.core.domains import Domain, Flag, Function, PositiveInt
 from gradtx.core.numerics import common_dtype, guarded_ratio
-from gradtx.core.values import checked
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.diagnostics.batches import Data, gather, mean_over
 from gradtx.diagnostics.inputs import Key, each, key_or_default, like_params, loss_at, real_params

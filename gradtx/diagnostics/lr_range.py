@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import checks, trees
+from gradtx.core import checks, domains, trees
 from gradtx.core.apply import apply_updates
-from gradtx.core.checks import Decay, Domain, Function, Positive, PositiveInt
+from gradtx.core.checked import checked
+from gradtx.core.domains import Decay, Domain, Function, Positive, PositiveInt
 from gradtx.core.numerics import common_dtype, one_minus_power
-from gradtx.core.transformation import Params, Transformation, as_transformation, wants
-from gradtx.core.values import checked
+from gradtx.core.pairs import as_transformation
+from gradtx.core.transformation import Params, Transformation, wants
 from gradtx.diagnostics.batches import gather
 from gradtx.diagnostics.inputs import Samples, scalar_loss
 from gradtx.tree.arithmetic import conj
@@ -178,7 +179,7 @@ def _train(loss_fn: Loss, tx: Transformation, steps: int, params: Params, batche
 
 def _made(tx_factory: TxFactory, rate: Any) -> Transformation:
     tx = tx_factory(rate)
-    checks.check_argument("", "tx_factory(learning_rate)", tx, checks.TRANSFORMATION)
+    domains.check_argument("", "tx_factory(learning_rate)", tx, domains.TRANSFORMATION)
     return as_transformation(tx)
 
 

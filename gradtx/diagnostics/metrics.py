@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks, trees
-from gradtx.core.checks import Function
+from gradtx.core.domains import Function
+from gradtx.core.pairs import GradientTransformation, as_transformation
 from gradtx.core.paths import path_str
-from gradtx.core.transformation import EmptyState, GradientTransformation, Params, Transformation, Updates, as_transformation
+from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
 
 
 def metrics(state: Any) -> dict[str, jax.Array]:

@@ -11,9 +11,11 @@ import numpy as np
 from gradtx.compose.labels import spread_mask
 from gradtx.compose.partition import partition
 from gradtx.compose.plain import set_to_zero
+from gradtx.core.composites import Preset
 from gradtx.core.leaves import is_masked
+from gradtx.core.pairs import GradientTransformation
 from gradtx.core.paths import leaves_by_path
-from gradtx.core.transformation import GradientTransformation, Part, Preset, Transformation
+from gradtx.core.transformation import Part, Transformation
 from gradtx.core.trees import is_inexact
 
 

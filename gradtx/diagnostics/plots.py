@@ -13,9 +13,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import checks
-from gradtx.core.checks import Flag, PositiveInt
-from gradtx.core.values import checked
+from gradtx.core import checks, domains
+from gradtx.core.checked import checked
+from gradtx.core.domains import Flag, PositiveInt
 from gradtx.diagnostics.curvature import BANDWIDTH, POINTS, blurred
 from gradtx.diagnostics.drawing import COLORS, DASHES, axes_for, finished, named_of, require, style_of, ticks
 
@@ -57,8 +57,8 @@ def schedules(schedule: Any, steps: PositiveInt, *, ax: Any = None) -> Any:
     counts, ax = np.arange(steps), axes_for(ax)
     for i, (name, one) in enumerate(named.items()):
         if callable(one):
-            values = [float(checks.scheduled_value("schedule", one, count)) for count in counts]
-        elif checks.is_real_scalar(one):
+            values = [float(domains.scheduled_value("schedule", one, count)) for count in counts]
+        elif domains.is_real_scalar(one):
             values = np.full(steps, float(one))
         else:
             raise checks.WrongType(f"schedule is {checks.kind(one)}, expected a schedule, a number, or a dict of them by name.")

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.core import checks
-from gradtx.core.checks import Flag, NonNegative, PositiveInt
+from gradtx.core import checks, domains
+from gradtx.core.domains import Flag, NonNegative, PositiveInt
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
 from gradtx.core.transformation import Params
@@ -80,7 +80,7 @@ class early_stopping(Value):
                 f"early_stopping: state is {checks.kind(state)}, expected an EarlyStoppingState. The call is "
                 "stopper.update(state, value, params), beside the optimizer: it is no transformation for a chain."
             )
-        if not checks.is_real_scalar(value):
+        if not domains.is_real_scalar(value):
             raise ValueError(f"early_stopping: value is {checks.kind(value)}, expected a real scalar, such as a mean loss.")
         params = jax.tree.map(jnp.asarray, self._kept(params, "update(state, value, params)"))
         _check_alike(params, state.best_params)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.checked import checked
+from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.transformation import Inner, as_transformation
 from gradtx.core.trees import check_leaves, check_no_module, is_inexact
-from gradtx.core.values import checked
 from gradtx.diagnostics.ownership import foreign_name, is_frozen, nbytes, node_of, owners
 
 _NUMBERS = (3, 4)

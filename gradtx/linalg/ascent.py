@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gradtx.core.checks import Domain
+from gradtx.core.domains import Domain
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float
 from gradtx.tree import reductions

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks
-from gradtx.core.checks import Function, PositiveInt
+from gradtx.core.checked import checked
+from gradtx.core.domains import Function, PositiveInt
 from gradtx.core.numerics import common_dtype, guarded_ratio, is_tracer
-from gradtx.core.values import checked
 
 NOISE = 10  # times the rounding unit: what is left of a product in an invariant subspace
 

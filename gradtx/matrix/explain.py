@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 
 from gradtx.compose.partition import partition
-from gradtx.core import checks
+from gradtx.core import checks, domains
+from gradtx.core.pairs import as_transformation
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.transformation import Params, as_transformation, everything
+from gradtx.core.transformation import Params
+from gradtx.core.walk import everything
 from gradtx.matrix.dimensions import axes_of, numbers_for
 from gradtx.matrix.routing import matrix_axes, muon_labels, routes
 
@@ -33,7 +35,7 @@ def explain(tx: Any, params: Params) -> str:
       parameter        shape    to    why
       attn/qkv/kernel  (8, 24)  muon  query, key and value, by the name 'qkv': inputs (0,), outputs (1,), 3 blocks
     """
-    checks.check_argument("explain", "tx", tx, checks.TRANSFORMATION)
+    domains.check_argument("explain", "tx", tx, domains.TRANSFORMATION)
     labels = [one.param_labels for one in everything(as_transformation(tx)) if isinstance(one, partition)]
     found = [rule for rule in labels if isinstance(rule, muon_labels)]
     if len(found) != 1:

@@ -10,8 +10,9 @@ import jax
 
 from gradtx.compose.chain import chain
 from gradtx.compose.partition import partition
-from gradtx.core.checks import Decay, Mask, NonNegative, PositiveInt, Rate, one_of
-from gradtx.core.transformation import EmptyState, Params, Preset, Transformation, Updates
+from gradtx.core.composites import Preset
+from gradtx.core.domains import Decay, Mask, NonNegative, PositiveInt, Rate, one_of
+from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
 from gradtx.linalg.coefficients import newton_schulz_table
 from gradtx.linalg.newton_schulz import NORMALIZATIONS
 from gradtx.matrix.dimensions import Numbers, fan, numbers_once

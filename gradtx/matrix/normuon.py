@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.masking import select
-from gradtx.core.checks import Decay, NonNegative
+from gradtx.core.domains import Decay, NonNegative
 from gradtx.core.leaves import MaskedNode
 from gradtx.core.numerics import abs_sq, guarded_ratio, promote
 from gradtx.core.transformation import Params, Transformation, Updates

@@ -8,10 +8,12 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import FloatDType, NonNegative, PositiveInt, one_of
+from gradtx.core.composites import Wrapper
+from gradtx.core.domains import FloatDType, NonNegative, PositiveInt, one_of
 from gradtx.core.leaves import each_leaf
 from gradtx.core.sharding import gathered, placed_like
-from gradtx.core.transformation import EmptyState, Params, State, Transformation, Updates, Wrapper, check_not_final
+from gradtx.core.transformation import EmptyState, Params, State, Transformation, Updates
+from gradtx.core.walk import check_not_final
 from gradtx.linalg.coefficients import newton_schulz_table
 from gradtx.linalg.msign import METHODS, Recipe, make_recipe, unit_vector
 from gradtx.linalg.msign_many import msign_many

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import Function, Positive
+from gradtx.core.domains import Function, Positive
 from gradtx.core.leaves import cast_like, copies, each_leaf
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
-from gradtx.core.checks import NonNegative, Rate
+from gradtx.core.composites import Preset
+from gradtx.core.domains import NonNegative, Rate
 from gradtx.core.leaves import each_leaf, real_full_like
 from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, root_sum_squares
-from gradtx.core.transformation import Params, Preset, Transformation, Updates
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 

@@ -9,11 +9,12 @@ import numpy as np
 
 from gradtx.compose.chain import chain
 from gradtx.core import checks
-from gradtx.core.checks import Flag, NonNegative, PositiveInt, Rate
+from gradtx.core.composites import Preset
+from gradtx.core.domains import Flag, NonNegative, PositiveInt, Rate
 from gradtx.core.numerics import common_dtype, compute_dtype
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.sharding import gathered, placed_like
-from gradtx.core.transformation import Params, Preset, Transformation, Updates
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import raise_unlike
 from gradtx.linalg.roots import apply_inverse_sqrt
 from gradtx.transforms.scaling import scale_by_learning_rate

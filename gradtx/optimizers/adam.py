@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
-from gradtx.core.checks import Decay, Flag, FloatDType, Mask, NonNegative, Rate, SecondMomentDType
+from gradtx.core.composites import Preset
+from gradtx.core.domains import Decay, Flag, FloatDType, Mask, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
-from gradtx.core.transformation import Params, Preset, Transformation, Updates
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 

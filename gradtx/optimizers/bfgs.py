@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
 from gradtx.core import checks
-from gradtx.core.checks import PositiveInt, Rate
+from gradtx.core.composites import Preset
+from gradtx.core.domains import PositiveInt, Rate
 from gradtx.core.numerics import safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, Preset, Transformation, Updates
+from gradtx.core.pairs import Inner
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import check_same_shapes, require_params
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.optimizers.lbfgs import FROM_ONE, curvature_weight, first_scale

@@ -8,10 +8,12 @@ import numpy as np
 
 from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
-from gradtx.core.checks import Flag, PositiveInt, Rate
+from gradtx.core.composites import Preset
+from gradtx.core.domains import Flag, PositiveInt, Rate
 from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import root_sum_squares, safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, Preset, Transformation, Updates
+from gradtx.core.pairs import Inner
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import raise_other_shape, raise_unlike, require_params
 from gradtx.core.varying import scan
 from gradtx.transforms.linesearch import line_dtype, moved, scaled

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.core.apply import apply_updates
-from gradtx.core.checks import Flag, Function, NonNegative, PositiveInt
+from gradtx.core.checked import checked
+from gradtx.core.domains import Flag, Function, NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like, select_tree
 from gradtx.core.numerics import is_tracer, safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, State, Updates, as_transformation, wants
+from gradtx.core.pairs import Inner, as_transformation
+from gradtx.core.transformation import Params, State, Updates, wants
 from gradtx.core.trees import check_leaves
-from gradtx.core.values import checked
 from gradtx.core.varying import while_loop
 from gradtx.transforms.backtracking import ScaleByBacktrackingLinesearchState
 from gradtx.transforms.linesearch import ascent, bind_value_fn, line_dtype

@@ -11,8 +11,9 @@ import numpy as np
 
 from gradtx.compose.chain import chain
 from gradtx.core import checks
-from gradtx.core.checks import Flag, NonNegative, PositiveInt, Rate
-from gradtx.core.transformation import EmptyState, Params, Preset, Transformation, Updates
+from gradtx.core.composites import Preset
+from gradtx.core.domains import Flag, NonNegative, PositiveInt, Rate
+from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
 from gradtx.core.trees import require_params
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.transforms.linesearch import bind_value_fn, line_dtype

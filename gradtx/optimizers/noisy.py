@@ -9,10 +9,11 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.core.apply import apply_updates
-from gradtx.core.checks import NonNegative, NonNegativeInt, Positive, Rate
+from gradtx.core.composites import Preset
+from gradtx.core.domains import NonNegative, NonNegativeInt, Positive, Rate
 from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import cond, root_sum_squares, safe_increment
-from gradtx.core.transformation import Params, Preset, Transformation, Updates
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import check_same_shapes, require_params
 from gradtx.transforms.noise import Key, add_langevin_noise, add_sphere_noise, as_key, sphere_like
 from gradtx.transforms.scaling import ScaleByLearningRateState, scale_by_learning_rate

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
-from gradtx.core.checks import Decay, FloatDType, NonNegative, Rate, scheduled_value
+from gradtx.core.composites import Preset
+from gradtx.core.domains import Decay, FloatDType, NonNegative, Rate, scheduled_value
 from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import abs_sq, compute_dtype, guarded_ratio, real_dtype, safe_increment, zero_count
-from gradtx.core.transformation import Params, Preset, Transformation, Updates
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import require_params
 from gradtx.transforms.scaling import scale_by_learning_rate
 

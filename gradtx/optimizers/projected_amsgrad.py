@@ -7,8 +7,8 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import checks
-from gradtx.core.checks import Decay, DecayOrSchedule, Domain, Positive, Rate
+from gradtx.core import checks, domains
+from gradtx.core.domains import Decay, DecayOrSchedule, Domain, Positive, Rate
 from gradtx.core.leaves import each_leaf, widen
 from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.trees import require_params
@@ -92,7 +92,7 @@ class projected_amsgrad(Transformation):
         self, updates: Updates, state: ProjectedAmsgradState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ProjectedAmsgradState]:
         params = widen(require_params(params))
-        b1 = checks.scheduled_value("b1", self.b1, state.amsgrad.count)
+        b1 = domains.scheduled_value("b1", self.b1, state.amsgrad.count)
         step, amsgrad = self.amsgrad(b1).advance(updates, state.amsgrad, params, extra_args)
         step, rate = self.rate.advance(step, state.rate, params, extra_args)
 

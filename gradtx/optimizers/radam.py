@@ -9,23 +9,15 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.compose.chain import chain
-from gradtx.core import checks
-from gradtx.core.checks import Decay, Domain, Flag, NonNegative, Number, Rate
+from gradtx.core.composites import Preset
+from gradtx.core.domains import INF, Decay, Flag, NonNegative, Rate, interval
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import default_float, guarded_ratio, is_tracer, one_minus_power, safe_increment, zero_count
-from gradtx.core.transformation import Params, Preset, Transformation, Updates
+from gradtx.core.numerics import default_float, guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.optimizers.adam import ScaleByAdamState, first_moment, moments
 from gradtx.transforms.scaling import scale_by_learning_rate
 
-
-def _is_threshold(value: Any) -> bool:
-    number = checks.domain_of(Number)
-    return number is not None and number.contains(value) and (is_tracer(value) or value >= 4)
-
-
-Threshold = Annotated[
-    ArrayLike, Domain("a finite number >= 4", _is_threshold, lambda _: " At or below 4 the variance is infinite.", numeric=True)
-]
+Threshold = Annotated[ArrayLike, interval(4, INF, "[)", lambda _: " At or below 4 the variance is infinite.")]
 
 
 def _langevin(x: jax.Array) -> jax.Array:

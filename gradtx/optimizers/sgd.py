@@ -4,8 +4,9 @@ from typing import Any
 
 from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
-from gradtx.core.checks import DecayOrSchedule, Flag, FloatDType, Mask, NonNegative, Rate
-from gradtx.core.transformation import Preset, Transformation
+from gradtx.core.composites import Preset
+from gradtx.core.domains import DecayOrSchedule, Flag, FloatDType, Mask, NonNegative, Rate
+from gradtx.core.transformation import Transformation
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import Key, add_noise

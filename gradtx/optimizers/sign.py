@@ -1,8 +1,9 @@
 """Descent along signs: `sign_sgd`, `signum`."""
 
 from gradtx.compose.chain import chain
-from gradtx.core.checks import Decay, FloatDType, Rate
-from gradtx.core.transformation import Preset, Transformation
+from gradtx.core.composites import Preset
+from gradtx.core.domains import Decay, FloatDType, Rate
+from gradtx.core.transformation import Transformation
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.scaling import scale_by_learning_rate, scale_by_sign
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.evaluation import gradient_at
-from gradtx.core.checks import Positive
+from gradtx.core.domains import Positive
 from gradtx.core.leaves import copies, each_leaf, zeros_like
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates

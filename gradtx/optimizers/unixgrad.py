@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.evaluation import gradient_at
-from gradtx.core.checks import Function, Positive
+from gradtx.core.domains import Function, Positive
 from gradtx.core.leaves import copies, each_leaf
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import Positive
+from gradtx.core.domains import Positive
 from gradtx.core.leaves import each_leaf
 from gradtx.projections.inputs import check_bounds, check_each, check_weights, like, parts, projection
 

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import checks
-from gradtx.core.checks import Domain
+from gradtx.core import checks, domains
+from gradtx.core.checked import checked
+from gradtx.core.domains import Domain
 from gradtx.core.leaves import cast_like
 from gradtx.core.numerics import compute_dtype, is_tracer
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
 from gradtx.core.trees import check_leaves
-from gradtx.core.values import checked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,14 +68,14 @@ def _is_numbers(value: Any) -> bool:
 
 
 Numbers = Annotated[Any, Domain("a real number or a tree of them like the tree to project", _is_numbers)]
-NUMBERS = cast(Domain, checks.domain_of(Numbers))
+NUMBERS = cast(Domain, domains.domain_of(Numbers))
 
 
 def like(argument: str, value: Any, tree: Any, *, scalars: bool = True) -> Any:
     """`value` as a tree with the leaves of `tree`: one number for all, or a tree whose leaves have the same shapes."""
     leaves, treedef = jax.tree.flatten(tree)
     if leaves:
-        checks.check_argument("", argument, value, NUMBERS)
+        domains.check_argument("", argument, value, NUMBERS)
     if scalars and _is_scalar(value):
         return treedef.unflatten([value] * len(leaves))
     if jax.tree.structure(value) != treedef:

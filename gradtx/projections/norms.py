@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import Positive
+from gradtx.core.domains import Positive
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import abs_sq, common_dtype, real_dtype, root_sum_squares, stacked
 from gradtx.core.varying import while_loop

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core import checks
-from gradtx.core.checks import Number
+from gradtx.core.domains import Number
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import compute_dtype, promote, root_sum_squares
 from gradtx.core.sharding import gathered, placed_like

@@ -10,7 +10,7 @@ from typing import Any
 from jax.typing import ArrayLike
 
 from gradtx.core import checks
-from gradtx.core.checks import Number, Positive
+from gradtx.core.domains import Number, Positive
 from gradtx.core.value import Value
 from gradtx.projections.boxes import (
     check_edge,

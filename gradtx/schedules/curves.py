@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gradtx.core import checks
-from gradtx.core.checks import Domain, NonNegative, Schedule, ScheduleArg
+from gradtx.core import domains
+from gradtx.core.domains import Domain, NonNegative, Schedule, ScheduleArg
 from gradtx.core.numerics import default_float
 from gradtx.core.value import Value
 
@@ -59,7 +59,7 @@ def is_list(value: Any) -> bool:
 
 
 NATURAL, WHOLE = _whole(1), _whole(0)
-SCALE, SCHEDULE = (cast(Domain, checks.domain_of(annotation)) for annotation in (NonNegative, ScheduleArg))
+SCALE, SCHEDULE = (cast(Domain, domains.domain_of(annotation)) for annotation in (NonNegative, ScheduleArg))
 
 Natural = Annotated[int, NATURAL]
 Whole = Annotated[int, WHOLE]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.core.checks import Flag, NonNegative, Number, Positive
+from gradtx.core.domains import Flag, NonNegative, Number, Positive
 from gradtx.core.value import Value
 from gradtx.schedules.curves import (
     Natural,

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.core import checks
-from gradtx.core.checks import Domain, Number, Schedule
+from gradtx.core import checks, domains
+from gradtx.core.domains import Domain, Number, Schedule
 from gradtx.core.value import Value
 from gradtx.schedules.curves import CURVES, SCALE, SCHEDULE, WHOLE, as_count, hold, is_list, join, real, through
 
@@ -21,8 +21,8 @@ def _scales(name: str, boundaries_and_scales: Any) -> tuple[tuple[int, Any], ...
     if not isinstance(scales, Mapping):
         raise TypeError(f"{name}: boundaries_and_scales is {checks.kind(scales)}, expected a dict from steps to factors, or None.")
     for boundary, scale in scales.items():
-        checks.check_argument(name, "a key of boundaries_and_scales", boundary, WHOLE)
-        checks.check_argument(name, f"boundaries_and_scales[{boundary}]", scale, SCALE)
+        domains.check_argument(name, "a key of boundaries_and_scales", boundary, WHOLE)
+        domains.check_argument(name, f"boundaries_and_scales[{boundary}]", scale, SCALE)
     return tuple((int(boundary), scales[boundary]) for boundary in sorted(scales))
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from gradtx.core import checks
-from gradtx.core.checks import Flag, Number, Positive
+from gradtx.core import checks, domains
+from gradtx.core.domains import Flag, Number, Positive
 from gradtx.core.value import Value
 from gradtx.schedules.curves import (
     NATURAL,
@@ -164,7 +164,7 @@ class warmup_stable_decay_schedule(Value):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.check_argument("warmup_stable_decay_schedule", "the sum of all steps", self.steps[-1], NATURAL)
+        domains.check_argument("warmup_stable_decay_schedule", "the sum of all steps", self.steps[-1], NATURAL)
 
     @functools.cached_property
     def steps(self) -> tuple[int, ...]:
@@ -203,7 +203,7 @@ class sgdr_schedule(PresetSchedule):
             error = ValueError if is_list(self.cosine_kwargs) else TypeError
             found = checks.kind(self.cosine_kwargs)
             raise error(f"sgdr_schedule: cosine_kwargs is {found}, expected a list of dicts, one for each cycle.")
-        checks.check_argument("sgdr_schedule", "the sum of all decay_steps", self.ends[-1], NATURAL)
+        domains.check_argument("sgdr_schedule", "the sum of all decay_steps", self.ends[-1], NATURAL)
 
     @functools.cached_property
     def cycles(self) -> tuple[warmup_cosine_decay_schedule, ...]:

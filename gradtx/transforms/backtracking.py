@@ -6,12 +6,11 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from gradtx.core.checks import Domain, Flag, NonNegative, PositiveInt
+from gradtx.core.domains import Flag, NonNegative, PositiveInt, interval
 from gradtx.core.leaves import cast_like, select_tree, zeros_like
-from gradtx.core.numerics import cond, is_tracer, safe_increment, zero_count
+from gradtx.core.numerics import cond, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.core.varying import while_loop
 from gradtx.transforms.linesearch import (
@@ -26,13 +25,7 @@ from gradtx.transforms.linesearch import (
     slope_along,
 )
 
-
-def _between_zero_and_one(value: Any) -> bool:
-    is_number = isinstance(value, (float, np.floating, jax.Array, np.ndarray)) and np.shape(value) == ()
-    return is_number and (is_tracer(value) or bool(0 < value < 1))
-
-
-Shrink = Annotated[ArrayLike, Domain("a number in (0, 1)", _between_zero_and_one, numeric=True)]
+Shrink = Annotated[ArrayLike, interval(0, 1, "()")]
 
 
 class BacktrackingLinesearchInfo(NamedTuple):

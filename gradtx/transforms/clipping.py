@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks
-from gradtx.core.checks import Bound, Domain, Flag, Positive
+from gradtx.core.checked import checked
+from gradtx.core.domains import Bound, Domain, Flag, Positive
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import abs_sq, default_float, promote, real_dtype, root_sum_squares, safe_increment, zero_count
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
 from gradtx.core.trees import require_params
-from gradtx.core.values import checked
 from gradtx.transforms.scaling import scaled
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.labels import spread_mask
 from gradtx.compose.masking import merge, select
-from gradtx.core.checks import Mask, Rate, scheduled_value
+from gradtx.core.domains import Mask, Rate, scheduled_value
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates

@@ -10,22 +10,16 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core import checks
-from gradtx.core.checks import Domain
+from gradtx.core.domains import INF, interval
 from gradtx.core.leaves import cast_like, each_leaf, is_masked
-from gradtx.core.numerics import common_dtype, compute_dtype, cond, is_tracer, real_dtype
+from gradtx.core.numerics import common_dtype, compute_dtype, cond, real_dtype
 from gradtx.core.paths import leaves_by_path, structure_difference
 from gradtx.core.transformation import Extra, Params, State, Updates
 from gradtx.core.trees import raise_other_shape, require_params
 from gradtx.tree.lookup import get_all_with_path
 from gradtx.tree.reductions import vdot
 
-
-def _positive_or_inf(value: Any) -> bool:
-    is_number = isinstance(value, (int, float, np.number, jax.Array, np.ndarray)) and not isinstance(value, bool)
-    return is_number and np.shape(value) == () and (is_tracer(value) or bool(value > 0))
-
-
-PositiveOrInf = Annotated[ArrayLike, Domain("a number > 0, or inf", _positive_or_inf, numeric=True)]
+PositiveOrInf = Annotated[ArrayLike, interval(0, INF, "(]")]
 
 
 def line_dtype(params: Params) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import Decay, DecayOrSchedule, Flag, FloatDType, Function, scheduled_value
+from gradtx.core.domains import Decay, DecayOrSchedule, Flag, FloatDType, Function, scheduled_value
 from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates

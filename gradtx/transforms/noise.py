@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import Domain, NonNegative, Positive, Rate, scheduled_value
+from gradtx.core.domains import Domain, NonNegative, Positive, Rate, scheduled_value
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float, guarded_ratio, is_key, root_sum_squares, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import NonNegative, Positive
+from gradtx.core.domains import NonNegative, Positive
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float, guarded_ratio, root_sum_squares
 from gradtx.core.transformation import EmptyState, Params, Transformation, Updates

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import checks
-from gradtx.core.checks import Fraction, NonNegative, NonNegativeInt, PositiveInt
+from gradtx.core import checks, domains
+from gradtx.core.domains import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.transforms.backtracking import Shrink
@@ -95,7 +95,7 @@ class reduce_on_plateau(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: ReduceLROnPlateauState, params: Params | None = None, *, value: Any, **extra_args: Any
     ) -> tuple[Updates, ReduceLROnPlateauState]:
-        if not checks.is_real_scalar(value):
+        if not domains.is_real_scalar(value):
             raise checks.WrongType(f"value is {checks.kind(value)}, expected a real scalar, such as the loss.")
         count = safe_increment(state.count)
         value = jnp.asarray(value).astype(state.avg_value.dtype)

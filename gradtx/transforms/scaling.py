@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import Flag, NonNegative, Number, Positive, Rate, ScheduleArg, scheduled_value
+from gradtx.core.domains import Flag, NonNegative, Number, Positive, Rate, ScheduleArg, scheduled_value
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float, root_sum_squares, safe_increment, zero_count
 from gradtx.core.transformation import EmptyState, Params, Transformation, Updates

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import Bound, Flag, NonNegative, PositiveInt, one_of
+from gradtx.core.domains import Bound, Flag, NonNegative, PositiveInt, one_of
 from gradtx.core.leaves import cast_like, select_tree, zeros_like
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 
 from gradtx.compose.groups import cut
 from gradtx.core import checks
-from gradtx.core.checks import Domain, Flag, FloatDType, Function, PositiveInt, Schedule, scheduled_value
+from gradtx.core.checked import checked
+from gradtx.core.composites import Wrapper
+from gradtx.core.domains import Domain, Flag, FloatDType, Function, PositiveInt, Schedule, scheduled_value
 from gradtx.core.leaves import all_finite, each_leaf, in_dtypes_of, zeros_like
 from gradtx.core.numerics import common_dtype, cond, safe_increment, zero_count
-from gradtx.core.transformation import Params, Part, State, Transformation, Updates, Wrapper, wants
-from gradtx.core.values import checked
+from gradtx.core.transformation import Params, Part, State, Transformation, Updates, wants
 from gradtx.core.varying import scan
 
 

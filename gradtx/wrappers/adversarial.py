@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.evaluation import gradient_at
-from gradtx.core.checks import Domain, Flag, PositiveInt
+from gradtx.core.domains import Domain, Flag, PositiveInt
 from gradtx.core.leaves import cast_like, copies, each_leaf, in_dtypes_of
 from gradtx.core.numerics import cond, guarded_ratio, zero_count
-from gradtx.core.transformation import EmptyState, Inner, Params, Part, State, Transformation, Updates, check_not_final
+from gradtx.core.pairs import Inner
+from gradtx.core.transformation import EmptyState, Params, Part, State, Transformation, Updates
 from gradtx.core.trees import require_params
+from gradtx.core.walk import check_not_final
 from gradtx.tree.reductions import norm
 from gradtx.wrappers.ascent import beside, check_one_gradient, per_lane
 
@@ -92,7 +94,7 @@ class sam(Transformation):
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> adversary = gradtx.chain(gradtx.normalize(), gradtx.sgd(0.5))
-      >>> tx, w = gradtx.sam(gradtx.sgd(0.1), adversary, opaque_mode=True), jnp.array([3.0, 4.0])
+      >>> tx, w = gradtx.optax.contrib.sam(gradtx.sgd(0.1), adversary, opaque_mode=True), jnp.array([3.0, 4.0])
       >>> [round(float(u), 4) for u in tx.update(w, tx.init(w), w, grad_fn=lambda w, i: w)[0]]
       [-0.33, -0.44]
 

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from gradtx.compose.evaluation import gradient_at
 from gradtx.compose.labels import spread_mask
-from gradtx.core import checks
+from gradtx.core import domains
 from gradtx.core.leaves import MaskedNode, cast_like, each_leaf, is_masked_or_none
 from gradtx.core.numerics import cond, default_float, promote
 from gradtx.core.paths import leaves_by_path
@@ -114,6 +114,6 @@ def beside(rule: Callable[..., Any], kept: Any, params: Params, *others: Any) ->
     return treedef.unflatten([at(path, leaf, *leaves) for (path, leaf), *leaves in zip(named.items(), *columns, strict=True)])
 
 
-def radius(rho: checks.ScalarOrSchedule, count: jax.Array) -> jax.Array:
+def radius(rho: domains.ScalarOrSchedule, count: jax.Array) -> jax.Array:
     """`rho`, or what its schedule gives, as a scalar for the state."""
-    return jnp.asarray(checks.scheduled_value("rho", rho, count)).astype(default_float())
+    return jnp.asarray(domains.scheduled_value("rho", rho, count)).astype(default_float())

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.apply import apply_updates
-from gradtx.core.checks import Decay, Flag, NonNegativeInt, PositiveInt
+from gradtx.core.composites import Wrapper
+from gradtx.core.domains import Decay, Flag, NonNegativeInt, PositiveInt
 from gradtx.core.leaves import copies, each_leaf
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
-from gradtx.core.transformation import Params, State, Updates, Wrapper, check_steps
+from gradtx.core.transformation import Params, State, Updates
 from gradtx.core.trees import require_params
+from gradtx.core.walk import check_steps
 
 
 class EmaParamsState(NamedTuple):

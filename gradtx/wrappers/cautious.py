@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import Flag
+from gradtx.core.composites import Wrapper
+from gradtx.core.domains import Flag
 from gradtx.core.leaves import each_leaf
-from gradtx.core.transformation import Inner, Params, State, Updates, Wrapper, check_not_final, check_steps
+from gradtx.core.pairs import Inner
+from gradtx.core.transformation import Params, State, Updates
+from gradtx.core.walk import check_not_final, check_steps
 
 LEAST_SHARE = 1e-3
 """Of the authors' code, which so bounds the factor by 1,000."""

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 
 from gradtx.core import checks
 from gradtx.core.apply import apply_updates
-from gradtx.core.checks import Flag, Fraction, PositiveInt
+from gradtx.core.composites import Preset
+from gradtx.core.domains import Flag, Fraction, PositiveInt
 from gradtx.core.leaves import cast_like, copies, each_leaf, select_tree
 from gradtx.core.numerics import zero_count
-from gradtx.core.transformation import Inner, Params, Part, Preset, State, Transformation, Updates, check_not_final, check_steps
+from gradtx.core.pairs import Inner
+from gradtx.core.transformation import Params, Part, State, Transformation, Updates
 from gradtx.core.trees import require_params
+from gradtx.core.walk import check_not_final, check_steps
 
 
 class LookaheadParams(NamedTuple):
@@ -65,7 +68,7 @@ class lookahead(Transformation, final=True):
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx, params = gradtx.lookahead(gradtx.sgd(1.0), sync_period=2, slow_step_size=0.5), jnp.array(0.0)
+      >>> tx, params = gradtx.optax.lookahead(gradtx.sgd(1.0), sync_period=2, slow_step_size=0.5), jnp.array(0.0)
       >>> state = tx.init(params)
       >>> for _ in range(2):
       ...     updates, state = tx.update(jnp.array(-1.0), state, params)

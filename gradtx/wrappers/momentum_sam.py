@@ -4,11 +4,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.checks import Decay, Rate
+from gradtx.core.composites import Wrapper
+from gradtx.core.domains import Decay, Rate
 from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import guarded_ratio, promote, safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, State, Updates, Wrapper, check_steps
+from gradtx.core.pairs import Inner
+from gradtx.core.transformation import Params, State, Updates
 from gradtx.core.trees import require_params
+from gradtx.core.walk import check_steps
 from gradtx.tree.reductions import norm
 from gradtx.wrappers.ascent import beside, check_one_gradient, per_lane, radius
 

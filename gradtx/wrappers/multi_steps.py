@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks
-from gradtx.core.checks import Flag, FloatDType, Function, scheduled_value
+from gradtx.core.domains import Flag, FloatDType, Function, scheduled_value
 from gradtx.core.leaves import each_leaf, in_dtypes_of, zeros_like
 from gradtx.core.numerics import abs_sq, cond, promote, safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, Part, State, Transformation, Updates
+from gradtx.core.pairs import Inner
+from gradtx.core.transformation import Params, Part, State, Transformation, Updates
 from gradtx.wrappers.accumulate import CountOrSchedule, check_accumulable, zeros_in
 
 
@@ -43,7 +44,7 @@ class MultiSteps(Transformation):
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.MultiSteps(gradtx.sgd(1.0), 2, should_skip_update_fn=gradtx.skip_not_finite)
+      >>> tx = gradtx.optax.MultiSteps(gradtx.sgd(1.0), 2, should_skip_update_fn=gradtx.optax.skip_not_finite)
       >>> params = jnp.zeros(())
       >>> state = tx.init(params)
       >>> for gradient in (1.0, jnp.nan, 3.0):
@@ -147,7 +148,7 @@ def skip_not_finite(updates: Any, gradient_step: Any, params: Any) -> tuple[jax.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> skip, found = gradtx.skip_not_finite({"w": jnp.array([1.0, jnp.inf])}, 0, None)
+      >>> skip, found = gradtx.optax.skip_not_finite({"w": jnp.array([1.0, jnp.inf])}, 0, None)
       >>> bool(skip), int(found["num_not_finite"])
       (True, 1)
     """
@@ -171,7 +172,7 @@ def skip_large_updates(
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> skip, found = gradtx.skip_large_updates({"w": jnp.array([3.0, 4.0])}, 0, None, max_squared_norm=20.0)
+      >>> skip, found = gradtx.optax.skip_large_updates({"w": jnp.array([3.0, 4.0])}, 0, None, max_squared_norm=20.0)
       >>> bool(skip), float(found["norm_squared"])
       (True, 25.0)
     """

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import NonNegativeInt, Positive, PositiveInt
+from gradtx.core.composites import Wrapper
+from gradtx.core.domains import NonNegativeInt, Positive, PositiveInt
 from gradtx.core.leaves import all_finite, in_dtypes_of, select_tree, zeros_like
 from gradtx.core.numerics import cond, safe_increment, zero_count
-from gradtx.core.transformation import Extra, Params, State, Transformation, Updates, Wrapper
+from gradtx.core.transformation import Extra, Params, State, Transformation, Updates
 from gradtx.core.trees import is_inexact
 from gradtx.tree.reductions import global_norm
 
@@ -205,7 +206,7 @@ class apply_if_finite(Wrapper, keeps_zero=True):
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.apply_if_finite(gradtx.sgd(1.0), max_consecutive_errors=1)
+      >>> tx = gradtx.optax.apply_if_finite(gradtx.sgd(1.0), max_consecutive_errors=1)
       >>> updates, state = tx.update(jnp.array(jnp.nan), tx.init(jnp.zeros(())))
       >>> float(updates), int(state.total_notfinite)
       (0.0, 1)

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.checks import Flag, Mask, NonNegative, PositiveInt, Rate
+from gradtx.core.composites import Wrapper
+from gradtx.core.domains import Flag, Mask, NonNegative, PositiveInt, Rate
 from gradtx.core.numerics import safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, State, Updates, Wrapper
+from gradtx.core.pairs import Inner
+from gradtx.core.transformation import Params, State, Updates
 from gradtx.core.trees import require_params
 from gradtx.linalg.ascent import Exponent
 from gradtx.wrappers.ascent import Climb, check_one_gradient, each_kth, radius, weight_scale
@@ -121,7 +123,7 @@ class sam_wrapper(SharpnessAware):
     Source: Foret et al. 2020, arXiv:2010.01412, equation 2 and algorithm 1.
 
     **Differs:** several steps uphill are so short that together they stay in the ball, without a
-    projection. Optax's `contrib.sam` is `gradtx.sam`.
+    projection. Optax's `contrib.sam` is `gradtx.optax.contrib.sam`.
     """
 
     inner: Inner

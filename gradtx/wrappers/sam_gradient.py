@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.groups import cut
-from gradtx.core.checks import Flag, Function, NonNegative, PositiveInt
+from gradtx.core.checked import checked
+from gradtx.core.domains import Flag, Function, NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.transformation import Params, Updates
-from gradtx.core.values import checked
 from gradtx.core.varying import scan
 from gradtx.linalg.ascent import Exponent, ascent
 from gradtx.tree.arithmetic import conj

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.checks import NonNegative, PositiveInt, Rate
+from gradtx.core.domains import NonNegative, PositiveInt, Rate
 from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import guarded_ratio, safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, State, Updates
+from gradtx.core.pairs import Inner
+from gradtx.core.transformation import Params, State, Updates
 from gradtx.core.trees import require_params
 from gradtx.linalg.ascent import Exponent
 from gradtx.tree.reductions import norm, vdot

@@ -8,11 +8,23 @@ from jax.typing import ArrayLike
 
 from gradtx.compose.chain import chain
 from gradtx.core import checks
-from gradtx.core.checks import Decay, Domain, FloatDType, NonNegative, Number, PositiveInt, Rate, ScalarOrSchedule, scheduled_value
+from gradtx.core.composites import Preset
+from gradtx.core.domains import (
+    Decay,
+    FloatDType,
+    NonNegative,
+    PositiveInt,
+    Rate,
+    ScalarOrSchedule,
+    interval,
+    scheduled_value,
+)
 from gradtx.core.leaves import cast_like, copies, each_leaf
-from gradtx.core.numerics import compute_dtype, default_float, guarded_ratio, is_tracer, promote, safe_increment, zero_count
-from gradtx.core.transformation import Inner, Params, Part, Preset, State, Transformation, Updates, check_not_final, check_steps
+from gradtx.core.numerics import compute_dtype, default_float, guarded_ratio, promote, safe_increment, zero_count
+from gradtx.core.pairs import Inner
+from gradtx.core.transformation import Params, Part, State, Transformation, Updates
 from gradtx.core.trees import require_params
+from gradtx.core.walk import check_not_final, check_steps
 from gradtx.optimizers.rmsprop import scale_by_rms
 from gradtx.optimizers.sgd import sgd
 from gradtx.schedules import warmup_constant_schedule
@@ -20,16 +32,7 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.wrappers.ascent import beside, per_lane
 
-
-def _in_half_open_interval(value: Any) -> bool:
-    number = checks.domain_of(Number)
-    return number is not None and number.contains(value) and (is_tracer(value) or bool(0 < value <= 1))
-
-
-Interpolation = Annotated[
-    ArrayLike,
-    Domain("a number in (0, 1]", _in_half_open_interval, lambda _: " At 0 the average could not be recovered.", numeric=True),
-]
+Interpolation = Annotated[ArrayLike, interval(0, 1, "(]", lambda _: " At 0 the average could not be recovered.")]
 
 
 class ScheduleFreeState(NamedTuple):
@@ -86,7 +89,7 @@ def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Param
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> tx, params = gradtx.schedule_free_sgd(0.5), jnp.array(4.0)
-      >>> gradtx.schedule_free_eval_params(tx.init(params), params)
+      >>> gradtx.optax.schedule_free_eval_params(tx.init(params), params)
       Array(4., dtype=float32)
     """
     if not isinstance(state, ScheduleFreeState):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx.transforms.momentum import EmaState, TraceState
 
 GRADS = {"w": jnp.asarray([3.0, -4.0]), "b": jnp.asarray(0.5)}
 SWAPPED = "were state and params swapped? The call is tx.update(updates, state, params), with the state of tx.init(params)."
@@ -29,8 +30,8 @@ def test_order_of_application() -> None:
 def test_states_go_to_their_members() -> None:
     tx = gradtx.chain(gradtx.trace(0.5), gradtx.chain(gradtx.ema(0.5), gradtx.clip(9.0)))
     (trace, (ema, clip)) = run(tx)[1]
-    assert isinstance(trace, gradtx.TraceState)
-    assert isinstance(ema, gradtx.EmaState)
+    assert isinstance(trace, TraceState)
+    assert isinstance(ema, EmaState)
     assert clip == gradtx.EmptyState()
 
 

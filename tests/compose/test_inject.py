@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.core.checks import NonNegative, PositiveInt
+from gradtx.core.domains import NonNegative, PositiveInt
 
 PARAMS = {"w": jnp.asarray([3.0, -2.0]), "b": jnp.asarray(0.5)}
 OTHER = "does it belong to another optimizer? The call is tx.update(updates, state, params), with the state of tx.init(params)."

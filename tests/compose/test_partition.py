@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradtx
+from gradtx.compose.partition import PartitionState, multi_transform
 
 PARAMS = {"dense": {"bias": jnp.asarray([1.0, 2.0]), "kernel": jnp.asarray([[3.0], [4.0]])}, "scale": jnp.asarray(5.0)}
 BIAS = gradtx.by_path({".*bias": "bias"}, default="rest")
@@ -43,7 +44,7 @@ def test_each_group_goes_its_own_way() -> None:
     np.testing.assert_allclose(both["dense"]["bias"], bias, rtol=1e-6)
     np.testing.assert_allclose(both["dense"]["kernel"], rest["kernel"], rtol=1e-6)
     np.testing.assert_allclose(both["scale"], rest["scale"], rtol=1e-6)
-    assert isinstance(state, gradtx.PartitionState)
+    assert isinstance(state, PartitionState)
     assert set(state.inner_states) == {"bias", "rest"}
 
 
@@ -104,7 +105,7 @@ def test_a_group_may_be_empty() -> None:
 
 
 def test_multi_transform_is_another_name() -> None:
-    assert gradtx.multi_transform is gradtx.partition
+    assert multi_transform is gradtx.partition
 
 
 def test_frozen_leaves_have_no_state() -> None:

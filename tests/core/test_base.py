@@ -10,8 +10,14 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.core.transformation import as_transformation, wants
-from gradtx.core.values import checked
+from gradtx.compose.plain import with_extra_args_support
+from gradtx.core.checked import checked
+from gradtx.core.pairs import as_transformation
+from gradtx.core.transformation import wants
+from gradtx.wrappers.adversarial import sam
+from gradtx.wrappers.lookahead import lookahead
+from gradtx.wrappers.multi_steps import MultiSteps
+from gradtx.wrappers.nonfinite import apply_if_finite
 
 ONE = {"w": jnp.ones(2)}
 
@@ -93,17 +99,17 @@ def test_arguments_that_nothing_uses_are_ignored() -> None:
 )
 def test_pairs_without_extra_arguments_drop_them(update: Any, expected: float) -> None:
     pair = gradtx.GradientTransformation(init_nothing, update)
-    for tx in (gradtx.with_extra_args_support(pair), gradtx.with_extra_args_support(gradtx.with_extra_args_support(pair))):
+    for tx in (with_extra_args_support(pair), with_extra_args_support(with_extra_args_support(pair))):
         updates, _ = tx.update(ONE, tx.init(ONE), None, value=3.0, epoch=7)
         np.testing.assert_array_equal(updates["w"], [expected, expected])
 
 
 def test_pairs_with_extra_arguments_stay() -> None:
     tx = gradtx.sgd(0.1)
-    assert gradtx.with_extra_args_support(tx) is tx
+    assert with_extra_args_support(tx) is tx
     theirs = optax.with_extra_args_support(optax.sgd(0.1))
-    assert gradtx.with_extra_args_support(theirs).update_fn is theirs.update
-    assert isinstance(gradtx.with_extra_args_support(theirs), gradtx.GradientTransformation)
+    assert with_extra_args_support(theirs).update_fn is theirs.update
+    assert isinstance(with_extra_args_support(theirs), gradtx.GradientTransformation)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +125,7 @@ def test_pairs_with_extra_arguments_stay() -> None:
 )  # fmt: skip
 def test_with_extra_args_support_wants_a_transformation(tx: Any, text: str) -> None:
     with pytest.raises(TypeError) as error:
-        gradtx.with_extra_args_support(tx)
+        with_extra_args_support(tx)
     assert str(error.value) == f"with_extra_args_support: {text}"
 
 
@@ -217,21 +223,21 @@ HOLDERS = [
     lambda tx: gradtx.conditionally_mask(tx, lambda step: step >= 0),
     lambda tx: gradtx.inject_hyperparams(lambda rate: gradtx.chain(tx, gradtx.scale(rate)))(0.5),
     lambda tx: gradtx.accumulate(tx, 2),
-    lambda tx: gradtx.MultiSteps(tx, 2).gradient_transformation(),
+    lambda tx: MultiSteps(tx, 2).gradient_transformation(),
     gradtx.skip_nonfinite,
     gradtx.skip_spikes,
-    lambda tx: gradtx.apply_if_finite(tx, 2),
+    lambda tx: apply_if_finite(tx, 2),
     lambda tx: gradtx.ema_params(tx, 0.9),
     gradtx.swa,
     gradtx.lookahead_wrapper,
-    lambda tx: gradtx.lookahead(tx, 2, 0.5),
+    lambda tx: lookahead(tx, 2, 0.5),
     lambda tx: gradtx.schedule_free(tx, 0.1),
     gradtx.cautious,
     gradtx.sam_wrapper,
     gradtx.gsam,
     gradtx.looksam,
     lambda tx: gradtx.momentum_sam(tx, 0.1),
-    lambda tx: gradtx.sam(tx, optax.sgd(0.1, 0.9), 3),
+    lambda tx: sam(tx, optax.sgd(0.1, 0.9), 3),
     lambda tx: declared(tx),
 ]
 FOREIGN = [

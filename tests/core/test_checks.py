@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core import checks
-from gradtx.core.transformation import Inner
+from gradtx.core import checks, domains
+from gradtx.core.pairs import Inner
 from gradtx.transforms.noise import Key
 
 NAN, INF = float("nan"), float("inf")
@@ -19,7 +19,7 @@ CALL_ADAM = " This is the factory itself: call it, adam(...)."
 TEXT_HINT = " A number is wanted, not text."
 SCHEDULE = ", or a schedule (a function of the step count)"
 TRANSFORMATION = "a gradient transformation (a pair of init and update)"
-CHOICE = Annotated[str, checks.one_of("hard", "soft")]
+CHOICE = Annotated[str, domains.one_of("hard", "soft")]
 SQUARES = "a floating dtype with the range of float32: 'float32', 'float64' or 'bfloat16'"
 FEW_BITS = " Squares overflow or vanish in fewer bits, and averages of them stall."
 MASK = "a tree of booleans shaped like the parameters (or a prefix of it), or a function from parameters to one"
@@ -45,67 +45,67 @@ def function(count: Any) -> Any:
 
 
 TAKEN = [
-    (checks.Number, [0, -1.5, np.float32(1e30), np.int64(3), jnp.asarray(2.0), jnp.asarray(2)]),
-    (checks.NonNegative, [0, 0.0, 3, jnp.asarray(0.0)]),
-    (checks.Positive, [1e-30, 1, np.float16(1.0)]),
-    (checks.Decay, [0, 0.0, 0.999, np.float32(0.9), jnp.asarray(0.5)]),
-    (checks.Fraction, [0, 1, 0.5]),
-    (checks.Rate, [0, 0.1, function, Callable(), gradtx.constant_schedule(0.1), lambda c: c]),
-    (checks.DecayOrSchedule, [0.0, function]),
-    (checks.PositiveInt, [1, np.int32(7)]),
-    (checks.NonNegativeInt, [0, 5]),
-    (checks.Flag, [True, False, np.True_]),
-    (checks.FloatDType, ["float32", "bfloat16", jnp.bfloat16, np.float16, np.dtype("float64"), float, "float8_e4m3fn"]),
-    (checks.SecondMomentDType, ["float32", "bfloat16", jnp.bfloat16, np.dtype("float64"), float]),
-    (checks.ScheduleArg, [function, Callable(), gradtx.constant_schedule(1.0)]),
+    (domains.Number, [0, -1.5, np.float32(1e30), np.int64(3), jnp.asarray(2.0), jnp.asarray(2)]),
+    (domains.NonNegative, [0, 0.0, 3, jnp.asarray(0.0)]),
+    (domains.Positive, [1e-30, 1, np.float16(1.0)]),
+    (domains.Decay, [0, 0.0, 0.999, np.float32(0.9), jnp.asarray(0.5)]),
+    (domains.Fraction, [0, 1, 0.5]),
+    (domains.Rate, [0, 0.1, function, Callable(), gradtx.constant_schedule(0.1), lambda c: c]),
+    (domains.DecayOrSchedule, [0.0, function]),
+    (domains.PositiveInt, [1, np.int32(7)]),
+    (domains.NonNegativeInt, [0, 5]),
+    (domains.Flag, [True, False, np.True_]),
+    (domains.FloatDType, ["float32", "bfloat16", jnp.bfloat16, np.float16, np.dtype("float64"), float, "float8_e4m3fn"]),
+    (domains.SecondMomentDType, ["float32", "bfloat16", jnp.bfloat16, np.dtype("float64"), float]),
+    (domains.ScheduleArg, [function, Callable(), gradtx.constant_schedule(1.0)]),
     (Inner, [gradtx.sgd(0.1), gradtx.GradientTransformation(function, function)]),
-    (checks.Mask, [True, {"a": False, "b": [np.True_]}, {}, function, gradtx.by_path({}, True), Flags(True, {"x": False})]),
-    (checks.Function, [function, Callable(), len, dict]),
+    (domains.Mask, [True, {"a": False, "b": [np.True_]}, {}, function, gradtx.by_path({}, True), Flags(True, {"x": False})]),
+    (domains.Function, [function, Callable(), len, dict]),
     (Key, [0, jax.random.key(1), jnp.zeros(2, jnp.uint32)]),
-    (checks.Decay | None, [None, 0.5]),
+    (domains.Decay | None, [None, 0.5]),
 ]  # fmt: skip
 
 REFUSED = [
-    (checks.Number, INF, ValueError, "inf (float)", "a finite number", ""),
-    (checks.Number, NAN, ValueError, "nan (float)", "a finite number", ""),
-    (checks.Number, "0.1", TypeError, "'0.1' (str)", "a finite number", TEXT_HINT),
-    (checks.Number, True, TypeError, "True (bool)", "a finite number", ""),
-    (checks.Number, None, TypeError, "None", "a finite number", ""),
-    (checks.Number, 1j, TypeError, "1j (complex)", "a finite number", ""),
-    (checks.Number, jnp.ones(2), TypeError, "an array of shape (2,) and dtype float32", "a finite number", ""),
-    (checks.Number, jnp.asarray(True), TypeError, "an array of shape () and dtype bool", "a finite number", ""),
-    (checks.NonNegative, -1e-9, ValueError, "-1e-09 (float)", "a finite number >= 0", ""),
-    (checks.NonNegative, NAN, ValueError, "nan (float)", "a finite number >= 0", ""),
-    (checks.NonNegative, np.float32(-0.5), ValueError, "np.float32(-0.5)", "a finite number >= 0", ""),
-    (checks.NonNegative, jnp.asarray(-0.5, jnp.float32), ValueError, "Array(-0.5, dtype=float32)", "a finite number >= 0", ""),
-    (checks.Positive, 0, ValueError, "0 (int)", "a finite number > 0", ""),
-    (checks.Positive, [1.0], TypeError, "a list of 1", "a finite number > 0", ""),
-    (checks.Decay, 1, ValueError, "1 (int)", "a number in [0, 1)", ""),
-    (checks.Decay, -0.1, ValueError, "-0.1 (float)", "a number in [0, 1)", ""),
-    (checks.Decay, gradtx.adam, TypeError, "the class adam", "a number in [0, 1)", CALL_ADAM),
-    (checks.Fraction, 1.1, ValueError, "1.1 (float)", "a number in [0, 1]", ""),
-    (checks.Rate, -0.1, ValueError, "-0.1 (float)", f"a finite number >= 0{SCHEDULE}", ""),
-    (checks.Rate, INF, ValueError, "inf (float)", f"a finite number >= 0{SCHEDULE}", ""),
-    (checks.Rate, "1e-3", TypeError, "'1e-3' (str)", f"a finite number >= 0{SCHEDULE}", TEXT_HINT),
-    (checks.Rate, gradtx.adam, TypeError, "the class adam", f"a finite number >= 0{SCHEDULE}", CALL_ADAM),
-    (checks.Rate, gradtx.sgd(0.1), TypeError, "sgd(learning_rate=0.1)", f"a finite number >= 0{SCHEDULE}", ""),
-    (checks.Rate, float, TypeError, "the class float", f"a finite number >= 0{SCHEDULE}", ""),
-    (checks.DecayOrSchedule, 1.0, ValueError, "1.0 (float)", f"a number in [0, 1){SCHEDULE}", ""),
-    (checks.PositiveInt, 0, ValueError, "0 (int)", "a whole number >= 1", ""),
-    (checks.PositiveInt, 2.0, ValueError, "2.0 (float)", "a whole number >= 1", ""),
-    (checks.PositiveInt, True, TypeError, "True (bool)", "a whole number >= 1", ""),
-    (checks.NonNegativeInt, -1, ValueError, "-1 (int)", "a whole number >= 0", ""),
-    (checks.Flag, 1, TypeError, "1 (int)", "True or False", ""),
-    (checks.Flag, None, TypeError, "None", "True or False", ""),
-    (checks.FloatDType, "int8", TypeError, "'int8' (str)", "a floating dtype, such as 'float32' or jnp.bfloat16", ""),
-    (checks.FloatDType, "float31", TypeError, "'float31' (str)", "a floating dtype, such as 'float32' or jnp.bfloat16", ""),
-    (checks.FloatDType, jnp.int32, TypeError, "the class int32", "a floating dtype, such as 'float32' or jnp.bfloat16", ""),
-    (checks.SecondMomentDType, "float8_e4m3fn", TypeError, "'float8_e4m3fn' (str)", SQUARES, FEW_BITS),
-    (checks.SecondMomentDType, "float8_e8m0fnu", TypeError, "'float8_e8m0fnu' (str)", SQUARES, FEW_BITS),
-    (checks.SecondMomentDType, jnp.float16, TypeError, "the class float16", SQUARES, FEW_BITS),
-    (checks.SecondMomentDType, "int8", TypeError, "'int8' (str)", SQUARES, ""),
-    (checks.ScheduleArg, 0.1, TypeError, "0.1 (float)", "a schedule (a function of the step count)", ""),
-    (checks.ScheduleArg, gradtx.adam, TypeError, "the class adam", "a schedule (a function of the step count)", CALL_ADAM),
+    (domains.Number, INF, ValueError, "inf (float)", "a finite number", ""),
+    (domains.Number, NAN, ValueError, "nan (float)", "a finite number", ""),
+    (domains.Number, "0.1", TypeError, "'0.1' (str)", "a finite number", TEXT_HINT),
+    (domains.Number, True, TypeError, "True (bool)", "a finite number", ""),
+    (domains.Number, None, TypeError, "None", "a finite number", ""),
+    (domains.Number, 1j, TypeError, "1j (complex)", "a finite number", ""),
+    (domains.Number, jnp.ones(2), TypeError, "an array of shape (2,) and dtype float32", "a finite number", ""),
+    (domains.Number, jnp.asarray(True), TypeError, "an array of shape () and dtype bool", "a finite number", ""),
+    (domains.NonNegative, -1e-9, ValueError, "-1e-09 (float)", "a finite number >= 0", ""),
+    (domains.NonNegative, NAN, ValueError, "nan (float)", "a finite number >= 0", ""),
+    (domains.NonNegative, np.float32(-0.5), ValueError, "np.float32(-0.5)", "a finite number >= 0", ""),
+    (domains.NonNegative, jnp.asarray(-0.5, jnp.float32), ValueError, "Array(-0.5, dtype=float32)", "a finite number >= 0", ""),
+    (domains.Positive, 0, ValueError, "0 (int)", "a finite number > 0", ""),
+    (domains.Positive, [1.0], TypeError, "a list of 1", "a finite number > 0", ""),
+    (domains.Decay, 1, ValueError, "1 (int)", "a number in [0, 1)", ""),
+    (domains.Decay, -0.1, ValueError, "-0.1 (float)", "a number in [0, 1)", ""),
+    (domains.Decay, gradtx.adam, TypeError, "the class adam", "a number in [0, 1)", CALL_ADAM),
+    (domains.Fraction, 1.1, ValueError, "1.1 (float)", "a number in [0, 1]", ""),
+    (domains.Rate, -0.1, ValueError, "-0.1 (float)", f"a finite number >= 0{SCHEDULE}", ""),
+    (domains.Rate, INF, ValueError, "inf (float)", f"a finite number >= 0{SCHEDULE}", ""),
+    (domains.Rate, "1e-3", TypeError, "'1e-3' (str)", f"a finite number >= 0{SCHEDULE}", TEXT_HINT),
+    (domains.Rate, gradtx.adam, TypeError, "the class adam", f"a finite number >= 0{SCHEDULE}", CALL_ADAM),
+    (domains.Rate, gradtx.sgd(0.1), TypeError, "sgd(learning_rate=0.1)", f"a finite number >= 0{SCHEDULE}", ""),
+    (domains.Rate, float, TypeError, "the class float", f"a finite number >= 0{SCHEDULE}", ""),
+    (domains.DecayOrSchedule, 1.0, ValueError, "1.0 (float)", f"a number in [0, 1){SCHEDULE}", ""),
+    (domains.PositiveInt, 0, ValueError, "0 (int)", "a whole number >= 1", ""),
+    (domains.PositiveInt, 2.0, ValueError, "2.0 (float)", "a whole number >= 1", ""),
+    (domains.PositiveInt, True, TypeError, "True (bool)", "a whole number >= 1", ""),
+    (domains.NonNegativeInt, -1, ValueError, "-1 (int)", "a whole number >= 0", ""),
+    (domains.Flag, 1, TypeError, "1 (int)", "True or False", ""),
+    (domains.Flag, None, TypeError, "None", "True or False", ""),
+    (domains.FloatDType, "int8", TypeError, "'int8' (str)", "a floating dtype, such as 'float32' or jnp.bfloat16", ""),
+    (domains.FloatDType, "float31", TypeError, "'float31' (str)", "a floating dtype, such as 'float32' or jnp.bfloat16", ""),
+    (domains.FloatDType, jnp.int32, TypeError, "the class int32", "a floating dtype, such as 'float32' or jnp.bfloat16", ""),
+    (domains.SecondMomentDType, "float8_e4m3fn", TypeError, "'float8_e4m3fn' (str)", SQUARES, FEW_BITS),
+    (domains.SecondMomentDType, "float8_e8m0fnu", TypeError, "'float8_e8m0fnu' (str)", SQUARES, FEW_BITS),
+    (domains.SecondMomentDType, jnp.float16, TypeError, "the class float16", SQUARES, FEW_BITS),
+    (domains.SecondMomentDType, "int8", TypeError, "'int8' (str)", SQUARES, ""),
+    (domains.ScheduleArg, 0.1, TypeError, "0.1 (float)", "a schedule (a function of the step count)", ""),
+    (domains.ScheduleArg, gradtx.adam, TypeError, "the class adam", "a schedule (a function of the step count)", CALL_ADAM),
     (Inner, gradtx.adam, TypeError, "the class adam", TRANSFORMATION, CALL_ADAM),
     (Inner, function, TypeError, "the function function", TRANSFORMATION,
      " Call it, if it makes a transformation; a schedule becomes one with scale_by_learning_rate(schedule)."),
@@ -117,14 +117,14 @@ REFUSED = [
      " Were arguments swapped? A learning rate alone becomes a transformation with scale_by_learning_rate(rate)."),
     (Inner, "adam", TypeError, "'adam' (str)", TRANSFORMATION, ""),
     (Inner, None, TypeError, "None", TRANSFORMATION, ""),
-    (checks.Mask, "kernel", TypeError, "'kernel' (str)", MASK, PATTERNS),
-    (checks.Mask, 1, TypeError, "1 (int)", MASK, ""),
-    (checks.Mask, gradtx.adam, TypeError, "the class adam", MASK, CALL_ADAM),
-    (checks.Function, 3, TypeError, "3 (int)", "a function", ""),
-    (checks.Function, gradtx.adam, TypeError, "the class adam", "a function", CALL_ADAM),
+    (domains.Mask, "kernel", TypeError, "'kernel' (str)", MASK, PATTERNS),
+    (domains.Mask, 1, TypeError, "1 (int)", MASK, ""),
+    (domains.Mask, gradtx.adam, TypeError, "the class adam", MASK, CALL_ADAM),
+    (domains.Function, 3, TypeError, "3 (int)", "a function", ""),
+    (domains.Function, gradtx.adam, TypeError, "the class adam", "a function", CALL_ADAM),
     (Key, 1.5, TypeError, "1.5 (float)", "a random key of jax.random, or a whole number to seed one", ""),
     (Key, True, TypeError, "True (bool)", "a random key of jax.random, or a whole number to seed one", ""),
-    (checks.Decay | None, 2.0, ValueError, "2.0 (float)", "a number in [0, 1), or None", ""),
+    (domains.Decay | None, 2.0, ValueError, "2.0 (float)", "a number in [0, 1), or None", ""),
     (CHOICE, "sotf", TypeError, "'sotf' (str)", "one of 'hard', 'soft'", " Did you mean 'soft'?"),
     (CHOICE, 3, TypeError, "3 (int)", "one of 'hard', 'soft'", ""),
 ]  # fmt: skip
@@ -132,17 +132,17 @@ REFUSED = [
 
 @pytest.mark.parametrize(("annotation", "value"), [(annotation, value) for annotation, values in TAKEN for value in values])
 def test_what_a_domain_takes(annotation: Any, value: Any) -> None:
-    domain = checks.domain_of(annotation)
+    domain = domains.domain_of(annotation)
     assert domain is not None
-    checks.check_argument("name", "argument", value, domain)
+    domains.check_argument("name", "argument", value, domain)
 
 
 @pytest.mark.parametrize(("annotation", "value", "error", "found", "expected", "hint"), REFUSED)
 def test_what_a_domain_refuses(annotation: Any, value: Any, error: Any, found: str, expected: str, hint: str) -> None:
-    domain = checks.domain_of(annotation)
+    domain = domains.domain_of(annotation)
     assert domain is not None
     with pytest.raises(error) as raised:
-        checks.check_argument("adam", "b1", value, domain)
+        domains.check_argument("adam", "b1", value, domain)
     assert str(raised.value) == f"adam: b1 is {found}, expected {expected}.{hint}"
 
 
@@ -155,27 +155,27 @@ def test_what_a_domain_refuses(annotation: Any, value: Any, error: Any, found: s
         ([jnp.asarray(True)], "0", "an array of shape () and dtype bool", ""),
     ],
 )
-@pytest.mark.parametrize("annotation", [checks.Mask, checks.Mask | None])
+@pytest.mark.parametrize("annotation", [domains.Mask, domains.Mask | None])
 def test_the_leaf_of_a_mask_that_is_no_boolean(annotation: Any, mask: Any, path: str, found: str, hint: str) -> None:
-    domain = checks.domain_of(annotation)
+    domain = domains.domain_of(annotation)
     assert domain is not None
     with pytest.raises(TypeError) as raised:
-        checks.check_argument("masked", "mask", mask, domain)
+        domains.check_argument("masked", "mask", mask, domain)
     assert str(raised.value) == f"masked: mask leaf `{path}` is {found}, expected True or False.{hint}"
 
 
-@pytest.mark.parametrize("annotation", [checks.Number, checks.NonNegative, checks.Positive, checks.Decay, checks.Rate])
+@pytest.mark.parametrize("annotation", [domains.Number, domains.NonNegative, domains.Positive, domains.Decay, domains.Rate])
 def test_traced_numbers_pass(annotation: Any) -> None:
-    domain = checks.domain_of(annotation)
+    domain = domains.domain_of(annotation)
     assert domain is not None
-    jax.jit(lambda x: checks.check_argument("name", "argument", x, domain))(-5.0)
+    jax.jit(lambda x: domains.check_argument("name", "argument", x, domain))(-5.0)
     with pytest.raises(TypeError, match=r"^name: argument is an array of shape \(2,\) and dtype float32, expected a "):
-        jax.jit(lambda x: checks.check_argument("name", "argument", x, domain))(jnp.ones(2))
+        jax.jit(lambda x: domains.check_argument("name", "argument", x, domain))(jnp.ones(2))
 
 
 @pytest.mark.parametrize("annotation", [int, None, int | None, Annotated[int, "text"], "Decay", list[int]])
 def test_annotations_without_a_domain(annotation: Any) -> None:
-    assert checks.domain_of(annotation) is None
+    assert domains.domain_of(annotation) is None
 
 
 @pytest.mark.parametrize(

@@ -202,8 +202,7 @@ def test_a_scalar_leaf_goes_with_a_leaf_of_any_shape() -> None:
         (  # the state would grow
             {"a": jnp.ones(2)},
             {"a": jnp.ones(())},
-            "updates leaf `a` has shape (2,), but the tree in the state has () there; "
-            "shapes must be equal, nothing is broadcast.",
+            "updates leaf `a` has shape (2,), but the tree in the state has () there; shapes must be equal, nothing is broadcast.",
         ),
     ],
 )

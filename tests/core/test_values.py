@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.checks import Decay
+from gradtx.core.domains import Decay
 
 
 def times(u: Any, *, factor: Any) -> Any:

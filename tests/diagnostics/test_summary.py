@@ -16,6 +16,7 @@ from flax import nnx
 
 import gradtx
 from gradtx import by_path, summary
+from gradtx.wrappers.lookahead import LookaheadParams, lookahead
 
 PARAMS = {
     "dense": {"bias": jnp.zeros(4), "kernel": jnp.ones((3, 4))},
@@ -211,7 +212,7 @@ def test_single_and_absent_parameters() -> None:
 
 
 def test_both_versions_of_lookaheads_parameters() -> None:
-    found = rows(gradtx.lookahead(gradtx.adam(0.1), 5, 0.5), gradtx.LookaheadParams.init_synced({"w": jnp.ones(3)}))
+    found = rows(lookahead(gradtx.adam(0.1), 5, 0.5), LookaheadParams.init_synced({"w": jnp.ones(3)}))
     assert found["fast/w"].transformations == (f"lookahead(adam({ADAM}))",)
     assert found["slow/w"].transformations == ("lookahead",)
 

@@ -6,7 +6,9 @@ import re
 import pytest
 from cases import CASES
 
-from gradtx.core.transformation import Preset, Transformation, everything
+from gradtx.core.composites import Preset
+from gradtx.core.transformation import Transformation
+from gradtx.core.walk import everything
 from gradtx.optimizers import (
     accelegrad,
     adagrad,

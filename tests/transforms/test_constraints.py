@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx.transforms.constraints import ZeroNansState
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.complex64])
@@ -20,7 +21,7 @@ def test_nans_are_replaced_and_found_in_their_leaf(dtype: Any) -> None:
     assert jax.tree.map(bool, state.found_nan) == {"w": True, "b": False, "empty": False}
     _, state = tx.update(updates, state)
     assert not any(jax.tree.leaves(state.found_nan))
-    assert tx.update({}, tx.init({})) == ({}, gradtx.ZeroNansState({}))
+    assert tx.update({}, tx.init({})) == ({}, ZeroNansState({}))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx.transforms.scaling import ScaleByLearningRateState
 
 PARAMS = jnp.ones(2)
 FALLING = gradtx.linear_schedule(1.0, 0.0, 4)
@@ -34,5 +35,5 @@ def test_no_rate_leaves_updates_and_state_alone() -> None:
     tx = gradtx.scale_by_learning_rate(None)
     updates, state = tx.update(PARAMS, tx.init(PARAMS))
     np.testing.assert_array_equal(updates, PARAMS)
-    assert state == gradtx.ScaleByLearningRateState(None)
+    assert state == ScaleByLearningRateState(None)
     assert state.metrics() == {}

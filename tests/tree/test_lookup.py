@@ -9,6 +9,10 @@ from flax import nnx
 from jax.tree_util import DictKey, SequenceKey
 
 import gradtx
+from gradtx.compose.masking import MaskedState
+from gradtx.compose.partition import PartitionState
+from gradtx.optimizers.adam import ScaleByAdamState
+from gradtx.transforms.scaling import ScaleByLearningRateState
 from gradtx.tree.lookup import NamedTupleKey, get, get_all_with_path, map_params
 
 PARAMS = {"enc": {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}, "dec": {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}}
@@ -36,7 +40,7 @@ FALLING = gradtx.linear_schedule(1e-3, 0.0, 10)
 def test_get_from_states():
     state = gradtx.adamw(1e-3).init(PARAMS)
     np.testing.assert_allclose(get(state, "learning_rate"), 1e-3)
-    assert isinstance(get(state, "ScaleByAdamState"), gradtx.ScaleByAdamState)
+    assert isinstance(get(state, "ScaleByAdamState"), ScaleByAdamState)
     assert get(state, "mu") is state[0].mu
     assert get(state, "enc", filtering=lambda path, value: path[-2].name == "nu") is state[0].nu["enc"]
 
@@ -176,7 +180,7 @@ def test_set_filters_by_path():
 def test_set_whole_states_and_subtrees():
     tx = gradtx.masked(gradtx.adam(1e-3), WEIGHTS)
     state = tx.init(PARAMS)
-    new = gradtx.ScaleByAdamState(3, *(jax.tree.map(np.ones_like, m) for m in state.inner_state[0][1:]))
+    new = ScaleByAdamState(3, *(jax.tree.map(np.ones_like, m) for m in state.inner_state[0][1:]))
     changed = gradtx.tree.set(state, ScaleByAdamState=new)
     assert jax.tree.map(jax.typeof, changed) == jax.tree.map(jax.typeof, state)
     assert int(get(changed, "ScaleByAdamState").count) == 3
@@ -220,7 +224,7 @@ def only(*kept):
 
 
 def adam_state(names):
-    return gradtx.ScaleByAdamState("-", names, names), gradtx.ScaleByLearningRateState("-")
+    return ScaleByAdamState("-", names, names), ScaleByLearningRateState("-")
 
 
 def test_map_params_of_adam_is_that_of_optax():
@@ -237,48 +241,48 @@ CASES = {
     "adam": (lambda: gradtx.adam(1e-3), adam_state(NAMES)),
     "adamw with a mask": (
         lambda: gradtx.adamw(1e-3, mask=WEIGHTS),
-        (adam_state(NAMES)[0], gradtx.MaskedState(gradtx.EmptyState()), adam_state(NAMES)[1]),
+        (adam_state(NAMES)[0], MaskedState(gradtx.EmptyState()), adam_state(NAMES)[1]),
     ),
-    "masked by a tree": (lambda: gradtx.masked(gradtx.adam(1e-3), WEIGHTS), gradtx.MaskedState(adam_state(only("ew", "dw")))),
+    "masked by a tree": (lambda: gradtx.masked(gradtx.adam(1e-3), WEIGHTS), MaskedState(adam_state(only("ew", "dw")))),
     "masked by a prefix": (
         lambda: gradtx.masked(gradtx.adam(1e-3), {"enc": True, "dec": False}),
-        gradtx.MaskedState(adam_state(only("ew", "eb"))),
+        MaskedState(adam_state(only("ew", "eb"))),
     ),
     "masked by path": (
         lambda: gradtx.masked(gradtx.adam(1e-3), gradtx.by_path({".*/b": False}, default=True)),
-        gradtx.MaskedState(adam_state(only("ew", "dw"))),
+        MaskedState(adam_state(only("ew", "dw"))),
     ),
     "masked by ndim": (
         lambda: gradtx.masked(gradtx.adam(1e-3), lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),
-        gradtx.MaskedState(adam_state(only("ew", "dw"))),
+        MaskedState(adam_state(only("ew", "dw"))),
     ),
     "masked by a function that knows the parameters": (
         lambda: gradtx.masked(gradtx.adam(1e-3), lambda params: {k: k == "enc" for k in params}),
-        gradtx.MaskedState(adam_state(only("ew", "eb"))),
+        MaskedState(adam_state(only("ew", "eb"))),
     ),
     "partition by a tree": (
         lambda: gradtx.partition(
             {"a": gradtx.adam(1e-3), "b": gradtx.scale_by_adam(), "c": gradtx.set_to_zero()},
             {"enc": "a", "dec": {"w": "b", "b": "c"}},
         ),
-        gradtx.PartitionState({
-            "a": gradtx.MaskedState(adam_state(only("ew", "eb"))),
-            "b": gradtx.MaskedState(adam_state(only("dw"))[0]),
-            "c": gradtx.MaskedState(gradtx.EmptyState()),
+        PartitionState({
+            "a": MaskedState(adam_state(only("ew", "eb"))),
+            "b": MaskedState(adam_state(only("dw"))[0]),
+            "c": MaskedState(gradtx.EmptyState()),
         }),
     ),
     "partition by path": (
         lambda: gradtx.partition(
             {"a": gradtx.adam(1e-3), "b": gradtx.scale_by_adam()}, gradtx.by_path({"enc/.*": "a"}, default="b")
         ),
-        gradtx.PartitionState({
-            "a": gradtx.MaskedState(adam_state(only("ew", "eb"))),
-            "b": gradtx.MaskedState(adam_state(only("dw", "db"))[0]),
+        PartitionState({
+            "a": MaskedState(adam_state(only("ew", "eb"))),
+            "b": MaskedState(adam_state(only("dw", "db"))[0]),
         }),
     ),
     "nothing that mirrors the parameters": (
         lambda: gradtx.chain(gradtx.masked(gradtx.scale(2.0), WEIGHTS), gradtx.scale_by_learning_rate(0.1)),
-        (gradtx.MaskedState(gradtx.EmptyState()), gradtx.ScaleByLearningRateState("-")),
+        (MaskedState(gradtx.EmptyState()), ScaleByLearningRateState("-")),
     ),
 }  # fmt: skip
 
@@ -314,7 +318,7 @@ def test_map_params_changes_moments_alone(make):
 def test_map_params_of_a_single_array_or_scalar():
     for params in (jnp.ones(()), jnp.ones(3)):
         assert named(gradtx.adam(1e-3), params, "p") == adam_state("p")
-        assert named(gradtx.masked(gradtx.adam(1e-3), True), params, "p") == gradtx.MaskedState(adam_state("p"))
+        assert named(gradtx.masked(gradtx.adam(1e-3), True), params, "p") == MaskedState(adam_state("p"))
 
 
 def test_map_params_takes_init_functions_and_states_of_anything():
@@ -341,7 +345,7 @@ def test_map_params_skips_none_and_takes_is_leaf():
 def test_map_params_maps_to_none():
     tx = gradtx.adam(1e-3)
     state = map_params(tx, lambda m: None, tx.init({"a": jnp.ones(2)}), transform_non_params=lambda x: None)
-    assert state == (gradtx.ScaleByAdamState(None, {"a": None}, {"a": None}), gradtx.ScaleByLearningRateState(None))
+    assert state == (ScaleByAdamState(None, {"a": None}, {"a": None}), ScaleByLearningRateState(None))
 
 
 def test_map_params_makes_shardings():

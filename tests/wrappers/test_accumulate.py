@@ -11,6 +11,7 @@ import pytest
 from cases import CASES
 
 import gradtx
+from gradtx.wrappers.multi_steps import MultiSteps, skip_large_updates, skip_not_finite
 
 K = 3
 PARAMS = {"kernel": jnp.linspace(-1.0, 1.0, 6).reshape(3, 2), "bias": jnp.array([0.5, -0.25])}
@@ -99,8 +100,8 @@ def test_schedule_of_microbatches() -> None:
 
 @pytest.mark.parametrize("mean", [True, False])
 def test_multi_steps_is_optax(mean: bool) -> None:
-    rule = functools.partial(gradtx.skip_large_updates, max_squared_norm=50.0)
-    ours = gradtx.MultiSteps(gradtx.adam(0.1), 2, mean, rule)
+    rule = functools.partial(skip_large_updates, max_squared_norm=50.0)
+    ours = MultiSteps(gradtx.adam(0.1), 2, mean, rule)
     theirs = optax.MultiSteps(optax.adam(0.1), 2, mean, functools.partial(optax.skip_large_updates, max_squared_norm=50.0))
     states = ours.init(PARAMS), theirs.init(PARAMS)
     for i, scale in enumerate([1.0, 2.0, 100.0, 1.0, jnp.nan, 3.0, 1.0]):
@@ -120,9 +121,9 @@ def test_rules_that_skip_are_optax() -> None:
     for value in (1.0, jnp.nan, jnp.inf, 30.0):
         tree = {"w": jnp.array([value, 2.0]), "b": jnp.array(1.0)}
         for ours, theirs in (
-            (gradtx.skip_not_finite, optax.skip_not_finite),
+            (skip_not_finite, optax.skip_not_finite),
             (
-                functools.partial(gradtx.skip_large_updates, max_squared_norm=100.0),
+                functools.partial(skip_large_updates, max_squared_norm=100.0),
                 functools.partial(optax.skip_large_updates, max_squared_norm=100.0),
             ),
         ):
@@ -194,25 +195,25 @@ SAM = gradtx.sam_wrapper(gradtx.sgd(0.1))
             ValueError,
             "^accumulate: inner is chain.*which calls grad_fn",
         ),
-        (lambda: gradtx.MultiSteps(SAM, 2), ValueError, "^MultiSteps: opt is sam_wrapper.*which calls grad_fn"),
+        (lambda: MultiSteps(SAM, 2), ValueError, "^MultiSteps: opt is sam_wrapper.*which calls grad_fn"),
         (
-            lambda: gradtx.MultiSteps(gradtx.sgd, 2),
+            lambda: MultiSteps(gradtx.sgd, 2),
             TypeError,
             "^MultiSteps: opt is the class sgd, expected a gradient transformation",
         ),
         (
-            lambda: gradtx.MultiSteps(gradtx.sgd(0.1), 0),
+            lambda: MultiSteps(gradtx.sgd(0.1), 0),
             ValueError,
             r"^MultiSteps: every_k_schedule is 0 \(int\), expected a whole number >= 1",
         ),
         (
-            lambda: gradtx.MultiSteps(gradtx.sgd(0.1), 2, should_skip_update_fn=3),
+            lambda: MultiSteps(gradtx.sgd(0.1), 2, should_skip_update_fn=3),
             TypeError,
             r"^MultiSteps: should_skip_update_fn is 3 \(int\), expected a function, or None\.$",
         ),
         (
-            lambda: gradtx.MultiSteps(gradtx.sgd(0.1), 2, should_skip_update_fn=lambda u, s, p: (1, ())).update(
-                PARAMS, gradtx.MultiSteps(gradtx.sgd(0.1), 2).init(PARAMS)
+            lambda: MultiSteps(gradtx.sgd(0.1), 2, should_skip_update_fn=lambda u, s, p: (1, ())).update(
+                PARAMS, MultiSteps(gradtx.sgd(0.1), 2).init(PARAMS)
             ),
             ValueError,
             r"^MultiSteps: should_skip_update_fn gives 1 \(int\) first, expected a boolean scalar\.$",

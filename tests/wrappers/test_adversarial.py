@@ -12,6 +12,7 @@ import sam_oracles as so
 from problems import distance, quadratic, tanh_regression
 
 import gradtx
+from gradtx.wrappers.adversarial import sam
 
 SMALL, TANH = quadratic({"w": (5, 3), "b": (3,)}), tanh_regression()
 
@@ -55,8 +56,8 @@ def test_two_calls_are_one_step_of_sam() -> None:
     (_, slow), (opaque, _), (wrapped, _) = (
         so.run([tx], TANH, steps, opaque=i)[0]
         for tx, steps, i in (
-            (gradtx.sam(outer, adversary), 60, False),
-            (gradtx.sam(outer, adversary, opaque_mode=True), 30, True),
+            (sam(outer, adversary), 60, False),
+            (sam(outer, adversary, opaque_mode=True), 30, True),
             (gradtx.sam_wrapper(outer, 0.05), 30, False),
         )
     )
@@ -69,7 +70,7 @@ def test_two_calls_are_one_step_of_sam() -> None:
 def test_period_one_is_the_optimizer_alone() -> None:
     """Optax steps from the parameters before last."""
     plain = gradtx.sgd(0.1, 0.9)
-    paths = so.run([gradtx.sam(plain, gradtx.sgd(0.1), 1), plain], TANH, 30)
+    paths = so.run([sam(plain, gradtx.sgd(0.1), 1), plain], TANH, 30)
     assert distance(paths[0][0], paths[1][0]) < 1e-12
     theirs = so.run([optax.contrib.sam(optax.sgd(0.1, 0.9), optax.sgd(0.1), 1)], TANH, 30)
     assert distance(theirs[0][0], paths[1][0]) > 0.01
@@ -97,7 +98,7 @@ def test_normalize(dtype: Any) -> None:
 
 def test_gradients_are_averaged_over_a_mapped_axis() -> None:
     adversary = gradtx.chain(gradtx.normalize(), gradtx.sgd(0.5))
-    tx = gradtx.sam(gradtx.sgd(1.0), adversary, opaque_mode=True, batch_axis_name="batch")
+    tx = sam(gradtx.sgd(1.0), adversary, opaque_mode=True, batch_axis_name="batch")
     w, batch = jnp.array([3.0, 4.0]), jnp.array([1.0, 3.0])
 
     def step(x: Any) -> Any:
@@ -108,7 +109,7 @@ def test_gradients_are_averaged_over_a_mapped_axis() -> None:
 
 
 def test_eval_params_under_a_mask() -> None:
-    tx = gradtx.masked(gradtx.sam(gradtx.sgd(1.0), gradtx.sgd(0.5)), {"a": True, "b": False})
+    tx = gradtx.masked(sam(gradtx.sgd(1.0), gradtx.sgd(0.5)), {"a": True, "b": False})
     params = {"a": jnp.array([2.0], jnp.bfloat16), "b": jnp.array([1.0])}
     state, seen = tx.init(params), []
     for _ in range(2):
@@ -121,13 +122,13 @@ def test_eval_params_under_a_mask() -> None:
 
 
 def test_errors() -> None:
-    tx, w = gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1), opaque_mode=True), jnp.ones(2)
+    tx, w = sam(gradtx.sgd(0.1), gradtx.sgd(0.1), opaque_mode=True), jnp.ones(2)
     with pytest.raises(
         TypeError, match=r"^sam: missing extra argument `grad_fn`; call tx.update\(updates, state, params, grad_fn="
     ):
         tx.update(w, tx.init(w), w)
     for opaque in (False, True):
-        tx = gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1), opaque_mode=opaque)
+        tx = sam(gradtx.sgd(0.1), gradtx.sgd(0.1), opaque_mode=opaque)
         with pytest.raises(ValueError, match=r"^sam: needs the parameters; call tx.update\(updates, state, params\)\.$"):
             tx.update(w, tx.init(w), grad_fn=lambda p, i: p)
 
@@ -143,7 +144,7 @@ def test_errors() -> None:
 @pytest.mark.parametrize("opaque", [False, True], ids=["transparent", "opaque"])
 def test_an_adversary_in_half_precision(adversary: Any, opaque: bool) -> None:
     """Both branches of a step, and both calls of a period, give the dtypes that came in."""
-    tx, params = gradtx.sam(gradtx.adam(0.1), adversary, opaque_mode=opaque), {"w": jnp.ones(3)}
+    tx, params = sam(gradtx.adam(0.1), adversary, opaque_mode=opaque), {"w": jnp.ones(3)}
     state = tx.init(params)
     step = jax.jit(lambda g, state: tx.update(g, state, params, **({"grad_fn": lambda p, i: p} if opaque else {})))
     for _ in range(2):

@@ -9,6 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import gradtx
+from gradtx.wrappers.nonfinite import apply_if_finite
 
 STEPS, BATCH = 300, 64
 FAULTS = {"none": 0.0, "nan": jnp.nan, "inf": jnp.inf, "huge": 1e30}
@@ -66,7 +67,7 @@ INNER = gradtx.adam(0.01)
     [
         (gradtx.skip_nonfinite(INNER), ("nan", "inf", "huge")),
         (gradtx.skip_spikes(INNER, window=32), ("nan", "inf", "huge")),
-        (gradtx.apply_if_finite(INNER, 5), ("nan", "inf")),
+        (apply_if_finite(INNER, 5), ("nan", "inf")),
         (gradtx.accumulate(INNER, 2, skip_nonfinite=True), ("nan", "inf")),
     ],
     ids=["skip_nonfinite", "skip_spikes", "apply_if_finite", "accumulate"],

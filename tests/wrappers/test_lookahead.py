@@ -15,6 +15,7 @@ from flax import nnx
 from problems import distance, tanh_regression
 
 import gradtx
+from gradtx.wrappers.lookahead import LookaheadParams, lookahead
 
 TANH = tanh_regression()
 GRADIENT = jax.grad(TANH.loss)
@@ -158,26 +159,26 @@ def test_the_signature_is_that_of_optax() -> None:
 
 
 def test_pairs_equal_the_wrapper() -> None:
-    pair, both, state = follow(gradtx.lookahead(gradtx.adam(0.05), 4, 0.6), gradtx.LookaheadParams.init_synced(START), 30)
+    pair, both, state = follow(lookahead(gradtx.adam(0.05), 4, 0.6), LookaheadParams.init_synced(START), 30)
     fast, slow, _ = follow(gradtx.lookahead_wrapper(gradtx.adam(0.05), 4, 0.6), START, 30)
     assert distance(pair.fast, fast) < 1e-5
     assert distance(pair.slow, slow) < 1e-5
     assert state.slow is None
     assert both.fast is not None
-    jax.tree.map(np.testing.assert_array_equal, both, gradtx.LookaheadParams(pair.slow, pair.slow))
+    jax.tree.map(np.testing.assert_array_equal, both, LookaheadParams(pair.slow, pair.slow))
 
 
 def test_a_plain_init_before_pairs() -> None:
     """Optax lets `init` see the fast weights alone; the pair's slow ones count then."""
-    tx, pair = gradtx.lookahead(gradtx.sgd(1.0), 1, 0.5), gradtx.LookaheadParams(fast=jnp.array(3.0), slow=jnp.array(1.0))
+    tx, pair = lookahead(gradtx.sgd(1.0), 1, 0.5), LookaheadParams(fast=jnp.array(3.0), slow=jnp.array(1.0))
     updates, state = tx.update(jnp.array(-2.0), tx.init(pair.fast), pair)
     moved = gradtx.apply_updates(pair, updates)
     assert (float(moved.fast), float(moved.slow), float(state.slow)) == (3.0, 3.0, 3.0)
 
 
 def test_a_chain_of_pairs_and_own_buffers() -> None:
-    tx = gradtx.chain(gradtx.clip(1.0), gradtx.lookahead(gradtx.sgd(1.0), 2, 0.5))
-    pair = gradtx.LookaheadParams.init_synced({"w": jnp.zeros(2)})
+    tx = gradtx.chain(gradtx.clip(1.0), lookahead(gradtx.sgd(1.0), 2, 0.5))
+    pair = LookaheadParams.init_synced({"w": jnp.zeros(2)})
     step = jax.jit(lambda g, s, p: tx.update(g, s, p), donate_argnums=(1, 2))
     updates, _ = step({"w": jnp.full(2, 5.0)}, tx.init(pair), pair)
     np.testing.assert_array_equal(updates.fast["w"], [-1.0, -1.0])
@@ -190,7 +191,7 @@ def test_a_chain_of_pairs_and_own_buffers() -> None:
 def test_a_reset_starts_the_inner_optimizer_anew() -> None:
     """Each stretch of steps is Adam from the slow weights, with a first step of its own."""
     with jax.enable_x64(True):
-        path, _, _ = follow(gradtx.lookahead(gradtx.adam(0.05), 5, 0.5, reset_state=True), TANH.params, 30)
+        path, _, _ = follow(lookahead(gradtx.adam(0.05), 5, 0.5, reset_state=True), TANH.params, 30)
     x, expected = dict(TANH.params), []
     for _ in range(6):
         last = partial(o.lookahead, period=5, alpha=0.5)
@@ -202,7 +203,7 @@ def test_a_reset_starts_the_inner_optimizer_anew() -> None:
 
 def test_a_reset_clears_infinities() -> None:
     """What is not selected must not leak: `(1 - sync) * inf` is NaN."""
-    tx = gradtx.lookahead(gradtx.trace(0.9), 1, 0.5, reset_state=True)
+    tx = lookahead(gradtx.trace(0.9), 1, 0.5, reset_state=True)
     _, state = tx.update(jnp.array(jnp.inf), tx.init(jnp.zeros(())), jnp.zeros(()))
     assert float(state.fast_state.trace) == 0.0
 
@@ -211,7 +212,7 @@ def test_a_reset_clears_infinities() -> None:
 
 
 def test_errors() -> None:
-    tx, pair = gradtx.lookahead(gradtx.sgd(1.0), 2, 0.5), gradtx.LookaheadParams.init_synced({"w": jnp.zeros(2)})
+    tx, pair = lookahead(gradtx.sgd(1.0), 2, 0.5), LookaheadParams.init_synced({"w": jnp.zeros(2)})
     state = tx.init(pair)
     text = (
         "lookahead: params is a dict with keys 'w', but the state was made from LookaheadParams; pass the pair to update as well."

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import gradtx
+from gradtx.wrappers.nonfinite import apply_if_finite
 
 PARAMS = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array(0.5)}
 
@@ -54,7 +55,7 @@ def test_a_skipped_step_changes_no_bit(make: Any, inner: Any, bads: list[Any]) -
 
 def test_good_steps_are_those_of_the_optimizer() -> None:
     inner = gradtx.adamw(0.1, weight_decay=0.1)
-    wrapped = [gradtx.skip_nonfinite(inner), gradtx.skip_spikes(inner), gradtx.apply_if_finite(inner, 2)]
+    wrapped = [gradtx.skip_nonfinite(inner), gradtx.skip_spikes(inner), apply_if_finite(inner, 2)]
     states, state = [tx.init(PARAMS) for tx in wrapped], inner.init(PARAMS)
     for i in range(5):
         expected, state = inner.update(gradient(i + 1.0), state, PARAMS)
@@ -167,7 +168,7 @@ def test_a_level_that_falls_for_good_is_the_usual_one_within_the_window() -> Non
 
 
 def test_apply_if_finite_is_optax_its_fault_included() -> None:
-    ours, theirs = gradtx.apply_if_finite(gradtx.adam(0.1), 2), optax.apply_if_finite(optax.adam(0.1), 2)
+    ours, theirs = apply_if_finite(gradtx.adam(0.1), 2), optax.apply_if_finite(optax.adam(0.1), 2)
     states = ours.init(PARAMS), theirs.init(PARAMS)
     for bad in (None, jnp.nan, jnp.inf, None, jnp.nan, jnp.nan, jnp.nan, None):
         (u, first), (v, second) = (tx.update(gradient(bad=bad), s, PARAMS) for tx, s in zip((ours, theirs), states, strict=True))

@@ -32,6 +32,10 @@ from wrapper_definitions import (
 )
 
 import gradtx
+from gradtx.wrappers.adversarial import sam
+from gradtx.wrappers.lookahead import lookahead
+from gradtx.wrappers.multi_steps import MultiSteps
+from gradtx.wrappers.nonfinite import apply_if_finite
 
 STEPS = 7
 START = {"w": np.array([[0.8, -1.2], [0.3, 2.0]]), "b": np.array([1.5, -0.4])}
@@ -42,7 +46,7 @@ WRAPPERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Plain]]] = {
     "accumulate": (lambda tx: gradtx.accumulate(tx, 2), accumulate),
     "skip_nonfinite": (gradtx.skip_nonfinite, skip),
     "skip_spikes": (lambda tx: gradtx.skip_spikes(tx, sigma=1e3), skip),
-    "apply_if_finite": (lambda tx: gradtx.apply_if_finite(tx, 5), skip),
+    "apply_if_finite": (lambda tx: apply_if_finite(tx, 5), skip),
     "lookahead_wrapper": (lambda tx: gradtx.lookahead_wrapper(tx, 3), lookahead),
     "cautious": (gradtx.cautious, cautious),
     "ema_params": (lambda tx: gradtx.ema_params(tx, 0.9), same),
@@ -52,9 +56,9 @@ WRAPPERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Plain]]] = {
     "gsam": (lambda tx: gradtx.gsam(tx, 0.1), gsam),
     "looksam": (lambda tx: gradtx.looksam(tx, 0.1, every_k=2), looksam),
     "momentum_sam": (lambda tx: gradtx.momentum_sam(tx, 0.1), momentum_sam),
-    "sam": (lambda tx: gradtx.sam(tx, gradtx.chain(gradtx.normalize(), gradtx.sgd(0.1))), in_turns),
+    "sam": (lambda tx: sam(tx, gradtx.chain(gradtx.normalize(), gradtx.sgd(0.1))), in_turns),
     "schedule_free": (lambda tx: gradtx.schedule_free(tx, 0.1), schedule_free),
-    "MultiSteps": (lambda tx: gradtx.MultiSteps(tx, 2).gradient_transformation(), accumulate),
+    "MultiSteps": (lambda tx: MultiSteps(tx, 2).gradient_transformation(), accumulate),
     "apply_every": (lambda tx: gradtx.chain(tx, gradtx.apply_every(2)), every_second),
     "reduce_on_plateau": (lambda tx: gradtx.chain(tx, gradtx.reduce_on_plateau(0.5, patience=1, rtol=0.0)), plateau),
     "snapshot": (lambda tx: gradtx.chain(tx, gradtx.snapshot("size", gradtx.tree.norm)), same),
@@ -194,11 +198,11 @@ def test_in_a_chain_what_must_be_applied_as_it_is_stands_last() -> None:
                 gradtx.named_chain(("a", before), ("b", norm), ("c", half))
         assert gradtx.chain(half, tx, norm, gradtx.identity()).init({"w": jnp.ones(2)})
     uphill = gradtx.chain(gradtx.normalize(), gradtx.sgd(1.0))
-    tx, w = gradtx.chain(gradtx.sam(gradtx.sgd(0.1), uphill, opaque_mode=True), half), jnp.array([3.0, 4.0])
+    tx, w = gradtx.chain(sam(gradtx.sgd(0.1), uphill, opaque_mode=True), half), jnp.array([3.0, 4.0])
     updates, _ = tx.update(w, tx.init(w), w, grad_fn=lambda w, i: w)  # of an opaque one the state holds no parameters
     np.testing.assert_allclose(updates, [-0.18, -0.24], rtol=1e-6)
     with pytest.raises(ValueError, match=r"^sam: adv_optimizer holds swa\(.* Put sam inside it\.$"):
-        gradtx.sam(gradtx.sgd(0.1), gradtx.swa(uphill))
+        sam(gradtx.sgd(0.1), gradtx.swa(uphill))
 
 
 def test_what_counts_steps_stands_inside_an_accumulation() -> None:
@@ -210,17 +214,17 @@ def test_what_counts_steps_stands_inside_an_accumulation() -> None:
     with pytest.raises(
         ValueError, match=r"^lookahead: fast_optimizer holds MultiSteps\(opt=sgd\(.*\), every_k_schedule=2\), whose"
     ):
-        gradtx.lookahead(gradtx.chain(gradtx.MultiSteps(sgd, 2)), 2, 0.5)
+        lookahead(gradtx.chain(MultiSteps(sgd, 2)), 2, 0.5)
     with pytest.raises(ValueError, match=r"^swa: inner holds accumulate"):
         gradtx.swa(gradtx.inject_hyperparams(gradtx.accumulate, static_args="every_k")(sgd, every_k=2))
-    for held in (gradtx.accumulate(sgd, 1), gradtx.MultiSteps(sgd, 1), gradtx.chain(sgd, gradtx.apply_every(1))):
+    for held in (gradtx.accumulate(sgd, 1), MultiSteps(sgd, 1), gradtx.chain(sgd, gradtx.apply_every(1))):
         assert gradtx.ema_params(held, 0.5).init(jnp.zeros(2))  # each call is a step
-    for multi in (gradtx.MultiSteps(gradtx.swa(sgd), 2), gradtx.MultiSteps(gradtx.swa(sgd), 2).gradient_transformation()):
+    for multi in (MultiSteps(gradtx.swa(sgd), 2), MultiSteps(gradtx.swa(sgd), 2).gradient_transformation()):
         with pytest.raises(ValueError, match="the updates of swa must be applied as they are"):
             gradtx.chain(multi, gradtx.scale(0.5))
 
 
-@pytest.mark.parametrize("accumulated", [lambda tx: gradtx.accumulate(tx, 4), lambda tx: gradtx.MultiSteps(tx, 4)])
+@pytest.mark.parametrize("accumulated", [lambda tx: gradtx.accumulate(tx, 4), lambda tx: MultiSteps(tx, 4)])
 def test_inside_an_accumulation_averages_count_steps(accumulated: Callable[[Any], Any]) -> None:
     tx, p = accumulated(gradtx.ema_params(gradtx.sgd(1.0), 0.5)), jnp.zeros(())
     state = tx.init(p)

@@ -203,7 +203,7 @@ def test_other_extra_arguments_reach_the_optimizer_inside() -> None:
         seen.append(extra_args)
         return updates, state
 
-    inner = gradtx.GradientTransformation(gradtx.init_empty_state, spy)
+    inner = gradtx.GradientTransformation(lambda params: gradtx.EmptyState(), spy)
     params = jnp.ones(2)
     for make in (gradtx.sam_wrapper, gradtx.asam, gradtx.gsam, gradtx.looksam):
         tx = make(inner)

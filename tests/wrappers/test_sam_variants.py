@@ -12,6 +12,7 @@ import sam_oracles as so
 from problems import Arrays, distance, tanh_regression
 
 import gradtx
+from gradtx.wrappers.adversarial import sam
 
 TANH = tanh_regression()
 HEAVY_BALL = (partial(o.heavy_ball, beta=0.9), partial(o.descend, lr=0.1))
@@ -140,7 +141,7 @@ def test_momentum_sam_under_a_mask() -> None:
 
 EVALUATED_ELSEWHERE = {
     "momentum_sam": gradtx.momentum_sam(gradtx.sgd(0.1, 0.9), 0.5),
-    "sam": gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.5)),
+    "sam": sam(gradtx.sgd(0.1), gradtx.sgd(0.5)),
     "schedule_free": gradtx.schedule_free_sgd(0.1),
 }
 

@@ -13,6 +13,7 @@ from flax import nnx
 from problems import Arrays, distance, tanh_regression, trajectories
 
 import gradtx
+from gradtx.wrappers.schedule_free import schedule_free_eval_params
 
 TANH = tanh_regression()
 
@@ -93,7 +94,7 @@ def test_the_signature_is_that_of_optax(name: str) -> None:
 
 
 def test_the_average_equals_optax() -> None:
-    ours = averages(gradtx.schedule_free_adamw(0.02, b2=0.95), 50, np.float32, gradtx.schedule_free_eval_params)[1]
+    ours = averages(gradtx.schedule_free_adamw(0.02, b2=0.95), 50, np.float32, schedule_free_eval_params)[1]
     theirs = averages(optax.contrib.schedule_free_adamw(0.02, b2=0.95), 50, np.float32, optax.contrib.schedule_free_eval_params)[1]
     assert distance(ours, theirs) < 1e-5  # two recoveries of `x` from float32 `y` and `z`
 
@@ -220,7 +221,7 @@ def test_errors() -> None:
         "gradtx.eval_params(state, params) finds one inside other states."
     )
     with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
-        gradtx.schedule_free_eval_params((state,), p)
+        schedule_free_eval_params((state,), p)
     text = "eval_params: params and the average of ScheduleFreeState at the top of the state differ in structure"
     with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
         gradtx.eval_params(state, {"w": p, "b": p})

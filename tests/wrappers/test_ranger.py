@@ -11,6 +11,7 @@ import pytest
 from problems import distance, tanh_regression, trajectories, trajectory
 
 import gradtx
+from gradtx.wrappers.lookahead import lookahead
 
 TANH = tanh_regression()
 
@@ -54,7 +55,7 @@ def test_oracle(tx: Any, rules: Any) -> None:
 
 
 def test_parts() -> None:
-    parts = gradtx.lookahead(gradtx.radam(0.05, 0.95, eps=1e-5), 6, 0.5)
+    parts = lookahead(gradtx.radam(0.05, 0.95, eps=1e-5), 6, 0.5)
     assert distance(*trajectories([gradtx.ranger(0.05), parts], TANH, 30)) < 1e-12
 
 

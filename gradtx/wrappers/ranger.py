@@ -3,8 +3,9 @@
 from dataclasses import KW_ONLY
 
 from gradtx.compose.chain import chain
-from gradtx.core.checks import Decay, Fraction, Mask, NonNegative, PositiveInt, Rate
-from gradtx.core.transformation import Preset, Transformation
+from gradtx.core.composites import Preset
+from gradtx.core.domains import Decay, Fraction, Mask, NonNegative, PositiveInt, Rate
+from gradtx.core.transformation import Transformation
 from gradtx.optimizers.radam import scale_by_radam
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate

@@ -1,0 +1,90 @@
+"""Transformations made of others: presets, which stand for a chain, and wrappers, which hold one."""
+
+import functools
+from typing import Any
+
+from gradtx.core import checks
+from gradtx.core.domains import TRANSFORMATION
+from gradtx.core.pairs import Inner, as_transformation
+from gradtx.core.transformation import Extra, Params, Part, State, Transformation, Updates
+
+
+class Preset(Transformation, any_leaves=True):
+    """A transformation that stands for others: subclasses write them as `chain()`, from their fields.
+
+    Example:
+      >>> import gradtx
+      >>> class clipped_sgd(gradtx.Preset):
+      ...     learning_rate: gradtx.domains.Rate
+      ...     max_norm: gradtx.domains.Positive = 1.0
+      ...     def chain(self):
+      ...         return gradtx.chain(gradtx.clip_by_global_norm(self.max_norm), gradtx.sgd(self.learning_rate))
+      >>> clipped_sgd(0.1)
+      clipped_sgd(learning_rate=0.1)
+    """
+
+    def chain(self) -> Any:
+        """What the preset stands for."""
+        raise NotImplementedError(f"{type(self).__name__}: chain is missing; it makes what the preset stands for.")
+
+    @functools.cached_property
+    def stands_for(self) -> Transformation:
+        """What `chain()` makes, once."""
+        made = self.chain()
+        if not checks.is_transformation(made):
+            missing = " Is a `return` missing?" if made is None else ""
+            raise TypeError(f"{self.called}: chain returned {checks.kind(made)}, expected {TRANSFORMATION.text}.{missing}")
+        return as_transformation(made)
+
+    def init(self, params: Params) -> State:
+        """The state of what it stands for."""
+        return self.stands_for.unchecked_init(params)
+
+    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+        """A step of what it stands for."""
+        return self.stands_for.step(updates, state, params, **extra_args)
+
+    @property
+    def state_type(self) -> type:  # type: ignore[override]
+        """That of what it stands for."""
+        return self.stands_for.state_type
+
+    def advance(self, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
+        """`advance` of what it stands for; the members of a chain check for themselves."""
+        made = self.stands_for
+        try:
+            if made.transparent:
+                return made.step(updates, state, params, **extra_args)
+            return made.advance(updates, state, params, extra_args)
+        except checks.Refusal as refusal:
+            refusal.by(self.called)
+            raise
+
+    @property
+    def inside(self) -> tuple[Transformation, ...]:
+        """What it stands for."""
+        return (self.stands_for,)
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        """A chain, or another one that only hands updates on; of a single transformation what is inside it."""
+        made = self.stands_for
+        return (Part(made, params, state),) if made.transparent else made.parts(params, state)
+
+    def touches(self, params: Params) -> list[bool]:
+        """What it stands for decides."""
+        return self.stands_for.touches(params)
+
+
+class Wrapper(Transformation, any_leaves=True):
+    """A transformation around one other, `inner`, which sees all parameters; the state has it as `inner_state`."""
+
+    inner: Inner
+
+    @property
+    def inside(self) -> tuple[Transformation, ...]:
+        """The wrapped transformation."""
+        return (self.inner,)
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        """The wrapped transformation, with its state."""
+        return (Part(self.inner, params, state.inner_state),)
