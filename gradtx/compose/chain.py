@@ -60,6 +60,8 @@ class chain(Transformation, transparent=True, any_leaves=True):
 
     def step(self, updates: Updates, state: tuple, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
         """Each member's step, in turn."""
+        if not isinstance(state, tuple):
+            trees.raise_wrong_state(state, tuple)
         if len(state) != len(self.members) or hasattr(state, "_fields"):
             trees.raise_wrong_state(state, tuple, f"a tuple of {len(self.members)} states, one for each member")
         after = []

@@ -66,7 +66,7 @@ def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
         if not rows:  # a tree without leaves: only the number of results is wanted
             probe = jax.eval_shape(rule, *[jnp.zeros(())] * len(given))
             return tuple(given[:1] * len(probe)) if isinstance(probe, tuple) else given[0]
-        kinds = list(map(_kind, rows))
+        kinds = [tuple(map(_form, row)) for row in rows]
         times = collections.Counter(kinds)
         shared = jax.jit(rule) if any(map(isinstance, rows[0], [Tracer] * len(given))) else rule  # eager, it would compile anew
         results: list[list[Any]] = []
@@ -103,11 +103,6 @@ def _rows(given: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], Any]:
         columns.append(column)
         treedef = own
     return list(zip(*columns, strict=True)), treedef
-
-
-def _kind(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What leaves have in common whose rule is traced once."""
-    return tuple(map(_form, row))
 
 
 def map_leaves(rule: Callable[..., Any], *trees: Any, **scalars: Any) -> Any:

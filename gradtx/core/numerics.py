@@ -105,6 +105,20 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return x * x
 
 
+def moments(g: jax.Array, m: jax.Array, v: jax.Array, b1: Any, b2: Any) -> tuple[jax.Array, jax.Array]:
+    """Running means of a gradient and of its square: `m = b1*m + (1-b1)*g` and `v = b2*v + (1-b2)*|g|^2`."""
+    return b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * abs_sq(g)
+
+
+def first_moment(b1: Any, t: jax.Array, nesterov: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`m_hat` of `g` and `m` at step `t`: `m/(1-b1^t)`, or with `nesterov` `b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`."""
+    now = one_minus_power(b1, t)
+    if not nesterov:
+        return lambda g, m: m / now
+    ahead = one_minus_power(b1, safe_increment(t))
+    return lambda g, m: b1 * m / ahead + (1 - b1) * g / now
+
+
 def guarded_ratio(numerator: jax.Array, denominator: jax.Array, eps: Any = 0) -> jax.Array:
     """`numerator / denominator`, 0 where the denominator is 0, in value and in derivative.
 

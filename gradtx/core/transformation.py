@@ -134,6 +134,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
     - `final`: its updates must be applied as they are, since its state holds points that follow from them.
     - `gathers`: it gathers updates over several calls and gives zeros between.
     - `measuring`: it returns a measurement, of any tree, in the place of updates.
+    - `needs_params`: its `update` has to get the parameters.
     - `any_leaves`: it takes leaves of any kind, integers too, as those do that only hand leaves on to others.
     - `transparent`: it only hands updates on, so that `summary` shows what is inside in its place.
 
@@ -146,6 +147,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
     gathers: ClassVar[bool] = False
     measuring: ClassVar[bool] = False
     any_leaves: ClassVar[bool] = False
+    needs_params: ClassVar[bool] = False
     transparent: ClassVar[bool] = False
     takes: ClassVar[Mapping[str, bool]] = {}
     """The extra arguments that `step` declares, and whether it needs them."""
@@ -204,6 +206,8 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         try:
             if not isinstance(state, self.state_type):
                 trees.raise_wrong_state(state, self.state_type)
+            if self.needs_params and params is None:
+                trees.require_params(params)
             for name, required in self.takes.items():
                 if required and name not in extra_args:
                     call = f"tx.update(updates, state, params, {name}=...)"
@@ -271,11 +275,11 @@ _ARRAYS = (jax.Array, np.ndarray, np.generic, float, complex)
 
 
 def _check(tx: Transformation, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> None:
-    if not isinstance(state, tx.state_type):
-        trees.raise_wrong_state(state, tx.state_type)
     if extra_args:
         _check_spelling(wants(tx), extra_args)
-    if params is not None:
+    if params is not None and not _are_alike(updates, params):
+        if not isinstance(state, tx.state_type):  # it may have changed places with the parameters
+            trees.raise_wrong_state(state, tx.state_type)
         point = getattr(type(params), "gradient_point", None)  # of parameters in two versions, as LookaheadParams
         trees.check_same_shapes(updates, params if point is None else point(params))
 

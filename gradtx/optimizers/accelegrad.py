@@ -10,7 +10,6 @@ from gradtx.core.domains import Function, Positive
 from gradtx.core.leaves import cast_like, copies, each_leaf
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
-from gradtx.core.trees import require_params
 from gradtx.projections import check_projection
 from gradtx.tree.reductions import norm
 
@@ -55,7 +54,7 @@ def _weight(count: jax.Array) -> jax.Array:
     return jnp.maximum((count.astype(default_float()) + 1) / 4, 1)
 
 
-class accelegrad(Transformation, final=True):
+class accelegrad(Transformation, final=True, needs_params=True):
     """AcceleGrad: two sequences, coupled with growing weights, under one adaptive step size.
 
     At step `k = 0, 1, ...`, with `g` the gradient at the parameters `x`: `alpha = max(1, (k+1)/4)`,
@@ -111,7 +110,7 @@ class accelegrad(Transformation, final=True):
     def step(
         self, updates: Updates, state: AccelegradState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, AccelegradState]:
-        params, count = require_params(params), safe_increment(state.count)
+        count = safe_increment(state.count)
         alpha, alpha_next = _weight(state.count), _weight(count)
         weight_sum = state.weight_sum + alpha
         sum_of_squares = state.sum_of_squares + alpha**2 * norm(updates, squared=True).astype(alpha.dtype)

@@ -1,6 +1,5 @@
 """Adam and its presets: `scale_by_adam`, `adam`, `adamw`, `nadam`, `nadamw`."""
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Flag, FloatDType, Mask, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
+from gradtx.core.numerics import first_moment, guarded_ratio, moments, one_minus_power, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -23,20 +22,6 @@ class ScaleByAdamState(NamedTuple):
     count: jax.Array
     mu: Updates
     nu: Updates
-
-
-def moments(g: jax.Array, m: jax.Array, v: jax.Array, b1: Any, b2: Any) -> tuple[jax.Array, jax.Array]:
-    """Running means of a gradient and of its square: `m = b1*m + (1-b1)*g` and `v = b2*v + (1-b2)*|g|^2`."""
-    return running_mean(m, g, b1), running_mean(v, abs_sq(g), b2)
-
-
-def first_moment(b1: Any, t: jax.Array, nesterov: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """`m_hat` of `g` and `m` at step `t`: `m/(1-b1^t)`, or with `nesterov` `b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`."""
-    now = one_minus_power(b1, t)
-    if not nesterov:
-        return lambda g, m: m / now
-    ahead = one_minus_power(b1, safe_increment(t))
-    return lambda g, m: b1 * m / ahead + (1 - b1) * g / now
 
 
 class scale_by_adam(Transformation, keeps_zero=True):

@@ -10,9 +10,8 @@ from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Flag, FloatDType, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.numerics import guarded_ratio, moments, one_minus_power, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
-from gradtx.optimizers.adam import moments
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 

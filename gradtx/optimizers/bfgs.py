@@ -14,7 +14,7 @@ from gradtx.core.domains import PositiveInt, Rate
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Params, Transformation, Updates
-from gradtx.core.trees import check_same_shapes, require_params
+from gradtx.core.trees import check_same_shapes
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.optimizers.lbfgs import FROM_ONE, curvature_weight, first_scale
 from gradtx.optimizers.newton import check_size
@@ -32,7 +32,7 @@ class ScaleByBFGSState(NamedTuple):
     inverse_hessian: jax.Array
 
 
-class scale_by_bfgs(Transformation):
+class scale_by_bfgs(Transformation, needs_params=True):
     """Multiplies gradients by a dense estimate `P` of the inverse Hessian: `P @ g`.
 
     With `s = x_{t+1} - x_t`, `y = g_{t+1} - g_t`, `rho = 1/<s, y>`: `P <- (I - rho*s*y') P (I - rho*y*s') + rho*s*s'`.
@@ -73,7 +73,7 @@ class scale_by_bfgs(Transformation):
     def step(
         self, updates: Updates, state: ScaleByBFGSState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByBFGSState]:
-        check_same_shapes(updates, require_params(params))
+        check_same_shapes(updates, params)
         dtype = state.inverse_hessian.dtype
         x, g = to_vector(params, dtype), to_vector(updates, dtype)
         if x.shape != state.params.shape:

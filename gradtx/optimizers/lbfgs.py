@@ -14,7 +14,7 @@ from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import root_sum_squares, safe_increment, zero_count
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Params, Transformation, Updates
-from gradtx.core.trees import raise_other_shape, raise_unlike, require_params
+from gradtx.core.trees import raise_other_shape, raise_unlike
 from gradtx.core.varying import scan
 from gradtx.transforms.linesearch import line_dtype, moved, scaled
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
@@ -69,7 +69,7 @@ def first_scale(updates: Updates, dtype: Any) -> jax.Array:
     return 1 / jnp.maximum(length, 1)
 
 
-class scale_by_lbfgs(Transformation, keeps_zero=True):
+class scale_by_lbfgs(Transformation, keeps_zero=True, needs_params=True):
     """Multiplies gradients by an estimate `P` of the inverse Hessian, from the last steps: `P @ g`.
 
     With `s = x_{t+1} - x_t`, `y = g_{t+1} - g_t` and `rho = 1/<s, y>`, oldest pair first:
@@ -115,7 +115,6 @@ class scale_by_lbfgs(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: ScaleByLBFGSState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScaleByLBFGSState]:
-        require_params(params)
         dtype = state.weights_memory.dtype
         x, g = stored_like(params, state.params), stored_like(updates, state.updates)
         later = state.count > 0

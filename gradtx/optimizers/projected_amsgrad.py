@@ -11,7 +11,6 @@ from gradtx.core import checks, domains
 from gradtx.core.domains import Decay, DecayOrSchedule, Domain, Positive, Rate
 from gradtx.core.leaves import each_leaf, widen
 from gradtx.core.transformation import Params, Transformation, Updates
-from gradtx.core.trees import require_params
 from gradtx.optimizers.amsgrad import ScaleByAmsgradState, scale_by_amsgrad
 from gradtx.projections import check_projection
 from gradtx.transforms.scaling import ScaleByLearningRateState, scale_by_learning_rate
@@ -40,7 +39,7 @@ def _hint(value: Any) -> str:
 WeightedProjection = Annotated[Any, Domain("a function project(tree, weights=None)", _takes_weights, _hint)]
 
 
-class projected_amsgrad(Transformation):
+class projected_amsgrad(Transformation, needs_params=True):
     """AMSGrad with projection: `x = argmin over K of sum(w * (x - y)^2)`.
 
     With `y = p - learning_rate * m / w`, `w = sqrt(v_max) + eps`, `m = b1*m + (1-b1)*g`,
@@ -91,7 +90,7 @@ class projected_amsgrad(Transformation):
     def step(
         self, updates: Updates, state: ProjectedAmsgradState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ProjectedAmsgradState]:
-        params = widen(require_params(params))
+        params = widen(params)
         b1 = domains.scheduled_value("b1", self.b1, state.amsgrad.count)
         step, amsgrad = self.amsgrad(b1).advance(updates, state.amsgrad, params, extra_args)
         step, rate = self.rate.advance(step, state.rate, params, extra_args)

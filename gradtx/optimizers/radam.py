@@ -12,9 +12,9 @@ from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
 from gradtx.core.domains import INF, Decay, Flag, NonNegative, Rate, interval
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import default_float, guarded_ratio, one_minus_power, safe_increment, zero_count
+from gradtx.core.numerics import default_float, first_moment, guarded_ratio, moments, one_minus_power, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
-from gradtx.optimizers.adam import ScaleByAdamState, first_moment, moments
+from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 Threshold = Annotated[ArrayLike, interval(4, INF, "[)", lambda _: " At or below 4 the variance is infinite.")]

@@ -10,9 +10,8 @@ from gradtx.compose.plain import identity
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, DecayOrSchedule, Flag, NonNegative, Rate
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import abs_sq, guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
+from gradtx.core.numerics import abs_sq, guarded_ratio, moments, one_minus_power, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
-from gradtx.optimizers.adam import moments
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
 

@@ -11,7 +11,6 @@ from gradtx.core.domains import Positive
 from gradtx.core.leaves import copies, each_leaf, zeros_like
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
-from gradtx.core.trees import require_params
 from gradtx.tree.reductions import norm
 
 
@@ -56,7 +55,7 @@ def sum_with(total: jax.Array, tree: Any) -> jax.Array:
     return total + norm(tree, squared=True).astype(total.dtype)
 
 
-class storm(Transformation):
+class storm(Transformation, needs_params=True):
     """STORM: `-eta * d`, `d = g + (1-a) * (d - grad_fn(previous parameters))`.
 
     With the step size `eta = k / (w + sum |g|^2)^(1/3)` (the present term included) and
@@ -115,7 +114,6 @@ class storm(Transformation):
         grad_fn: Callable[[Params], Updates],
         **extra_args: Any,
     ) -> tuple[Updates, StormState]:
-        params = require_params(params)
         a = jnp.where(state.count > 0, jnp.minimum(self.c * state.learning_rate**2, 1), 1)
         gradient = gradient_at(grad_fn, state.previous, params, updates)
         sum_of_squares = sum_with(state.sum_of_squares, updates)
@@ -130,7 +128,7 @@ class storm(Transformation):
         return updates, StormState(safe_increment(state.count), estimate, copies(params), sum_of_squares, eta)
 
 
-class storm_plus(Transformation):
+class storm_plus(Transformation, needs_params=True):
     """STORM+: `storm` without anything to tune.
 
     `d = g + (1-a) * (d - grad_fn(previous parameters))` with `a = 1 / (1 + sum |g|^2)^(2/3)` over the
@@ -174,7 +172,6 @@ class storm_plus(Transformation):
         grad_fn: Callable[[Params], Updates],
         **extra_args: Any,
     ) -> tuple[Updates, StormPlusState]:
-        params = require_params(params)
         gradient = gradient_at(grad_fn, state.previous, params, updates)
         a, sum_of_squares = self.weight(state.sum_of_squares), sum_with(state.sum_of_squares, updates)
 

@@ -11,7 +11,6 @@ from gradtx.core.domains import Function, Positive
 from gradtx.core.leaves import copies, each_leaf
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
-from gradtx.core.trees import require_params
 from gradtx.optimizers.accelegrad import mirror_step
 from gradtx.tree.reductions import norm
 
@@ -34,7 +33,7 @@ class UnixgradState(NamedTuple):
         return self.average
 
 
-class unixgrad(Transformation, final=True):
+class unixgrad(Transformation, final=True, needs_params=True):
     """UniXGrad: an extra-gradient step at weighted averages, under an adaptive step size.
 
     At step `t = 1, 2, ...`, with `M` the gradient at the parameters and `alpha = t`,
@@ -99,7 +98,6 @@ class unixgrad(Transformation, final=True):
         grad_fn: Callable[[Params], Updates],
         **extra_args: Any,
     ) -> tuple[Updates, UnixgradState]:
-        params = require_params(params)
         count = safe_increment(state.count)
         t = count.astype(default_float())
         eta = self.eta_of(state.sum_of_squares)

@@ -13,7 +13,6 @@ from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import abs_sq, default_float, promote, real_dtype, root_sum_squares, safe_increment, zero_count
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
-from gradtx.core.trees import require_params
 from gradtx.transforms.scaling import scaled
 
 
@@ -180,7 +179,7 @@ def _unit_norms(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
     return jnp.sqrt(jnp.sum(abs_sq(x), axis=axis, keepdims=True))
 
 
-class adaptive_grad_clip(Transformation, keeps_zero=True):
+class adaptive_grad_clip(Transformation, keeps_zero=True, needs_params=True):
     """Clips each unit's gradient by its weights: `u * min(1, clipping * max(|p|, eps) / |u|)`.
 
     Norms are those of `unitwise_norm`. Its update needs `params`.
@@ -215,7 +214,7 @@ class adaptive_grad_clip(Transformation, keeps_zero=True):
             largest = self.clipping * jnp.maximum(_unit_norms(p, self.axis), self.eps)
             return u * jnp.where(norm < largest, 1, largest / jnp.maximum(norm, 1e-6))
 
-        return rule(updates, require_params(params)), state
+        return rule(updates, params), state
 
 
 @checked

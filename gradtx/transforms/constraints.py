@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from gradtx.core.leaves import each_leaf
 from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
-from gradtx.core.trees import require_params
 
 
 class ZeroNansState(NamedTuple):
@@ -44,7 +43,7 @@ class zero_nans(Transformation, keeps_zero=True):
         return updates, ZeroNansState(found_nan)
 
 
-class keep_params_nonnegative(Transformation):
+class keep_params_nonnegative(Transformation, needs_params=True):
     """Shortens updates so that parameters do not fall below zero: `max(u, -p)`. Put it last in a chain.
 
     Parameters must not be negative at the start. Its update needs `params`.
@@ -67,4 +66,4 @@ class keep_params_nonnegative(Transformation):
         def rule(u: jax.Array, p: jax.Array) -> jax.Array:
             return jnp.where(p + u < 0, -p, u)
 
-        return rule(updates, require_params(params)), state
+        return rule(updates, params), state

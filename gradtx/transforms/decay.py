@@ -11,7 +11,6 @@ from gradtx.core.domains import Mask, Rate, scheduled_value
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.transformation import Params, Transformation, Updates
-from gradtx.core.trees import require_params
 
 
 class WeightDecayState(NamedTuple):
@@ -20,7 +19,7 @@ class WeightDecayState(NamedTuple):
     count: jax.Array | None = None
 
 
-class add_decayed_weights(Transformation):
+class add_decayed_weights(Transformation, needs_params=True):
     """Adds a multiple of the parameters to the updates: `u + weight_decay * p`.
 
     Before an optimizer this is an L2 penalty `weight_decay/2 * |p|^2`; after it, and before the learning
@@ -53,8 +52,9 @@ class add_decayed_weights(Transformation):
     def step(
         self, updates: Updates, state: WeightDecayState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, WeightDecayState]:
-        params = require_params(params)
-        amount = scheduled_value("weight_decay", self.weight_decay, state.count)
+        amount = self.weight_decay
+        if callable(amount):
+            amount = scheduled_value("weight_decay", amount, state.count)
         if not _is_zero(amount):
             updates = self.decayed(updates, params, amount)
         return updates, WeightDecayState(None if state.count is None else safe_increment(state.count))

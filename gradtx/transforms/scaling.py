@@ -11,7 +11,6 @@ from gradtx.core.domains import Flag, NonNegative, Number, Positive, Rate, Sched
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float, root_sum_squares, safe_increment, zero_count
 from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
-from gradtx.core.trees import require_params
 
 
 class ScaleByScheduleState(NamedTuple):
@@ -167,7 +166,7 @@ class scale_by_sign(Transformation, keeps_zero=True):
         return each_leaf(jnp.sign)(updates), state
 
 
-class scale_by_trust_ratio(Transformation, keeps_zero=True):
+class scale_by_trust_ratio(Transformation, keeps_zero=True, needs_params=True):
     """Gives each leaf's update the norm of its parameters: `u * trust_coefficient * |p| / (|u| + eps)`, per leaf.
 
     Where one of the norms is zero the update stays as it is. Its update needs `params`.
@@ -203,10 +202,10 @@ class scale_by_trust_ratio(Transformation, keeps_zero=True):
             ratio = self.trust_coefficient * p_norm / jnp.where(either_zero, 1, u_norm + self.eps)
             return u * jnp.where(either_zero, 1, ratio)
 
-        return rule(updates, require_params(params)), state
+        return rule(updates, params), state
 
 
-class scale_by_param_block_norm(Transformation, keeps_zero=True):
+class scale_by_param_block_norm(Transformation, keeps_zero=True, needs_params=True):
     """Multiplies each leaf's update by the norm of its parameters: `u * max(|p|, min_scale)`. Its update needs `params`.
 
     Args:
@@ -232,10 +231,10 @@ class scale_by_param_block_norm(Transformation, keeps_zero=True):
         def rule(u: jax.Array, p: jax.Array) -> jax.Array:
             return u * jnp.maximum(_norm(p), self.min_scale)
 
-        return rule(updates, require_params(params)), state
+        return rule(updates, params), state
 
 
-class scale_by_param_block_rms(Transformation, keeps_zero=True):
+class scale_by_param_block_rms(Transformation, keeps_zero=True, needs_params=True):
     """Multiplies each leaf's update by the root mean square of its parameters: `u * max(rms(p), min_scale)`.
 
     Its update needs `params`.
@@ -264,7 +263,7 @@ class scale_by_param_block_rms(Transformation, keeps_zero=True):
             rms = _norm(p) / math.sqrt(max(p.size, 1))
             return u * jnp.maximum(rms, self.min_scale)
 
-        return rule(updates, require_params(params)), state
+        return rule(updates, params), state
 
 
 def _norm(x: jax.Array) -> jax.Array:

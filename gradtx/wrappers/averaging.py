@@ -12,7 +12,6 @@ from gradtx.core.domains import Decay, Flag, NonNegativeInt, PositiveInt
 from gradtx.core.leaves import copies, each_leaf
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
 from gradtx.core.transformation import Params, State, Updates
-from gradtx.core.trees import require_params
 from gradtx.core.walk import check_steps
 
 
@@ -41,7 +40,7 @@ class SwaState(NamedTuple):
         return self.average
 
 
-class ema_params(Wrapper, final=True, keeps_zero=True):
+class ema_params(Wrapper, final=True, keeps_zero=True, needs_params=True):
     """An exponential moving average of the parameters: `average = decay*average + (1-decay)*p`, with `p` after each step.
 
     Training goes on as without it; `gradtx.eval_params(state, params)` gives the average. It holds about `1/(1-decay)` steps.
@@ -84,7 +83,6 @@ class ema_params(Wrapper, final=True, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmaParamsState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, EmaParamsState]:
-        params = require_params(params)
         updates, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
         count = safe_increment(state.count)
         # With these shares the stored average is the corrected one at every step, so that reading it needs no division.
@@ -98,7 +96,7 @@ class ema_params(Wrapper, final=True, keeps_zero=True):
         return updates, EmaParamsState(inner_state, count, average)
 
 
-class swa(Wrapper, final=True, keeps_zero=True):
+class swa(Wrapper, final=True, keeps_zero=True, needs_params=True):
     """Stochastic weight averaging: the plain mean of the parameters after steps `start`, `start + every`, `start + 2*every`, ...
 
     `n += 1`, `average += (p - average) / n`. Training goes on as without it; `gradtx.eval_params(state, params)` gives the mean,
@@ -143,7 +141,6 @@ class swa(Wrapper, final=True, keeps_zero=True):
         return SwaState(self.inner.init(params), zero_count(), zero_count(), copies(params))
 
     def step(self, updates: Updates, state: SwaState, params: Params | None = None, **extra_args: Any) -> tuple[Updates, SwaState]:
-        params = require_params(params)
         updates, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
         count = safe_increment(state.count)
         due = (count >= self.start) & ((count - self.start) % self.every == 0)

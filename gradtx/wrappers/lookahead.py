@@ -13,7 +13,6 @@ from gradtx.core.leaves import cast_like, copies, each_leaf, select_tree
 from gradtx.core.numerics import zero_count
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Params, Part, State, Transformation, Updates
-from gradtx.core.trees import require_params
 from gradtx.core.walk import check_not_final, check_steps
 
 
@@ -45,7 +44,7 @@ class LookaheadState(NamedTuple):
         return LookaheadParams(params.slow, params.slow) if isinstance(params, LookaheadParams) else self.slow
 
 
-class lookahead(Transformation, final=True):
+class lookahead(Transformation, final=True, needs_params=True):
     """Lookahead around any optimizer: each `sync_period` steps `phi += alpha * (theta - phi)`, then `theta = phi`.
 
     `theta` are the fast weights, which `fast_optimizer` moves at every step; `phi` are the slow ones, which start where `theta`
@@ -109,7 +108,6 @@ class lookahead(Transformation, final=True):
     def step(
         self, updates: Updates, state: LookaheadState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, LookaheadState]:
-        params = require_params(params)
         fast, slow = params if isinstance(params, LookaheadParams) else (params, state.slow)
         if slow is None:
             raise checks.WrongType(

@@ -10,7 +10,6 @@ from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import guarded_ratio, promote, safe_increment, zero_count
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Params, State, Updates
-from gradtx.core.trees import require_params
 from gradtx.core.walk import check_steps
 from gradtx.tree.reductions import norm
 from gradtx.wrappers.ascent import beside, check_one_gradient, per_lane, radius
@@ -42,7 +41,7 @@ def _pull(rho: jax.Array, momentum: Updates) -> jax.Array:
     return guarded_ratio(rho, norm(momentum))
 
 
-class momentum_sam(Wrapper, final=True):
+class momentum_sam(Wrapper, final=True, needs_params=True):
     """Momentum-SAM: one gradient a step, at `w - rho * v / |v|`; the momentum is `v = beta * v + g`.
 
     The parameters that `update` moves are the perturbed ones, `w - rho * v / |v|`: there the next
@@ -98,7 +97,7 @@ class momentum_sam(Wrapper, final=True):
     def step(
         self, updates: Updates, state: MomentumSamState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, MomentumSamState]:
-        params, beta = require_params(params), self.beta
+        beta = self.beta
 
         @each_leaf
         def accumulated(v: jax.Array, g: jax.Array) -> jax.Array:

@@ -12,7 +12,6 @@ from gradtx.core.domains import Flag, Mask, NonNegative, PositiveInt, Rate
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Params, State, Updates
-from gradtx.core.trees import require_params
 from gradtx.linalg.ascent import Exponent
 from gradtx.wrappers.ascent import Climb, check_one_gradient, each_kth, radius, weight_scale
 
@@ -32,7 +31,7 @@ class SamWrapperState(NamedTuple):
         return {"rho": self.rho}
 
 
-class SharpnessAware(Wrapper):
+class SharpnessAware(Wrapper, needs_params=True):
     """SAM in general: `inner(fed(g, s))`, with `g` the gradient here and `s` the one uphill.
 
     A subclass says how it climbs there (`climb`), and, if that is not `s` alone, what it feeds to
@@ -66,7 +65,7 @@ class SharpnessAware(Wrapper):
         grad_fn: Callable[[Params], Updates],
         **extra_args: Any,
     ) -> tuple[Updates, SamWrapperState]:
-        params, rho = require_params(params), radius(self.rho, state.count)
+        rho = radius(self.rho, state.count)
         gradient = self.fed(updates, lambda: self.climb.gradient(grad_fn, params, updates, rho), state.count)
         updates, inner_state = self.inner.advance(gradient, state.inner_state, params, extra_args)
         return updates, SamWrapperState(safe_increment(state.count), rho, inner_state)

@@ -12,7 +12,6 @@ from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import guarded_ratio, safe_increment, zero_count
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Params, State, Updates
-from gradtx.core.trees import require_params
 from gradtx.linalg.ascent import Exponent
 from gradtx.tree.reductions import norm, vdot
 from gradtx.wrappers.ascent import Climb, each_kth, radius
@@ -57,7 +56,7 @@ def across(x: Updates, y: Updates) -> Updates:
     return rule(x, along)
 
 
-class looksam(SharpnessAware):
+class looksam(SharpnessAware, needs_params=True):
     """LookSAM: SAM each k-th step, and its turn again between: `inner(g + alpha * |g| * v / |v|)`.
 
     At the first step and each k-th after it, `s = grad_fn(w + rho * g / |g|)` is the gradient for
@@ -118,7 +117,7 @@ class looksam(SharpnessAware):
         grad_fn: Callable[[Params], Updates],
         **extra_args: Any,
     ) -> tuple[Updates, LooksamState]:
-        params, rho = require_params(params), radius(self.rho, state.count)
+        rho = radius(self.rho, state.count)
 
         def anew() -> tuple[Updates, Updates]:
             s = self.climb.gradient(grad_fn, params, updates, rho)

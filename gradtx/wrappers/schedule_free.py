@@ -23,7 +23,6 @@ from gradtx.core.leaves import cast_like, copies, each_leaf
 from gradtx.core.numerics import compute_dtype, default_float, guarded_ratio, promote, safe_increment, zero_count
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Params, Part, State, Transformation, Updates
-from gradtx.core.trees import require_params
 from gradtx.core.walk import check_not_final, check_steps
 from gradtx.optimizers.rmsprop import scale_by_rms
 from gradtx.optimizers.sgd import sgd
@@ -115,7 +114,7 @@ def _rounded(z: jax.Array, dtype: Any) -> jax.Array:
     return jax.lax.reduce_precision(z, kept.nexp, kept.nmant)
 
 
-class schedule_free(Transformation, final=True):
+class schedule_free(Transformation, final=True, needs_params=True):
     """Schedule-free learning around an optimizer without momentum.
 
     With `y` the parameters, `u` the wrapped optimizer's update there: `z += u`, `x = (1-c)*x + c*z`, `y = (1-b1)*z + b1*x`, where
@@ -182,7 +181,6 @@ class schedule_free(Transformation, final=True):
     def step(
         self, updates: Updates, state: ScheduleFreeState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, ScheduleFreeState]:
-        params = require_params(params)
         rate = scheduled_value("learning_rate", self.learning_rate, state.step_count)
         max_lr = jnp.maximum(state.max_lr, rate).astype(state.max_lr.dtype)
         weight = max_lr**self.weight_lr_power

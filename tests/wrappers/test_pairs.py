@@ -32,8 +32,8 @@ from wrapper_definitions import (
 )
 
 import gradtx
-from gradtx.wrappers.adversarial import sam
-from gradtx.wrappers.lookahead import lookahead
+import gradtx.optax
+from gradtx.wrappers import adversarial
 from gradtx.wrappers.multi_steps import MultiSteps
 from gradtx.wrappers.nonfinite import apply_if_finite
 
@@ -56,7 +56,7 @@ WRAPPERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Plain]]] = {
     "gsam": (lambda tx: gradtx.gsam(tx, 0.1), gsam),
     "looksam": (lambda tx: gradtx.looksam(tx, 0.1, every_k=2), looksam),
     "momentum_sam": (lambda tx: gradtx.momentum_sam(tx, 0.1), momentum_sam),
-    "sam": (lambda tx: sam(tx, gradtx.chain(gradtx.normalize(), gradtx.sgd(0.1))), in_turns),
+    "sam": (lambda tx: adversarial.sam(tx, gradtx.chain(gradtx.normalize(), gradtx.sgd(0.1))), in_turns),
     "schedule_free": (lambda tx: gradtx.schedule_free(tx, 0.1), schedule_free),
     "MultiSteps": (lambda tx: MultiSteps(tx, 2).gradient_transformation(), accumulate),
     "apply_every": (lambda tx: gradtx.chain(tx, gradtx.apply_every(2)), every_second),
@@ -214,7 +214,7 @@ def test_what_counts_steps_stands_inside_an_accumulation() -> None:
     with pytest.raises(
         ValueError, match=r"^lookahead: fast_optimizer holds MultiSteps\(opt=sgd\(.*\), every_k_schedule=2\), whose"
     ):
-        lookahead(gradtx.chain(MultiSteps(sgd, 2)), 2, 0.5)
+        gradtx.optax.lookahead(gradtx.chain(MultiSteps(sgd, 2)), 2, 0.5)
     with pytest.raises(ValueError, match=r"^swa: inner holds accumulate"):
         gradtx.swa(gradtx.inject_hyperparams(gradtx.accumulate, static_args="every_k")(sgd, every_k=2))
     for held in (gradtx.accumulate(sgd, 1), MultiSteps(sgd, 1), gradtx.chain(sgd, gradtx.apply_every(1))):
