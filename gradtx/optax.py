@@ -288,18 +288,20 @@ def _examples(name: str) -> Iterator[str]:
     """What to say of a name of Optax, the best first: of a module its first twin, of a name its own."""
     if NATIVE.get(name):
         first, place = next(item for item in NATIVE[name].items() if item[0].islower())
-        yield f"{_public(place)} is optax.{name}.{first}"
+        yield f"{_public(place, f'{name}.{first}')} is optax.{name}.{first}"
     elif name in _parts():
         yield f"optax.{name} has no twin here"
     for path, place in rows():
         if path.rpartition(".")[2] == name:
-            yield f"optax.{path} has no twin here" if place == _BORROWED else f"{_public(place)} is optax.{path}"
+            yield f"optax.{path} has no twin here" if place == _BORROWED else f"{_public(place, path)} is optax.{path}"
 
 
-def _public(place: str) -> str:
-    """The short name of a place that the index has."""
+def _public(place: str, path: str) -> str:
+    """The short name of a place that the index has, or that of a twin which only this module has."""
     name = place.rpartition(".")[2]
-    return f"gradtx.{name}" if name in import_module("gradtx").__all__ and not place.startswith("gradtx.tree.") else place
+    if place.count(".") == 2:
+        return place
+    return f"gradtx.{name}" if name in import_module("gradtx").__all__ else f"gradtx.optax.{path}"
 
 
 if __name__ == "__main__":

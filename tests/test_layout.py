@@ -114,9 +114,12 @@ def test_only_the_index_shows() -> None:
 def test_every_factory_has_its_row() -> None:
     schedules = {type(case.make(gradtx)).__name__ for case in SCHEDULES.values()}
     rows = (
-        set(CASES) | schedules | {f"projections.{name}" for name in SETS} | {"by_path", "matrix_axes", "muon_labels"}
+        set(CASES)
+        | schedules
+        | {f"projections.{name}" for name in SETS}
+        | {"by_path", "matrix_axes", "muon_labels", "early_stopping"}
     )  # rules of parameters make no transformation; their mirror tests have them
-    assert rows == OWN | {"inject_hyperparams"}  # a function, which makes a value when it is called twice
+    assert rows == OWN | {"inject_hyperparams", "MultiSteps"}  # a function, which makes a value when it is called twice
     elsewhere = {name for name in OWN if name.startswith("projections.") or name in TWINS}
     assert set(gradtx.__all__) >= OWN - elsewhere
 

@@ -352,7 +352,7 @@ def test_gradtx_says_where_a_name_of_optax_is(name: str, text: str) -> None:
 
 
 def test_hints_name_places_that_are_there() -> None:
-    for where in {where for _, where in ours.rows() if where != "borrowed"}:
-        module, _, name = ours._public(where).rpartition(".")
+    for path, where in {(path, where) for path, where in ours.rows() if where != "borrowed"}:
+        module, _, name = ours._public(where, path).rpartition(".")
         found = getattr(import_module(module), name)
         assert found is place(where) or found is gradtx.muon  # the preset, which has links for the rarer arguments

@@ -49,16 +49,9 @@ class Preset(Transformation, any_leaves=True):
         """That of what it stands for."""
         return self.stands_for.state_type
 
-    def advance(self, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
-        """`advance` of what it stands for; the members of a chain check for themselves."""
-        made = self.stands_for
-        try:
-            if made.transparent:
-                return made.step(updates, state, params, **extra_args)
-            return made.advance(updates, state, params, extra_args)
-        except checks.Refusal as refusal:
-            refusal.by(self.called)
-            raise
+    def checked_step(self, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
+        """That of what it stands for, so that errors name the preset alone."""
+        return self.stands_for.checked_step(updates, state, params, extra_args)
 
     @property
     def inside(self) -> tuple[Transformation, ...]:
@@ -66,9 +59,9 @@ class Preset(Transformation, any_leaves=True):
         return (self.stands_for,)
 
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
-        """A chain, or another one that only hands updates on; of a single transformation what is inside it."""
+        """A chain that it stands for; of anything else, what is inside that."""
         made = self.stands_for
-        return (Part(made, params, state),) if made.transparent else made.parts(params, state)
+        return (Part(made, params, state),) if made.transparent and not self.transparent else made.parts(params, state)
 
     def touches(self, params: Params) -> list[bool]:
         """What it stands for decides."""

@@ -38,8 +38,9 @@ _STATIC = (bool, np.bool_, int, float, complex, str, tuple, type(None))
 def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
     """Lifts a rule for single arrays to trees of one structure: a decorator, for a closure over the scalars of a step.
 
-    Half-precision leaves enter the rule as float32. The k-th result has the precision of the k-th leaf as it entered, whatever the
-    precision of the scalars. Leaves of one shape and dtype share one trace: a thousand cost little more to trace than a few.
+    Half-precision leaves enter the rule as float32. The k-th result gets the precision with which the k-th leaf entered (float32
+    for a bfloat16 leaf; `update` casts back), whatever the precision of the scalars, so results stand in the order of the trees:
+    `updates, m = rule(updates, m)`. Leaves of one shape and dtype share one trace: a thousand cost little more than a few.
 
     Args:
       rule: function of one leaf of each tree that gives one array, or a tuple of arrays.
@@ -182,9 +183,9 @@ def _as_scalar_of(value: Any, dtype: Any) -> Any:
 
 
 def zeros_like(params: Any, dtype: Any = None) -> Any:
-    """Zeros for a moment of `params`: in `dtype`, or in each leaf's compute dtype; sharded as the parameters are.
+    """Zeros for a moment of `params`, sharded as they are: in `dtype`, or in float32, or wider where a parameter is.
 
-    Complex leaves stay complex, since no dtype here can hold half of one.
+    Those of complex leaves are complex, whatever `dtype` says.
     """
     return full_like(params, 0, dtype)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core import checks, leaves, trees
-from gradtx.core.value import Value, ValueType, arrays_in
+from gradtx.core.value import Value, ValueType, arrays_in, hints_of
 
 if TYPE_CHECKING:  # so that type checkers accept gradtx where flax.nnx asks for Optax's class
     from optax import GradientTransformationExtraArgs as _Pair
@@ -71,6 +71,8 @@ class TransformationType(ValueType):
 
         def __new__(mcs, name, bases, namespace, **traits):
             """Makes a class."""
+            if bases and "update" in namespace and "step" not in namespace and "Transformation" in globals():
+                raise TypeError(f"{name}: define step, never update: update is step with the checks around it.")
             if "init" in namespace:
                 namespace = {**namespace, "unchecked_init": namespace["init"], "init": _checked(namespace["init"])}
             return super().__new__(mcs, name, bases, namespace, **traits)
@@ -122,23 +124,33 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
       >>> updates
       Array([-1.5, -1.5], dtype=float32)
 
-    The caller's `update` checks trees, state and extra arguments, hands `step` half-precision updates and states as float32, and
-    casts the results back: updates to the gradients' dtypes, the state to the dtypes that it had. So `init` keeps moments in
-    float32 (`zeros_like` does), and a chain, which runs the `step` of its members, rounds once. Keyword-only parameters of `step`
-    are the extra arguments that it takes (`*, value`); those without a default are required. The annotation of `state` is checked.
+    A class defines `step` and, if it keeps a state, `init`; never `update`, which is `step` with the checks around it. The
+    caller's `update` checks trees, state and extra arguments, hands `step` half-precision updates and states as float32, and casts
+    the results back: updates to the gradients' dtypes, the state to the dtypes that it had. So `init` keeps moments in float32
+    (`zeros_like` does), and a chain, which runs the `step` of its members, rounds once. Outside `jit`, `update` runs compiled.
 
-    Class keywords say what a transformation is (`class look(Transformation, observes=True)`):
+    `step` ends with `**extra_args`, since a chain hands all extra arguments to all its members. Its keyword-only parameters are
+    those that it uses (`*, value`); one without a default has to be passed. The annotation of `state` is checked. A count of steps
+    is `jnp.zeros((), jnp.int32)` in `init` and `gradtx.safe_increment(state.count)` in `step`. A chain that trains ends with
+    `gradtx.scale_by_learning_rate(rate)`, which turns the sign and takes schedules.
 
-    - `observes`: it changes no update.
-    - `keeps_zero`: a parameter whose gradients have been zero from `init` on has zero updates, whatever those of the others.
+    A field is checked if its annotation is one of `gradtx.domains`: `Number`, `Positive`, `NonNegative`, `Fraction` (in [0, 1]),
+    `Decay` (in [0, 1)), `Rate` (a number >= 0 or a schedule), `PositiveInt`, `Flag`, `FloatDType`, `Mask`, `Function`, ...;
+    `float` alone is not.
+
+    Class keywords say what a transformation is, as in `class look(Transformation, observes=True)`. All are False by default:
+
+    - `needs_params`: its `update` has to get the parameters.
+    - `observes`: it changes no update, so it may come after an average in a chain.
+    - `keeps_zero`: a parameter whose gradients have been zero from `init` on has zero updates, whatever those of the others;
+      `summary` then knows that it is frozen after `freeze`.
     - `final`: its updates must be applied as they are, since its state holds points that follow from them.
     - `gathers`: it gathers updates over several calls and gives zeros between.
     - `measuring`: it returns a measurement, of any tree, in the place of updates.
-    - `needs_params`: its `update` has to get the parameters.
     - `any_leaves`: it takes leaves of any kind, integers too, as those do that only hand leaves on to others.
     - `transparent`: it only hands updates on, so that `summary` shows what is inside in its place.
 
-    A property of the same name says so for some of its values only.
+    A property of the same name says so for some values of the class only.
     """
 
     observes: ClassVar[bool] = False
@@ -167,6 +179,8 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         super().__init_subclass__(**traits)
         own = vars(cls)
         if "step" in own:
+            if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(own["step"]).parameters.values()):
+                raise TypeError(f"{cls.__name__}: step has to take **extra_args, since a chain hands all of them to every member.")
             takes, state_type = declared(own["step"])
             cls.takes, cls.state_type = own.get("takes", takes), own.get("state_type", state_type)
 
@@ -204,24 +218,28 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
     def advance(self, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
         """`step` for the transformations around this one, with checks of what goes in and what comes out."""
         try:
-            if not isinstance(state, self.state_type):
-                trees.raise_wrong_state(state, self.state_type)
-            if self.needs_params and params is None:
-                trees.require_params(params)
-            for name, required in self.takes.items():
-                if required and name not in extra_args:
-                    call = f"tx.update(updates, state, params, {name}=...)"
-                    raise checks.WrongType(f"missing extra argument `{name}`; call {call}.")
-            if not (self.any_leaves or _are_inexact(updates)):
-                trees.check_leaves("updates", updates)
-            result = self.step(updates, state, params, **extra_args)
-            if type(result) is not tuple or len(result) != 2:
-                raise checks.WrongType(f"step returned {checks.kind(result)}, expected a pair (updates, state).")
-            if not (self.transparent or _are_alike(result, (updates, state))):  # members check for themselves
-                trees.check_returned(result, (updates, state), params, measures=self.measuring, keeps_form=self.keeps_form)
+            return self.checked_step(updates, state, params, extra_args)
         except checks.Refusal as refusal:
             refusal.by(self.called)
             raise
+
+    def checked_step(self, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
+        """`advance` without the name in errors."""
+        if not isinstance(state, self.state_type):
+            trees.raise_wrong_state(state, self.state_type)
+        if self.needs_params and params is None:
+            trees.require_params(params)
+        for name, required in self.takes.items():
+            if required and name not in extra_args:
+                call = f"tx.update(updates, state, params, {name}=...)"
+                raise checks.WrongType(f"missing extra argument `{name}`; call {call}.")
+        if not (self.any_leaves or _are_inexact(updates)):
+            trees.check_leaves("updates", updates)
+        result = self.step(updates, state, params, **extra_args)
+        if type(result) is not tuple or len(result) != 2:
+            raise checks.WrongType(f"step returned {checks.kind(result)}, expected a pair (updates, state).")
+        if not (self.transparent or _are_alike(result, (updates, state))):  # members check for themselves
+            trees.check_returned(result, (updates, state), params, measures=self.measuring, keeps_form=self.keeps_form)
         return result
 
     @property
@@ -277,11 +295,14 @@ _ARRAYS = (jax.Array, np.ndarray, np.generic, float, complex)
 def _check(tx: Transformation, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> None:
     if extra_args:
         _check_spelling(wants(tx), extra_args)
-    if params is not None and not _are_alike(updates, params):
+    if params is None:
+        return
+    point = getattr(type(params), "gradient_point", None)  # of parameters in two versions, as LookaheadParams
+    like = params if point is None else point(params)
+    if not _are_alike(updates, like):
         if not isinstance(state, tx.state_type):  # it may have changed places with the parameters
             trees.raise_wrong_state(state, tx.state_type)
-        point = getattr(type(params), "gradient_point", None)  # of parameters in two versions, as LookaheadParams
-        trees.check_same_shapes(updates, params if point is None else point(params))
+        trees.check_same_shapes(updates, like)
 
 
 def _check_spelling(known: frozenset[str], extra_args: Extra) -> None:
@@ -299,5 +320,5 @@ def declared(step: Callable[..., Any]) -> tuple[dict[str, bool], type]:
     """The extra arguments that a rule declares by keyword, each with whether it is required, and the type of its state."""
     parameters = inspect.signature(step).parameters
     takes = {p.name: p.default is p.empty for p in parameters.values() if p.kind is p.KEYWORD_ONLY}
-    state = parameters["state"].annotation if "state" in parameters else object
-    return takes, state if isinstance(state, type) and state not in (Any, inspect.Parameter.empty) else object
+    state = hints_of(step).get("state")
+    return takes, state if isinstance(state, type) and state is not Any else object

@@ -119,7 +119,8 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Any = 0.0, over: tuple[str, ...
             r2 = dot(r, r)
             row = next(steps)
             if k == 0 and q is None:
-                s = _norm(r, r2, diagonal, plan) + eps * (1.0 if unit is None else unit)
+                norm = _norm(r, r2, diagonal, plan)
+                s = jnp.where(norm > 0, norm + eps * (1.0 if unit is None else unit), 1)  # a matrix of zeros stays one
                 row = ((row[0] / s**1).astype(real), (row[1] / s**3).astype(real), (row[2] / s**5).astype(real))
             a, b, c = row
             p = b * r + c * r2 + jnp.where(diagonal, a, 0)

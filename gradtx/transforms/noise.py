@@ -62,6 +62,7 @@ def gaussian_like(key: jax.Array, tree: Updates, sampler: Callable[..., jax.Arra
     return random_like(key, tree, sampler) if jax.tree.leaves(tree) else tree
 
 
+@jax.jit
 def sphere_like(key: jax.Array, tree: Updates, radius: Any) -> Updates:
     """Noise in the shapes and dtypes of a tree, uniform on the sphere of a radius; the whole tree is one vector."""
     xi = gaussian_like(key, tree)

@@ -149,7 +149,11 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
 
     def new_child(path: Path, child: Any) -> Any:
         name = _entry_name(path[-1])
-        return _fit(name, kwargs[name], child) if chosen(name, path, child) else replaced(path, child)
+        return (
+            _fit(name, kwargs[name], child)
+            if chosen(name, path, child) and not _is_left_empty(path[-1], child)
+            else replaced(path, child)
+        )
 
     return replaced((), tree)
 
@@ -160,7 +164,7 @@ def _entries(path: Path, node: Any) -> Iterator[tuple[Any, Path, Any]]:
         yield name, path, node
     children = [((*path, key), child) for key, child in _children(node)[0]]
     for below, child in children:
-        if (name := _entry_name(below[-1])) is not None:
+        if (name := _entry_name(below[-1])) is not None and not _is_left_empty(below[-1], child):
             yield name, below, child
     for below, child in children:
         yield from _entries(below, child)
@@ -179,6 +183,11 @@ def _children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
 
 def _class_name(node: Any) -> str | None:
     return type(node).__name__ if isinstance(node, tuple) and hasattr(node, "_fields") else None
+
+
+def _is_left_empty(key: Any, child: Any) -> bool:
+    """Whether a field of a state is not in use, such as a count that is kept for schedules alone."""
+    return child is None and isinstance(key, NamedTupleKey)
 
 
 def _entry_name(key: Any) -> Any:

@@ -106,7 +106,7 @@ def test_named_chain_takes_its_states_by_name() -> None:
         ),
         (
             lambda: gradtx.named_chain(("a", gradtx.scale(1.0)), ("c", gradtx.clip(1.0))).update(GRADS, GRADS),
-            f"named_chain: state is a dict with keys 'b', 'w', expected a dict with keys 'a', 'c'; {SWAPPED}",
+            f"named_chain: state is a dict with keys 'w', 'b', expected a dict with keys 'a', 'c'; {SWAPPED}",
         ),
         (
             lambda: gradtx.named_chain(gradtx.scale(1.0)),

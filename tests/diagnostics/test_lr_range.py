@@ -239,7 +239,7 @@ BAD = [
     ({"steps": 1}, ValueError, r"steps is 1 \(int\), expected a whole number >= 2, or None"),
     ({"batches": X}, TypeError, r"batches is an array of shape \(100, 16, 4\) and dtype float32, expected a tuple of the arguments of loss_fn"),
     ({"batches": [(X[0],), (X[0, :3],)]}, ValueError, "batches has 2 kinds of batches, expected equal trees of equal shapes: one program"),
-    ({"tx_factory": gradtx.sgd(0.1)}, TypeError, r"tx_factory is a sgd, expected a function from a learning rate .*lambda"),
+    ({"tx_factory": gradtx.sgd(0.1)}, TypeError, r"tx_factory is sgd\(learning_rate=0.1\), expected a function from a learning rate .*lambda"),
     ({"tx_factory": lambda rate: rate}, TypeError, r"tx_factory\(learning_rate\) is the function .*schedule, expected a gradient transformation"),
     ({"tx_factory": lambda rate: None, "learning_rates": [0.1]}, TypeError, r"tx_factory\(learning_rate\) is None, expected a gradient trans"),
     ({"loss_fn": lambda params, x: params["w"] * x[0]}, TypeError, r"loss_fn gave an array of shape \(4,\) and dtype float32, expected a real floating scalar"),

@@ -12,6 +12,7 @@ import gradtx
 from gradtx.compose.masking import MaskedState
 from gradtx.compose.partition import PartitionState
 from gradtx.optimizers.adam import ScaleByAdamState
+from gradtx.transforms.decay import WeightDecayState
 from gradtx.transforms.scaling import ScaleByLearningRateState
 from gradtx.tree.lookup import NamedTupleKey, get, get_all_with_path, map_params
 
@@ -241,7 +242,7 @@ CASES = {
     "adam": (lambda: gradtx.adam(1e-3), adam_state(NAMES)),
     "adamw with a mask": (
         lambda: gradtx.adamw(1e-3, mask=WEIGHTS),
-        (adam_state(NAMES)[0], MaskedState(gradtx.EmptyState()), adam_state(NAMES)[1]),
+        (adam_state(NAMES)[0], WeightDecayState(), adam_state(NAMES)[1]),
     ),
     "masked by a tree": (lambda: gradtx.masked(gradtx.adam(1e-3), WEIGHTS), MaskedState(adam_state(only("ew", "dw")))),
     "masked by a prefix": (

@@ -198,11 +198,11 @@ def test_in_a_chain_what_must_be_applied_as_it_is_stands_last() -> None:
                 gradtx.named_chain(("a", before), ("b", norm), ("c", half))
         assert gradtx.chain(half, tx, norm, gradtx.identity()).init({"w": jnp.ones(2)})
     uphill = gradtx.chain(gradtx.normalize(), gradtx.sgd(1.0))
-    tx, w = gradtx.chain(sam(gradtx.sgd(0.1), uphill, opaque_mode=True), half), jnp.array([3.0, 4.0])
+    tx, w = gradtx.chain(adversarial.sam(gradtx.sgd(0.1), uphill, opaque_mode=True), half), jnp.array([3.0, 4.0])
     updates, _ = tx.update(w, tx.init(w), w, grad_fn=lambda w, i: w)  # of an opaque one the state holds no parameters
     np.testing.assert_allclose(updates, [-0.18, -0.24], rtol=1e-6)
     with pytest.raises(ValueError, match=r"^sam: adv_optimizer holds swa\(.* Put sam inside it\.$"):
-        sam(gradtx.sgd(0.1), gradtx.swa(uphill))
+        adversarial.sam(gradtx.sgd(0.1), gradtx.swa(uphill))
 
 
 def test_what_counts_steps_stands_inside_an_accumulation() -> None:
