@@ -44,7 +44,7 @@ class Block(nn.Module):
     skip: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:  # noqa: D102
+    def __call__(self, x: jax.Array) -> jax.Array:
         y = x
         for _ in range(2):
             y = nn.Conv(WIDTH, (3, 3))(nn.relu(nn.GroupNorm(4)(y)))
@@ -57,7 +57,7 @@ class Net(nn.Module):
     skip: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:  # noqa: D102
+    def __call__(self, x: jax.Array) -> jax.Array:
         x = nn.Conv(WIDTH, (3, 3))(x[..., None])
         for i in range(BLOCKS):
             x = Block(self.skip)(x)

@@ -72,9 +72,9 @@ class Node(NamedTuple):
             for label in self.tx.transforms:
                 if label not in labels:
                     yield f"partition: no parameter has the label {label!r}."
-        elif not self.inside and (mask := self.tx.arguments.get("mask")) is not None:
-            if not any(spread_mask("mask", mask, self.params)):
-                yield f"{self.name}: its mask is True for no parameter."
+        mask = None if self.inside else self.tx.arguments.get("mask")
+        if mask is not None and not any(spread_mask("mask", mask, self.params)):
+            yield f"{self.name}: its mask is True for no parameter."
         for node in self.inside:
             if node.got:
                 yield from node.idle()
@@ -85,7 +85,8 @@ class Node(NamedTuple):
         """Transformations of other libraries inside."""
         for node in self.inside:
             if (name := foreign_name(node.tx)) is not None and foreign_name(self.tx) is None:
-                yield f"{self.name} has {name} in it, which is no transformation of gradtx: which parameters it touches is not known."
+                unknown = "which is no transformation of gradtx: which parameters it touches is not known."
+                yield f"{self.name} has {name} in it, {unknown}"
             yield from node.foreign()
 
 

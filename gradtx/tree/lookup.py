@@ -51,6 +51,7 @@ def get_all_with_path(tree: Any, key: Any, filtering: Filter | None = None) -> l
       ['0/ScaleByAdamState.count']
     """
     found = [(path, value) for name, path, value in _entries((), tree) if name == key]
+    found = [(path, value) for path, value in found if not _is_left_empty(path[-1:], value)] or found
     return found if filtering is None else [pair for pair in found if filtering(*pair)]
 
 
@@ -135,8 +136,12 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
         known = {name for name, _, _ in _entries((), tree) if isinstance(name, str)}
         raise KeyError(f"tree.set: {key!r} is not found in the tree.{checks.did_you_mean(key, sorted(known))}")
 
+    in_use = {name for name, path, value in _entries((), tree) if isinstance(name, str) and not _is_left_empty(path[-1:], value)}
+
     def chosen(name: Any, path: Path, value: Any) -> bool:
-        return isinstance(name, str) and name in kwargs and (filtering is None or filtering(path, value))
+        if not isinstance(name, str) or name not in kwargs or (name in in_use and _is_left_empty(path[-1:], value)):
+            return False
+        return filtering is None or filtering(path, value)
 
     def replaced(path: Path, node: Any) -> Any:
         name = _class_name(node)
@@ -149,11 +154,7 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
 
     def new_child(path: Path, child: Any) -> Any:
         name = _entry_name(path[-1])
-        return (
-            _fit(name, kwargs[name], child)
-            if chosen(name, path, child) and not _is_left_empty(path[-1], child)
-            else replaced(path, child)
-        )
+        return _fit(name, kwargs[name], child) if chosen(name, path, child) else replaced(path, child)
 
     return replaced((), tree)
 
@@ -164,7 +165,7 @@ def _entries(path: Path, node: Any) -> Iterator[tuple[Any, Path, Any]]:
         yield name, path, node
     children = [((*path, key), child) for key, child in _children(node)[0]]
     for below, child in children:
-        if (name := _entry_name(below[-1])) is not None and not _is_left_empty(below[-1], child):
+        if (name := _entry_name(below[-1])) is not None:
             yield name, below, child
     for below, child in children:
         yield from _entries(below, child)
@@ -185,9 +186,9 @@ def _class_name(node: Any) -> str | None:
     return type(node).__name__ if isinstance(node, tuple) and hasattr(node, "_fields") else None
 
 
-def _is_left_empty(key: Any, child: Any) -> bool:
-    """Whether a field of a state is not in use, such as a count that is kept for schedules alone."""
-    return child is None and isinstance(key, NamedTupleKey)
+def _is_left_empty(last: Path, value: Any) -> bool:
+    """Whether a field of a state may be out of use, as a count that is kept for schedules alone; others of its name come first."""
+    return value is None and bool(last) and isinstance(last[0], NamedTupleKey)
 
 
 def _entry_name(key: Any) -> Any:
