@@ -8,6 +8,7 @@ Counted, not timed: the numbers are the same on every machine, and `tests/test_s
 import ast
 import dataclasses
 import io
+import itertools
 import sys
 import time
 import tokenize
@@ -55,7 +56,7 @@ def calls_in(run: Callable[[], object]) -> Calls:
         run()
     finally:
         sys.setprofile(None)
-    return Calls(len(seen), len(set(seen)), sum(a != b for a, b in zip(seen, seen[1:], strict=False)), deepest)
+    return Calls(len(seen), len(set(seen)), sum(a != b for a, b in itertools.pairwise(seen)), deepest)
 
 
 def build() -> Calls:

@@ -148,13 +148,6 @@ def test_errors() -> None:
     ],
     ids=["its momentum", "its updates"],
 )
-class Ours:
-    """gradtx, with the twin that only `gradtx.optax` has."""
-
-    def __getattr__(self, name: str) -> Any:
-        return sam if name == "sam" else getattr(gradtx, name)
-
-
 @pytest.mark.parametrize("opaque", [False, True], ids=["transparent", "opaque"])
 def test_an_adversary_in_half_precision(adversary: Any, opaque: bool) -> None:
     """Both branches of a step, and both calls of a period, give the dtypes that came in."""
