@@ -50,8 +50,11 @@ class Preset(Transformation, any_leaves=True):
         return self.stands_for.state_type
 
     def checked_step(self, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
-        """That of what it stands for, so that errors name the preset alone."""
-        return self.stands_for.checked_step(updates, state, params, extra_args)
+        """That of what it stands for, so that errors name the preset alone; the members of a chain check for themselves."""
+        made = self.stands_for
+        if made.transparent:
+            return made.step(updates, state, params, **extra_args)
+        return made.checked_step(updates, state, params, extra_args)
 
     @property
     def inside(self) -> tuple[Transformation, ...]:

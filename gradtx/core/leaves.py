@@ -71,6 +71,7 @@ def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
         times = collections.Counter(kinds)
         shared = jax.jit(rule) if any(map(isinstance, rows[0], [Tracer] * len(given))) else rule  # eager, it would compile anew
         results: list[list[Any]] = []
+        out: Any = None
         for row, kind in zip(rows, kinds, strict=True):
             out = (shared if times[kind] > 1 else rule)(*row)
             results.append(list(out) if isinstance(out, tuple) else [out])

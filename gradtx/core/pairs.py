@@ -44,11 +44,6 @@ class GradientTransformation(Transformation):
         return [repr(self.init_fn), repr(self.update_fn)]
 
     @property
-    def any_leaves(self) -> bool:
-        """Whether it takes leaves of any kind: integers too, as those that only hand leaves on do."""
-        return bool(self.inside)
-
-    @property
     def called(self) -> str:
         """The function that made the pair, where its name tells."""
         return getattr(self.update_fn, "__qualname__", type(self.update_fn).__name__).partition(".")[0]

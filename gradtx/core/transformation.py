@@ -184,7 +184,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
             takes, state_type = declared(own["step"])
             cls.takes, cls.state_type = own.get("takes", takes), own.get("state_type", state_type)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> State:  # type: ignore[override]
         """Makes the state from the parameters; without one of its own a transformation keeps none."""
         del params
         return EmptyState()
@@ -193,7 +193,9 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         """The rule: new updates and the new state. Half-precision updates and states arrive as float32."""
         raise NotImplementedError(f"{type(self).__name__}: step is missing; it is the rule of a transformation.")
 
-    def update(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+    def update(  # type: ignore[override]
+        self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, State]:
         """Transforms updates, as a training loop calls it.
 
         Outside `jit` it runs as one compiled program, which equal transformations share; operation by operation where a
@@ -284,8 +286,9 @@ def _are_alike(returned: Any, given: Any) -> bool:
 
 
 def _bounded(tx: Transformation, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
-    result = tx.advance(*leaves.widen((updates, state)), params, extra_args)
-    return leaves.in_dtypes_of(result[0], updates), leaves.in_dtypes_of(result[1], state)
+    wide, wide_state = leaves.widen((updates, state))
+    new, after = tx.advance(wide, wide_state, params, extra_args)
+    return leaves.in_dtypes_of(new, updates), leaves.in_dtypes_of(after, state)
 
 
 _compiled = jax.jit(_bounded, static_argnums=0)

@@ -103,11 +103,11 @@ class Value(metaclass=ValueType):
             setattr(cls, name, trait)
         dataclasses.dataclass(frozen=True, repr=False, eq=False)(typing.cast(type, cls))
         hints = hints_of(cls)
-        cls._domains = {f.name: domain for f in dataclasses.fields(cls) if (domain := domains.domain_of(hints.get(f.name)))}
+        cls._domains = {f.name: domain for f in _fields(cls) if (domain := domains.domain_of(hints.get(f.name)))}
         registry[name_of(cls)] = cls
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
+        for field in _fields(self):
             given = getattr(self, field.name)
             if given is field.default:
                 continue
@@ -127,7 +127,7 @@ class Value(metaclass=ValueType):
     @property
     def arguments(self) -> dict[str, typing.Any]:
         """The fields by name: what the value was made with."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {field.name: getattr(self, field.name) for field in _fields(self)}
 
     @classmethod
     def made_with(cls, arguments: Mapping[str, typing.Any]) -> typing.Self:
@@ -136,7 +136,7 @@ class Value(metaclass=ValueType):
 
     def shown(self) -> list[str]:
         """The arguments in `repr`: those that are not their defaults."""
-        fields = dataclasses.fields(self)
+        fields = _fields(self)
         return [f"{f.name}={show(getattr(self, f.name))}" for f in fields if not same(getattr(self, f.name), f.default)]
 
     def __repr__(self) -> str:
@@ -167,6 +167,11 @@ class Value(metaclass=ValueType):
     def is_data(self) -> bool:
         """Whether no argument, however nested, is an array, a tracer or a plain function."""
         return self._key is not None and all(map(_is_data, self.arguments.values()))
+
+
+def _fields(value: typing.Any) -> tuple[dataclasses.Field[typing.Any], ...]:
+    """The fields of a value or of its class."""
+    return dataclasses.fields(value)
 
 
 def _remade(cls: type[Value], arguments: dict[str, typing.Any]) -> Value:

@@ -70,7 +70,7 @@ class scale_by_novograd(Transformation):
         return not isinstance(self.weight_decay, (int, float)) or self.weight_decay > 0
 
     @property
-    def keeps_zero(self) -> bool:
+    def keeps_zero(self) -> bool:  # type: ignore[override]
         """Whether zero gradients alone give zero updates: without a decay."""
         return not self.decays
 

@@ -82,7 +82,7 @@ class accumulate(Wrapper, keeps_zero=True):
         check_accumulable("accumulate", "inner", self.inner)
 
     @property
-    def gathers(self) -> bool:
+    def gathers(self) -> bool:  # type: ignore[override]
         """Whether a step takes several calls."""
         return self.every_k != 1
 
@@ -186,7 +186,7 @@ class apply_every(Transformation, keeps_zero=True):
     k: PositiveInt = 1
 
     @property
-    def gathers(self) -> bool:
+    def gathers(self) -> bool:  # type: ignore[override]
         """Whether updates leave at some calls only."""
         return self.k != 1
 

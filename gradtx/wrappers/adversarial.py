@@ -119,7 +119,7 @@ class sam(Transformation):
         check_one_gradient("sam", "adv_optimizer", self.adv_optimizer)
 
     @property
-    def final(self) -> bool:
+    def final(self) -> bool:  # type: ignore[override]
         """Whether the state holds parameters to return to."""
         return not self.opaque_mode
 

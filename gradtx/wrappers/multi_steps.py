@@ -69,7 +69,7 @@ class MultiSteps(Transformation):
         check_accumulable("MultiSteps", "opt", self.opt)
 
     @property
-    def gathers(self) -> bool:
+    def gathers(self) -> bool:  # type: ignore[override]
         """Whether a step takes several calls."""
         return self.every_k_schedule != 1
 
