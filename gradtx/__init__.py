@@ -30,7 +30,8 @@ from gradtx.core.leaves import MaskedNode, each_leaf, zeros_like
 from gradtx.core.numerics import safe_increment
 from gradtx.core.pairs import GradientTransformation, Inner
 from gradtx.core.paths import path_str
-from gradtx.core.transformation import EmptyState, OptState, Params, Transformation, Updates
+from gradtx.core.transformation import EmptyState, Transformation
+from gradtx.core.types import OptState, Params, Updates
 from gradtx.core.value import Value
 from gradtx.diagnostics.lr_range import lr_range_test
 from gradtx.diagnostics.metrics import metrics, monitor, snapshot

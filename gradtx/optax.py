@@ -75,7 +75,8 @@ _TOP = _places(
         "compose.plain": "GradientTransformationExtraArgs identity set_to_zero stateless stateless_with_tree_map "
         "with_extra_args_support",
         "core.pairs": "GradientTransformation",
-        "core.transformation": "EmptyState OptState Params Updates",
+        "core.transformation": "EmptyState",
+        "core.types": "OptState Params Updates",
         "core.domains": "ScalarOrSchedule",
         "core.numerics": "safe_increment",
         "optimizers.adagrad": "ScaleByRssState adagrad scale_by_rss",

@@ -5,7 +5,8 @@ from typing import Any, Self
 
 from gradtx.core import checks, domains, trees
 from gradtx.core.pairs import as_transformation
-from gradtx.core.transformation import Params, Part, State, Transformation, Updates
+from gradtx.core.transformation import Part, Transformation
+from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.core.value import show
 from gradtx.core.walk import changes_nothing, final_in
 
@@ -58,7 +59,7 @@ class chain(Transformation, transparent=True, any_leaves=True):
         """A state for each member."""
         return tuple(tx.init(params) for tx in self.members)
 
-    def step(self, updates: Updates, state: tuple, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+    def step(self, updates: Updates, state: tuple, params: Params | None = None, **extra_args: ExtraArg) -> tuple[Updates, State]:
         """Each member's step, in turn."""
         if not isinstance(state, tuple):
             trees.raise_wrong_state(state, tuple)
@@ -133,7 +134,7 @@ class named_chain(Transformation, transparent=True, any_leaves=True):
         """A state for each member, by name."""
         return {name: tx.init(params) for name, tx in self.members.items()}
 
-    def step(self, updates: Updates, state: dict, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+    def step(self, updates: Updates, state: dict, params: Params | None = None, **extra_args: ExtraArg) -> tuple[Updates, State]:
         """Each member's step, in turn."""
         if state.keys() != self.members.keys():
             trees.raise_wrong_state(state, dict, f"a dict with keys {', '.join(map(repr, self.members))}")

@@ -1,6 +1,6 @@
 """Transformations that run at some steps only."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,13 @@ from gradtx.core.composites import Wrapper
 from gradtx.core.domains import Flag, Function
 from gradtx.core.numerics import cond, safe_increment, zero_count
 from gradtx.core.pairs import Inner
-from gradtx.core.transformation import Params, Updates
+from gradtx.core.types import ExtraArg, Params, State, Updates
 
 
 class ConditionallyTransformState(NamedTuple):
     """The wrapped transformation's state, and the steps taken."""
 
-    inner_state: Any
+    inner_state: State
     step: jax.Array
 
 
@@ -23,7 +23,7 @@ class ConditionallyMaskState(NamedTuple):
     """The steps taken, and the wrapped transformation's state."""
 
     step: jax.Array
-    inner_state: Any
+    inner_state: State
 
 
 class conditionally_transform(Wrapper, keeps_zero=True):
@@ -62,7 +62,7 @@ class conditionally_transform(Wrapper, keeps_zero=True):
         return ConditionallyTransformState(self.inner.init(params), zero_count())
 
     def step(
-        self, updates: Updates, state: ConditionallyTransformState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ConditionallyTransformState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ConditionallyTransformState]:
         """A step of the wrapped transformation where the condition holds."""
         holds = self.should_transform_fn(state.step, **(extra_args if self.forward_extra_args else {}))
@@ -110,7 +110,7 @@ class conditionally_mask(Wrapper, keeps_zero=True):
         return ConditionallyMaskState(zero_count(), self.inner.init(params))
 
     def step(
-        self, updates: Updates, state: ConditionallyMaskState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ConditionallyMaskState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ConditionallyMaskState]:
         """A step of the wrapped transformation where the condition holds."""
         holds = self.should_transform_fn(state.step, **(extra_args if self.forward_extra_args else {}))

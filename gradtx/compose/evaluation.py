@@ -11,9 +11,10 @@ from gradtx.core import checks
 from gradtx.core.leaves import cast_like, is_masked, is_masked_or_none
 from gradtx.core.paths import ROOT, beginning, leaves_by_path, path_str, structure_difference
 from gradtx.core.trees import check_leaves, raise_other_shape
+from gradtx.core.types import Params, State, Tree, Updates
 
 
-def eval_params(state: Any, params: Any) -> Any:
+def eval_params(state: State, params: Params) -> Tree:
     """The parameters to evaluate with: an average where the optimizer keeps one, else the parameters themselves.
 
     AcceleGrad and UniXGrad, for example, prove their rates for an average, not for the point where gradients are taken.
@@ -83,7 +84,7 @@ def eval_params(state: Any, params: Any) -> Any:
     return jax.tree.structure(params).unflatten([leaf for leaf in chosen.values() if not is_masked_or_none(leaf)])
 
 
-def gradient_at(grad_fn: Callable[[Any], Any], point: Any, params: Any, updates: Any) -> Any:
+def gradient_at(grad_fn: Callable[[Any], Any], point: Tree, params: Params, updates: Updates) -> Tree:
     """`grad_fn` at a point of the state, in the parameters' dtypes: the second gradient of a step.
 
     Args:

@@ -13,7 +13,8 @@ from gradtx.core import checks, domains, trees
 from gradtx.core.domains import FloatDType
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.pairs import as_transformation
-from gradtx.core.transformation import Params, Part, State, Transformation, Updates
+from gradtx.core.transformation import Part, Transformation
+from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.core.value import call_with, hints_of, same, show
 
 
@@ -22,7 +23,7 @@ class InjectHyperparamsState(NamedTuple):
 
     count: jax.Array
     hyperparams: dict[str, jax.Array]
-    inner_state: Any
+    inner_state: State
 
     def metrics(self) -> dict[str, Any]:
         """What `gradtx.metrics` reports. The rate is left to the transformation that applies it, if that keeps it in its state."""
@@ -161,7 +162,7 @@ class injected(Transformation, any_leaves=True):
         return InjectHyperparamsState(count, hyperparams, self.made(hyperparams).init(params))
 
     def step(
-        self, updates: Updates, state: InjectHyperparamsState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: InjectHyperparamsState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, InjectHyperparamsState]:
         """A step with the hyperparameters in the state, or what their schedules give."""
         if set(state.hyperparams) != {*self.numbers, *self.schedules}:

@@ -12,6 +12,7 @@ from gradtx.compose.alternatives import alternatives
 from gradtx.core import checks, domains
 from gradtx.core.leaves import MaskedNode, is_masked, is_masked_or_none
 from gradtx.core.paths import ROOT, beginning, leaves_by_path
+from gradtx.core.types import Leaf, Params, Tree
 from gradtx.core.value import Value
 
 
@@ -53,7 +54,7 @@ class by_path(Value):
         """The patterns and their labels."""
         return compile_patterns("by_path", self.rules)
 
-    def __call__(self, params: Any) -> Any:
+    def __call__(self, params: Params) -> Tree:
         """The tree of labels for a tree of parameters."""
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_masked_or_none)
         paths = ["/".join(parts) or ROOT for parts in leaves_by_path(params, is_leaf=is_masked_or_none)]
@@ -84,7 +85,7 @@ def compile_patterns(name: str, rules: Mapping[str, Any]) -> list[tuple[re.Patte
     return compiled
 
 
-def may_hide_paths(leaf: Any) -> bool:
+def may_hide_paths(leaf: Leaf) -> bool:
     """Whether a node may stand for a whole subtree, whose paths nobody sees; gradtx's `MaskedNode` stands for one leaf."""
     return is_masked(leaf) and not isinstance(leaf, MaskedNode)
 
@@ -137,7 +138,7 @@ def _misspelt(pattern: str, paths: list[str]) -> str:
     return ""
 
 
-def spread(what: str, labels: Any, params: Any) -> list[Any]:
+def spread(what: str, labels: Tree, params: Params) -> list[Any]:
     """One label for each leaf of `params`, in order, from a tree of labels or a function from `params` to one.
 
     Trees are compared by path, so that labels in a dict fit a FrozenDict or an NNX State. A label stands for all below it.
@@ -170,7 +171,7 @@ def spread(what: str, labels: Any, params: Any) -> list[Any]:
     return chosen
 
 
-def spread_mask(what: str, mask: Any, params: Any) -> list[bool]:
+def spread_mask(what: str, mask: Any, params: Params) -> list[bool]:
     """`spread` of a mask: True or False for each leaf."""
     keep = spread(what, mask, params)
     if not all(isinstance(entry, (bool, np.bool_)) for entry in keep):
@@ -179,7 +180,7 @@ def spread_mask(what: str, mask: Any, params: Any) -> list[bool]:
     return keep
 
 
-def resolve(labels: Any, params: Any) -> Any:
+def resolve(labels: Tree, params: Params) -> Tree:
     """`labels(params)` for a function. A tree is taken as it is, also where its nodes can be called (an Equinox module)."""
     leaves = jax.tree.leaves(labels)
     is_function = len(leaves) == 1 and leaves[0] is labels and callable(labels)

@@ -12,13 +12,14 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import Flag, Mask
 from gradtx.core.leaves import MaskedNode
 from gradtx.core.pairs import Inner
-from gradtx.core.transformation import Params, Part, State, Transformation, Updates
+from gradtx.core.transformation import Part, Transformation
+from gradtx.core.types import ExtraArg, Params, State, Tree, Updates
 
 
 class MaskedState(NamedTuple):
     """The wrapped transformation's state, with `MaskedNode` for the leaves that it does not see."""
 
-    inner_state: Any
+    inner_state: State
 
 
 class masked(Transformation, transparent=True, any_leaves=True):
@@ -58,7 +59,7 @@ class masked(Transformation, transparent=True, any_leaves=True):
         return MaskedState(self.inner.init(select(params, spread_mask("mask", self.mask, params))))
 
     def step(
-        self, updates: Updates, state: MaskedState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: MaskedState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, MaskedState]:
         """A step for the leaves where the mask is True."""
         keep = spread_mask("mask", self.mask, updates)
@@ -78,12 +79,12 @@ class masked(Transformation, transparent=True, any_leaves=True):
 def update_selected(
     inner: Transformation,
     keep: list[bool],
-    updates: Any,
+    updates: Updates,
     state: MaskedState,
-    params: Any,
+    params: Params,
     extra_args: dict,
     mask_extra_args: bool,
-) -> tuple[Any, MaskedState]:
+) -> tuple[Tree, MaskedState]:
     """Updates the leaves that are kept, and leaves the others as they are."""
     if mask_extra_args:
         like = jax.tree.structure(updates)
@@ -95,7 +96,7 @@ def update_selected(
     return merge(updates, keep, jax.tree.leaves(changed)), MaskedState(inner_state)
 
 
-def _narrowed(extra_args: dict[str, Any], params: Any, keep: list[bool]) -> dict[str, Any]:
+def _narrowed(extra_args: dict[str, Any], params: Params, keep: list[bool]) -> dict[str, Any]:
     """The objective's `value_fn`, `grad_fn` and `grad` as those of the kept leaves, with the others held at `params`."""
 
     def whole(some: Any) -> Any:
@@ -117,13 +118,13 @@ def _narrowed(extra_args: dict[str, Any], params: Any, keep: list[bool]) -> dict
     return narrowed
 
 
-def select(tree: Any, keep: list[bool]) -> Any:
+def select(tree: Tree, keep: list[bool]) -> Tree:
     """`tree` with `MaskedNode()` for the leaves that are not kept."""
     leaves, treedef = jax.tree.flatten(tree)
     return treedef.unflatten([leaf if kept else MaskedNode() for leaf, kept in zip(leaves, keep, strict=True)])
 
 
-def merge(tree: Any, keep: list[bool], kept: list[Any]) -> Any:
+def merge(tree: Tree, keep: list[bool], kept: list[Any]) -> Tree:
     """`tree` with `kept` for the leaves that are kept."""
     leaves, treedef = jax.tree.flatten(tree)
     new = iter(kept)

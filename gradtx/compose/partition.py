@@ -13,7 +13,8 @@ from gradtx.core import checks, domains, trees
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Flag, Mask
 from gradtx.core.pairs import Inner, as_transformation
-from gradtx.core.transformation import Params, Part, State, Transformation, Updates
+from gradtx.core.transformation import Part, Transformation
+from gradtx.core.types import ExtraArg, Params, State, Tree, Updates
 
 
 class PartitionState(NamedTuple):
@@ -85,7 +86,7 @@ class partition(Transformation, transparent=True, any_leaves=True):
         )
 
     def step(
-        self, updates: Updates, state: PartitionState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: PartitionState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, PartitionState]:
         """A step for each group."""
         if set(state.inner_states) != set(self.transforms):
@@ -147,6 +148,6 @@ class selective_transform(Preset, transparent=True):
         """The optimizer where the mask is False, zero elsewhere."""
         return partition({"train": self.optimizer, "freeze": set_to_zero()}, self._labels)
 
-    def _labels(self, params: Params) -> Any:
+    def _labels(self, params: Params) -> Tree:
         frozen = spread_mask("freeze_mask", self.freeze_mask, params)
         return jax.tree.structure(params).unflatten(["freeze" if f else "train" for f in frozen])

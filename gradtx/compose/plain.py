@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from gradtx.core import domains
 from gradtx.core.domains import Function
 from gradtx.core.pairs import GradientTransformation, as_transformation
-from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
+from gradtx.core.transformation import EmptyState, Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 
 
 class identity(Transformation, observes=True, keeps_zero=True, transparent=True, any_leaves=True):
@@ -24,7 +25,7 @@ class identity(Transformation, observes=True, keeps_zero=True, transparent=True,
     """
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         """The updates themselves."""
         return updates, state
@@ -43,7 +44,7 @@ class set_to_zero(Transformation, keeps_zero=True, any_leaves=True):
     """
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         """Zeros like the updates."""
         return jax.tree.map(jnp.zeros_like, updates), state
@@ -67,7 +68,7 @@ class stateless(Transformation, any_leaves=True):
     f: Function
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         """The function of the trees."""
         return self.f(updates, params), state
@@ -91,7 +92,7 @@ class stateless_with_tree_map(Transformation, any_leaves=True):
     f: Function
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         """The function of each leaf."""
         if params is None:

@@ -11,9 +11,10 @@ from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import cond, with_complement
 from gradtx.core.paths import structure_difference
 from gradtx.core.trees import raise_other_shape
+from gradtx.core.types import Leaf, Params, Scalar, Tree, Updates
 
 
-def apply_updates(params: Any, updates: Any) -> Any:
+def apply_updates(params: Params, updates: Updates) -> Tree:
     """Adds updates to parameters: `p + u`, added in at least float32 and stored in the dtype of `p`.
 
     Args:
@@ -36,7 +37,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
         return _map_pairs(_add, {"params": params, "updates": updates})
 
 
-def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
+def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Scalar) -> Any:
     """Moves old values towards new ones (Polyak averaging): `s * new + (1 - s) * old`.
 
     Args:
@@ -90,14 +91,14 @@ def _mix(new: jax.Array, old: jax.Array, *, s: Any, rest: Any) -> jax.Array:
     return s * new + rest * old
 
 
-def _is_nothing(x: Any) -> bool:
+def _is_nothing(x: Leaf) -> bool:
     return x is None or getattr(x, "dtype", None) == jax.dtypes.float0
 
 
 def _map_pairs(rule: Any, trees: dict[str, Any], **scalars: Any) -> Any:
     """`map_leaves` of two trees by name, where None in the second keeps the leaf of the first."""
 
-    def is_none(x: Any) -> bool:
+    def is_none(x: Leaf) -> bool:
         return x is None
 
     (first_name, first), (second_name, second) = trees.items()

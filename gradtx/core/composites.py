@@ -6,7 +6,8 @@ from typing import Any
 from gradtx.core import checks
 from gradtx.core.domains import TRANSFORMATION
 from gradtx.core.pairs import Inner, as_transformation
-from gradtx.core.transformation import Extra, Params, Part, State, Transformation, Updates
+from gradtx.core.transformation import Part, Transformation
+from gradtx.core.types import Extra, ExtraArg, Params, State, Updates
 
 
 class Preset(Transformation, any_leaves=True):
@@ -40,7 +41,7 @@ class Preset(Transformation, any_leaves=True):
         """The state of what it stands for."""
         return self.stands_for.unchecked_init(params)
 
-    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: ExtraArg) -> tuple[Updates, State]:
         """A step of what it stands for."""
         return self.stands_for.step(updates, state, params, **extra_args)
 

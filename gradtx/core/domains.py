@@ -17,6 +17,7 @@ from jax.typing import ArrayLike, DTypeLike
 from gradtx.core.checks import WrongType, WrongValue, did_you_mean, is_factory, is_schedule, is_transformation, kind
 from gradtx.core.numerics import is_tracer
 from gradtx.core.paths import leaves_by_path
+from gradtx.core.types import Scalar
 
 
 class Domain(NamedTuple):
@@ -166,7 +167,7 @@ def one_of(*choices: str) -> Domain:
     return Domain(text, lambda value: isinstance(value, str) and value in choices, lambda value: did_you_mean(str(value), choices))
 
 
-def scheduled_value(argument: str, number: Any, count: Any) -> Any:
+def scheduled_value(argument: str, number: Any, count: Scalar) -> Any:
     """A number, or what a schedule gives at a step: a scalar, or an error that says what it gave."""
     if not callable(number):
         return number

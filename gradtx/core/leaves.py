@@ -13,13 +13,14 @@ from jax.core import Tracer
 
 from gradtx.core.numerics import compute_dtype, is_tracer, promote, real_dtype
 from gradtx.core.trees import is_inexact, raise_other_shape, raise_unlike
+from gradtx.core.types import DType, Leaf, Params, State, Tree
 
 
 class MaskedNode(NamedTuple):
     """Stands in a tree where a leaf was masked out: a node without leaves, so without state."""
 
 
-def is_masked(x: Any) -> bool:
+def is_masked(x: Leaf) -> bool:
     """Whether a node stands for a leaf that was masked out: `MaskedNode`, or Optax's class, which is known by its form.
 
     Optax's may stand for a whole subtree: a mask can have one False for all below it.
@@ -27,7 +28,7 @@ def is_masked(x: Any) -> bool:
     return isinstance(x, tuple) and not x and type(x).__name__ == MaskedNode.__name__
 
 
-def is_masked_or_none(x: Any) -> bool:
+def is_masked_or_none(x: Leaf) -> bool:
     """Whether a node stands for a leaf that is not there."""
     return x is None or is_masked(x)
 
@@ -62,7 +63,7 @@ def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(rule)
-    def lifted(*given: Any) -> Any:
+    def lifted(*given: Tree) -> Tree:
         rows, treedef = _rows(given)
         if not rows:  # a tree without leaves: only the number of results is wanted
             probe = jax.eval_shape(rule, *[jnp.zeros(())] * len(given))
@@ -107,7 +108,7 @@ def _rows(given: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], Any]:
     return list(zip(*columns, strict=True)), treedef
 
 
-def map_leaves(rule: Callable[..., Any], *trees: Any, **scalars: Any) -> Any:
+def map_leaves(rule: Callable[..., Any], *trees: Tree, **scalars: Any) -> Tree:
     """Applies a rule for one array to every leaf of trees of one structure.
 
     Leaves enter the rule in at least float32 (`compute_dtype`). Its k-th result is stored in the dtype of the k-th
@@ -172,18 +173,18 @@ def _apply_plain(
 _apply = jax.jit(_apply_plain, static_argnums=(0, 1))
 
 
-def _store(x: Any, dtype: Any) -> jax.Array:
+def _store(x: Leaf, dtype: DType) -> jax.Array:
     """`x` in `dtype`, strongly typed."""
     x = jnp.asarray(x)
     return x if x.dtype == dtype and not x.weak_type else x.astype(dtype)
 
 
-def _as_scalar_of(value: Any, dtype: Any) -> Any:
+def _as_scalar_of(value: Any, dtype: DType) -> Any:
     """A floating scalar in the real dtype that goes with leaves of `dtype`; anything else as it is."""
     return value.astype(real_dtype(dtype)) if jnp.issubdtype(jnp.result_type(value), jnp.floating) else value
 
 
-def zeros_like(params: Any, dtype: Any = None) -> Any:
+def zeros_like(params: Params, dtype: DType = None) -> Tree:
     """Zeros for a moment of `params`, sharded as they are: in `dtype`, or in float32, or wider where a parameter is.
 
     Those of complex leaves are complex, whatever `dtype` says.
@@ -191,10 +192,10 @@ def zeros_like(params: Any, dtype: Any = None) -> Any:
     return full_like(params, 0, dtype)
 
 
-def full_like(params: Any, value: Any, dtype: Any = None) -> Any:
+def full_like(params: Params, value: Any, dtype: DType = None) -> Tree:
     """`zeros_like` with another value."""
 
-    def full(p: Any) -> jax.Array:
+    def full(p: Leaf) -> jax.Array:
         own = compute_dtype(jnp.result_type(p))
         chosen = own if dtype is None or jnp.issubdtype(own, jnp.complexfloating) else dtype
         return jnp.full_like(p, value, dtype=chosen)
@@ -202,23 +203,23 @@ def full_like(params: Any, value: Any, dtype: Any = None) -> Any:
     return jax.tree.map(full, params)
 
 
-def all_finite(tree: Any) -> jax.Array:
+def all_finite(tree: Tree) -> jax.Array:
     """Whether no element of a floating or complex leaf is NaN or infinite."""
     leaves = [x for x in jax.tree.leaves(tree) if is_inexact(x)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves])) if leaves else jnp.asarray(True)
 
 
-def select_tree(condition: jax.Array, new: Any, old: Any) -> Any:
+def select_tree(condition: jax.Array, new: Tree, old: Tree) -> Tree:
     """`new` where the condition holds, else `old`, leaf by leaf; random keys too."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)
 
 
-def copies(params: Any) -> Any:
+def copies(params: Params) -> Tree:
     """The parameters in arrays of their own (so that a step may be given both to overwrite), in at least float32."""
     return jax.tree.map(lambda p: jnp.array(p, compute_dtype(jnp.result_type(p))), params)
 
 
-def own(state: Any, others: Iterable[Any]) -> Any:
+def own(state: State, others: Iterable[Any]) -> Any:
     """`state` without an array that occurs twice in it or is one of `others`: such are copied, so that a step may overwrite it.
 
     Under tracing nothing is shared: each result of a compiled function has memory of its own.
@@ -234,16 +235,16 @@ def own(state: Any, others: Iterable[Any]) -> Any:
     return treedef.unflatten(jnp.copy(x) if i in shared else x for i, x in enumerate(values))
 
 
-def real_full_like(params: Any, value: Any, dtype: Any = None) -> Any:
+def real_full_like(params: Params, value: Any, dtype: DType = None) -> Tree:
     """`full_like` for a second moment: real also where the parameters are complex."""
 
-    def full(p: Any) -> jax.Array:
+    def full(p: Leaf) -> jax.Array:
         return jnp.full_like(p, value, dtype=dtype or real_dtype(compute_dtype(jnp.result_type(p))))
 
     return jax.tree.map(full, params)
 
 
-def widen(tree: Any) -> Any:
+def widen(tree: Tree) -> Tree:
     """Narrow floating leaves in float32, all other leaves untouched."""
     values, treedef = jax.tree.flatten(tree)
     narrow = False
@@ -253,14 +254,14 @@ def widen(tree: Any) -> Any:
     return treedef.unflatten(values) if narrow else tree
 
 
-def cast_like(tree: Any, like: Any) -> Any:
+def cast_like(tree: Tree, like: Tree) -> Tree:
     """Leaves in the dtypes of the leaves of `like`."""
     dtypes = [jnp.result_type(x) for x in jax.tree.leaves(like)]
     values, treedef = jax.tree.flatten(tree)
     return treedef.unflatten([x if jnp.result_type(x) == d else x.astype(d) for x, d in zip(values, dtypes, strict=True)])
 
 
-def in_dtypes_of(tree: Any, like: Any) -> Any:
+def in_dtypes_of(tree: Tree, like: Tree) -> Tree:
     """Leaves in the dtypes of those of `like`, strongly typed, where both are real, or both complex; all others as they are.
 
     A tree of another structure is left as it is.
@@ -276,7 +277,7 @@ def in_dtypes_of(tree: Any, like: Any) -> Any:
     return treedef.unflatten(values)
 
 
-def _cast(x: Any, dtype: Any) -> Any:
+def _cast(x: Leaf, dtype: DType) -> Any:
     """A number of the same kind in a dtype, strongly typed; of another kind as it is."""
     own = jnp.result_type(x)
     kinds = (jnp.floating, jnp.complexfloating)

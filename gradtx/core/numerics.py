@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.core.types import DType, Leaf, Scalar
 from gradtx.core.varying import alike
 
 
@@ -31,7 +32,7 @@ def stacked(numbers: list[Any]) -> jax.Array:
     return jnp.stack([x.astype(dtype) for x in numbers])
 
 
-def is_tracer(x: Any) -> bool:
+def is_tracer(x: Leaf) -> bool:
     """Whether `x` is a value under tracing, whose number is not known yet."""
     return isinstance(x, Tracer)
 
@@ -53,19 +54,19 @@ def as_data(number: Any) -> Any:
     return np.asarray(number, float) if isinstance(number, (int, float)) and not isinstance(number, bool) else number
 
 
-def with_complement(share: Any) -> tuple[Any, Any]:
+def with_complement(share: Scalar) -> tuple[Any, Any]:
     """`share` and `1 - share` as data; the difference of a Python number is taken in float64."""
     if not isinstance(share, (int, float)):
         share = promote(share)
     return as_data(share), as_data(1 - share)
 
 
-def is_key(x: Any) -> bool:
+def is_key(x: Leaf) -> bool:
     """Whether `x` is a typed random key."""
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def safe_increment(count: Any) -> jax.Array:
+def safe_increment(count: Scalar) -> jax.Array:
     """`count + 1`, staying at the integer dtype's largest value instead of wrapping to a negative one."""
     count = jnp.asarray(count)
     if not jnp.issubdtype(count.dtype, jnp.integer):
@@ -79,7 +80,7 @@ def zero_count() -> jax.Array:
     return jnp.zeros((), jnp.int32)
 
 
-def one_minus_power(decay: Any, count: Any) -> jax.Array:
+def one_minus_power(decay: Scalar, count: Scalar) -> jax.Array:
     """`1 - decay**count`, the bias correction, as `-expm1(count * log(decay))`.
 
     In float32 the textbook form loses up to 1e-4 of its value at decay 0.9999; this one 3e-7. A Python
@@ -93,7 +94,7 @@ def one_minus_power(decay: Any, count: Any) -> jax.Array:
     return -jnp.expm1(t * jnp.log(jnp.asarray(decay).astype(t.dtype)))
 
 
-def running_mean(m: jax.Array, x: jax.Array, decay: Any) -> jax.Array:
+def running_mean(m: jax.Array, x: jax.Array, decay: Scalar) -> jax.Array:
     """`decay * m + (1 - decay) * x`; `1 - decay` of a Python `decay` is taken in float64."""
     return decay * m + (1 - decay) * x
 
@@ -105,12 +106,12 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return x * x
 
 
-def moments(g: jax.Array, m: jax.Array, v: jax.Array, b1: Any, b2: Any) -> tuple[jax.Array, jax.Array]:
+def moments(g: jax.Array, m: jax.Array, v: jax.Array, b1: Scalar, b2: Scalar) -> tuple[jax.Array, jax.Array]:
     """Running means of a gradient and of its square: `m = b1*m + (1-b1)*g` and `v = b2*v + (1-b2)*|g|^2`."""
     return b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * abs_sq(g)
 
 
-def first_moment(b1: Any, t: jax.Array, nesterov: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def first_moment(b1: Scalar, t: jax.Array, nesterov: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """`m_hat` of `g` and `m` at step `t`: `m/(1-b1^t)`, or with `nesterov` `b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`."""
     now = one_minus_power(b1, t)
     if not nesterov:
@@ -119,7 +120,7 @@ def first_moment(b1: Any, t: jax.Array, nesterov: bool) -> Callable[[jax.Array, 
     return lambda g, m: b1 * m / ahead + (1 - b1) * g / now
 
 
-def guarded_ratio(numerator: jax.Array, denominator: jax.Array, eps: Any = 0) -> jax.Array:
+def guarded_ratio(numerator: jax.Array, denominator: jax.Array, eps: Scalar = 0) -> jax.Array:
     """`numerator / denominator`, 0 where the denominator is 0, in value and in derivative.
 
     Where the denominator holds an `eps` known to be positive, the guard is left out.
@@ -131,7 +132,7 @@ def guarded_ratio(numerator: jax.Array, denominator: jax.Array, eps: Any = 0) ->
 
 
 @functools.lru_cache(maxsize=64)
-def compute_dtype(dtype: Any) -> Any:
+def compute_dtype(dtype: DType) -> Any:
     """The dtype in which a leaf of `dtype` is computed: at least float32; complex numbers and random keys stay what they are."""
     if jnp.issubdtype(dtype, jax.dtypes.extended):
         return dtype
@@ -140,7 +141,7 @@ def compute_dtype(dtype: Any) -> Any:
     return np.dtype(np.float32) if narrow else dtype
 
 
-def promote(x: Any) -> jax.Array:
+def promote(x: Leaf) -> jax.Array:
     """`x` in its compute dtype; what is no number (a random key) as it is."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
@@ -149,7 +150,7 @@ def promote(x: Any) -> jax.Array:
     return x if x.dtype == wide else x.astype(wide)
 
 
-def real_dtype(dtype: Any) -> Any:
+def real_dtype(dtype: DType) -> Any:
     """The dtype of `|x|` for an `x` of `dtype`."""
     return np.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else np.dtype(dtype)
 
@@ -209,12 +210,12 @@ def _direction(primals: tuple[list[jax.Array]], tangents: tuple[list[jax.Array]]
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _sum_of_squares(x: jax.Array, dtype: Any) -> jax.Array:
+def _sum_of_squares(x: jax.Array, dtype: DType) -> jax.Array:
     return jnp.sum(abs_sq(x)).astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _sums_of_squares(x: jax.Array, dtype: Any, far: Any) -> jax.Array:
+def _sums_of_squares(x: jax.Array, dtype: DType, far: Any) -> jax.Array:
     """The sums of the squares of `x`, `far * x` and `x / far`."""
     sizes = [jnp.abs(part.astype(dtype)) for part in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
     sums = [[jnp.sum(_square(size * factor)) for size in sizes] for factor in (np.ones_like(far), far, 1 / far)]

@@ -6,7 +6,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from gradtx.core import leaves
 from gradtx.core.domains import TRANSFORMATION
-from gradtx.core.transformation import Params, State, Transformation, Updates, declared
+from gradtx.core.transformation import Transformation, declared
+from gradtx.core.types import ExtraArg, Params, State, Updates
 
 
 class GradientTransformation(Transformation):
@@ -52,7 +53,7 @@ class GradientTransformation(Transformation):
         """Calls the first function."""
         return self.init_fn(params)
 
-    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: ExtraArg) -> tuple[Updates, State]:
         """Calls the second function, with the extra arguments that it takes."""
         parameters = inspect.signature(self.update_fn).parameters
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
+from gradtx.core.types import Leaf, Tree
+
 ROOT = "(root)"
 
 
@@ -39,7 +41,7 @@ def path_str(path: Iterable[Any]) -> str:
     return "/".join(path_parts(path)) or ROOT
 
 
-def leaves_by_path(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[tuple[str, ...], Any]:
+def leaves_by_path(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> dict[tuple[str, ...], Any]:
     """Leaves keyed by their path parts, in the order of the tree. An attribute `value` with siblings keeps its name."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
     full = [tuple(map(_key_name, path)) for path, _ in leaves]
@@ -65,7 +67,7 @@ def structure_difference(first_name: str, first: Any, second_name: str, second: 
     return f"{first_name} and {second_name} differ in structure: {found}"
 
 
-def _unlike_nodes(path: tuple[Any, ...], a: Any, b: Any) -> tuple[Any, Any, Any] | None:
+def _unlike_nodes(path: tuple[Any, ...], a: Leaf, b: Leaf) -> tuple[Any, Any, Any] | None:
     """The first place, from the root on, where nodes of two trees are of unlike types."""
     if type(a) is not type(b):
         return path, a, b
@@ -76,7 +78,7 @@ def _unlike_nodes(path: tuple[Any, ...], a: Any, b: Any) -> tuple[Any, Any, Any]
     return None
 
 
-def _container(tree: Any) -> str:
+def _container(tree: Tree) -> str:
     module = type(tree).__module__.partition(".")[0]
     return type(tree).__name__ if module == "builtins" else f"{module} {type(tree).__name__}"
 

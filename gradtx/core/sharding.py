@@ -8,14 +8,16 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from gradtx.core.types import Leaf, Tree
 
-def gathered(x: Any) -> Any:
+
+def gathered(x: Leaf) -> Any:
     """`x`, whole on every device."""
     sharding = jax.typeof(x).sharding
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec())) if any(sharding.spec) else x
 
 
-def placed_like(x: jax.Array, like: Any) -> jax.Array:
+def placed_like(x: jax.Array, like: Tree) -> jax.Array:
     """`x`, which is whole on every device, as an array of its shape lies."""
     sharding = jax.typeof(like).sharding
     return jax.sharding.reshard(x, sharding) if any(sharding.spec) else x

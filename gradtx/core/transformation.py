@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core import checks, leaves, trees
+from gradtx.core.types import Extra, ExtraArg, Params, State, Tree, Updates
 from gradtx.core.value import Value, ValueType, arrays_in, hints_of
 
 if TYPE_CHECKING:  # so that type checkers accept gradtx where flax.nnx asks for Optax's class
@@ -18,18 +19,6 @@ else:
 
     class _Pair:
         pass
-
-
-Params = Any
-"""A tree of parameters, as Optax names its type: any tree."""
-Updates = Any
-"""A tree of updates."""
-State = Any
-"""An optimizer's state: a tree of arrays."""
-OptState = State
-"""Optax's name for `State`."""
-Extra = Mapping[str, Any]
-"""Extra arguments of `update` by name."""
 
 
 class EmptyState(NamedTuple):
@@ -189,12 +178,12 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         del params
         return EmptyState()
 
-    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: ExtraArg) -> tuple[Updates, State]:
         """The rule: new updates and the new state. Half-precision updates and states arrive as float32."""
         raise NotImplementedError(f"{type(self).__name__}: step is missing; it is the rule of a transformation.")
 
     def update(  # type: ignore[override]
-        self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: State, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, State]:
         """Transforms updates, as a training loop calls it.
 
@@ -273,7 +262,7 @@ def _are_inexact(tree: Updates) -> bool:
     return True
 
 
-def _are_alike(returned: Any, given: Any) -> bool:
+def _are_alike(returned: Tree, given: Tree) -> bool:
     """Whether trees of arrays have one structure, and the same shapes and dtypes."""
     found, treedef = jax.tree.flatten(returned)
     expected, other = jax.tree.flatten(given)

@@ -11,16 +11,17 @@ import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
+from gradtx.core.types import DType, Leaf, Params, State, Tree, Updates
 
 
-def is_inexact(leaf: Any) -> bool:
+def is_inexact(leaf: Leaf) -> bool:
     """Whether a leaf is a floating or complex array, or a Python number of that kind."""
     dtype = getattr(leaf, "dtype", None)
     return isinstance(leaf, (float, complex)) if dtype is None else is_inexact_dtype(dtype)
 
 
 @functools.lru_cache(maxsize=64)
-def is_inexact_dtype(dtype: Any) -> bool:
+def is_inexact_dtype(dtype: DType) -> bool:
     """Whether a dtype is floating or complex."""
     return bool(jnp.issubdtype(dtype, jnp.inexact))
 
@@ -31,13 +32,13 @@ _WHOLE_MODEL = (
 )
 
 
-def check_no_module(params: Any) -> None:
+def check_no_module(params: Params) -> None:
     """Raises a `TypeError` for a module of Flax, whose statistics and random streams are no parameters."""
     if any(base.__name__ == "Module" and base.__module__.startswith("flax.") for base in type(params).__mro__):
         raise checks.WrongType(f"params is a {type(params).__name__}, expected a tree of arrays.{_WHOLE_MODEL}")
 
 
-def check_leaves(argument: str, tree: Any) -> None:
+def check_leaves(argument: str, tree: Tree) -> None:
     """Raises a `TypeError` that names the first leaf of `tree` that is no floating or complex array."""
     for parts, leaf in leaves_by_path(tree).items():
         if not is_inexact(leaf):
@@ -47,7 +48,7 @@ def check_leaves(argument: str, tree: Any) -> None:
             )
 
 
-def _leaf_hint(leaf: Any) -> str:
+def _leaf_hint(leaf: Leaf) -> str:
     dtype = getattr(leaf, "dtype", None)
     if dtype == jax.dtypes.float0:
         return " float0 is the gradient of an integer parameter: leave it out of the parameters, or mask it with gradtx.freeze."
@@ -58,7 +59,7 @@ def _leaf_hint(leaf: Any) -> str:
     return ""
 
 
-def check_same_shapes(updates: Any, params: Any) -> None:
+def check_same_shapes(updates: Updates, params: Params) -> None:
     """Raises a `ValueError` unless updates and parameters agree in structure and in every shape: nothing broadcasts."""
     leaves, treedef = jax.tree.flatten(updates)
     others, other = jax.tree.flatten(params)
@@ -68,7 +69,7 @@ def check_same_shapes(updates: Any, params: Any) -> None:
         raise_other_shape(updates, params, "params", scalars=False)
 
 
-def check_returned(returned: tuple[Any, Any], given: tuple[Any, Any], params: Any, *, measures: bool, keeps_form: bool) -> None:
+def check_returned(returned: tuple[Any, Any], given: tuple[Any, Any], params: Params, *, measures: bool, keeps_form: bool) -> None:
     """Raises unless a step returned updates and a state of the structure, shapes and kinds of number of those that it got.
 
     Updates may be like the parameters instead. Those of a transformation that `measures`, and the state of one that does not
@@ -82,7 +83,7 @@ def check_returned(returned: tuple[Any, Any], given: tuple[Any, Any], params: An
         _check_like("state", state, old_state)
 
 
-def _check_like(what: str, returned: Any, given: Any) -> None:
+def _check_like(what: str, returned: Tree, given: Tree) -> None:
     found, treedef = jax.tree.flatten(returned)
     expected, other = jax.tree.flatten(given)
     if treedef != other:
@@ -102,20 +103,20 @@ def _check_like(what: str, returned: Any, given: Any) -> None:
         raise checks.WrongValue(f"step returned {what} leaf `{path}` {difference} of the {what} that it got.")
 
 
-def _kind(leaf: Any) -> str:
+def _kind(leaf: Leaf) -> str:
     """What kind of number a leaf holds: real, complex, an integer, a boolean."""
     dtype = getattr(leaf, "dtype", None)
     return np.result_type(leaf).kind if dtype is None else "f" if dtype.kind == "V" and is_inexact(leaf) else dtype.kind
 
 
-def require_params(params: Any) -> Any:
+def require_params(params: Params) -> Tree:
     """`params`, or a `ValueError` that shows the call where they were left out."""
     if params is None:
         raise checks.WrongValue("needs the parameters; call tx.update(updates, state, params).")
     return params
 
 
-def raise_wrong_state(state: Any, expected: type, detail: str = "") -> None:
+def raise_wrong_state(state: State, expected: type, detail: str = "") -> None:
     """Raises the `TypeError` for a state of the wrong type."""
     raise checks.WrongType(
         f"state is {checks.kind(state)}, expected {detail or expected.__name__}; {_cause(state, expected)} "
@@ -123,7 +124,7 @@ def raise_wrong_state(state: Any, expected: type, detail: str = "") -> None:
     )
 
 
-def _cause(state: Any, expected: type) -> str:
+def _cause(state: State, expected: type) -> str:
     """Why a state may be of the wrong type. Some checkpoints turn tuples to lists, named tuples to dicts, empty ones to None."""
     restored = "was it restored from a checkpoint without a target? Restore it into tx.init(params)."
     fields = getattr(expected, "_fields", None)
@@ -136,7 +137,7 @@ def _cause(state: Any, expected: type) -> str:
     return "does it belong to another optimizer?" if isinstance(state, tuple) else "were state and params swapped?"
 
 
-def raise_unlike(updates: Any, other: Any, name: str = "the tree in the state") -> None:
+def raise_unlike(updates: Updates, other: Any, name: str = "the tree in the state") -> None:
     """Raises the `ValueError` for two trees of unlike structure; names the first path that only one has."""
     cause = "Were the gradients taken with respect to another argument, or the state made from other parameters?"
     if isinstance(updates, tuple) and len(updates) == 2 and getattr(updates[0], "shape", None) == ():
@@ -145,7 +146,7 @@ def raise_unlike(updates: Any, other: Any, name: str = "the tree in the state") 
 
 
 def raise_other_shape(
-    updates: Any, other: Any, name: str = "the tree in the state", scalars: bool = True, own: str = "updates"
+    updates: Updates, other: Any, name: str = "the tree in the state", scalars: bool = True, own: str = "updates"
 ) -> None:
     """Raises the `ValueError` for the first leaf whose shape differs between two trees of one structure."""
     others = leaves_by_path(other)

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.types import Leaf, Tree
+
 Axes = frozenset[Any]
 
 
@@ -43,14 +45,14 @@ def scan(step: Callable[[Any, Any], tuple[Any, Any]], start: Any, xs: Any, *, re
     first = jax.tree.map(lambda x: x[0], xs)
     start = _steady(lambda carry: step(carry, first)[0], start)
 
-    def turn(carry: Any, x: Any) -> tuple[Any, Any]:
+    def turn(carry: Any, x: Leaf) -> tuple[Any, Any]:
         carry, y = step(carry, x)
         return _spread_like(carry, start), y
 
     return jax.lax.scan(turn, start, xs, reverse=reverse)
 
 
-def axes_of(x: Any) -> Axes:
+def axes_of(x: Leaf) -> Axes:
     """The axes of the mesh over which an array, or what `jax.eval_shape` gives for one, varies."""
     found = getattr(x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x), "manual_axis_type", None)
     return frozenset() if found is None else found.varying
@@ -69,10 +71,10 @@ def _steady(step: Callable[[Any], Any], start: Any) -> Any:
     return start
 
 
-def _spread_like(tree: Any, like: Any) -> Any:
+def _spread_like(tree: Tree, like: Tree) -> Tree:
     return jax.tree.map(lambda x, y: _spread(x, axes_of(y)), tree, like)
 
 
-def _spread(x: Any, axes: Axes) -> Any:
+def _spread(x: Leaf, axes: Axes) -> Any:
     missing = axes - axes_of(x)
     return jax.lax.pcast(jnp.asarray(x), tuple(sorted(missing, key=str)), to="varying") if missing else x

@@ -1,7 +1,6 @@
 """Trees as real vectors, and back."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +8,10 @@ import numpy as np
 
 from gradtx.core.numerics import promote
 from gradtx.core.sharding import gathered, placed_like
+from gradtx.core.types import DType, Tree
 
 
-def to_vector(tree: Any, dtype: Any) -> jax.Array:
+def to_vector(tree: Tree, dtype: DType) -> jax.Array:
     """All elements in one real vector, whole on every device; complex leaves as real and then imaginary parts."""
     parts = [jnp.zeros(0, dtype)]
     for leaf in map(gathered, map(promote, jax.tree.leaves(tree))):
@@ -19,7 +19,7 @@ def to_vector(tree: Any, dtype: Any) -> jax.Array:
     return jnp.concatenate(parts)
 
 
-def from_vector(vector: jax.Array, like: Any) -> Any:
+def from_vector(vector: jax.Array, like: Tree) -> Tree:
     """The tree of `to_vector`, with the shapes, dtypes and sharding of `like`."""
     leaves, treedef = jax.tree.flatten(like)
     new, at = [], 0

@@ -21,12 +21,13 @@ import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.paths import leaves_by_path
+from gradtx.core.types import Leaf, Scalar, Tree
 
 Data = list[tuple[tuple[Any, ...], float]]
 """Batches, each the arguments of `loss_fn` after the parameters, with their shares of all the data."""
 
 
-def gather(loss_fn: Callable[..., Any], batches: Any, batch_size: int | None = None) -> Data:
+def gather(loss_fn: Callable[..., Any], batches: Tree, batch_size: int | None = None) -> Data:
     """Batches, as the functions here take them, with their shares; an error where `loss_fn` takes another number of arguments."""
     data = _gathered(batches, batch_size)
     try:
@@ -44,7 +45,7 @@ def gather(loss_fn: Callable[..., Any], batches: Any, batch_size: int | None = N
     return data
 
 
-def _gathered(batches: Any, batch_size: int | None) -> Data:
+def _gathered(batches: Tree, batch_size: int | None) -> Data:
     if isinstance(batches, tuple):
         if batch_size is None:
             if any(np.ndim(x) and not np.shape(x)[0] for x in jax.tree.leaves(batches)):
@@ -74,16 +75,16 @@ def mean_over(data: Data, function: Callable[..., Any]) -> Any:
 
 
 @jax.jit
-def _scaled(x: Any, share: Any) -> Any:
+def _scaled(x: Leaf, share: Scalar) -> Any:
     return jax.tree.map(lambda x: x * share, x)
 
 
 @jax.jit
-def _add_share(total: Any, x: Any, share: Any) -> Any:
+def _add_share(total: Any, x: Leaf, share: Scalar) -> Any:
     return jax.tree.map(lambda t, x: t + share * x, total, x)
 
 
-def _listed(batches: Any) -> list[tuple[Any, ...]]:
+def _listed(batches: Tree) -> list[tuple[Any, ...]]:
     if isinstance(batches, (Mapping, str)) or hasattr(batches, "shape") or not isinstance(batches, Iterable):
         raise checks.WrongType(
             f"batches is {checks.kind(batches)}, expected a tuple of the arguments of loss_fn after the "

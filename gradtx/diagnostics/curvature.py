@@ -15,6 +15,7 @@ from gradtx.core import checks, domains
 from gradtx.core.checked import checked
 from gradtx.core.domains import Flag, Function, PositiveInt
 from gradtx.core.numerics import common_dtype
+from gradtx.core.types import Leaf, Params, Tree
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.diagnostics.batches import Data, gather, mean_over
 from gradtx.diagnostics.inputs import Key, Samples, each, key_or_default, like_params, real_params, scalar_loss
@@ -65,7 +66,7 @@ class SpectralDensity(NamedTuple):
 
 
 @checked
-def hvp(loss_fn: Function, params: Any, vector: Any, batches: Any = (), *, batch_size: PositiveInt | None = None) -> Any:
+def hvp(loss_fn: Function, params: Params, vector: Any, batches: Tree = (), *, batch_size: PositiveInt | None = None) -> Tree:
     """`H v`, the Hessian of the loss at the parameters times a vector, as the derivative of the gradient along it.
 
     Args:
@@ -96,8 +97,14 @@ def hvp(loss_fn: Function, params: Any, vector: Any, batches: Any = (), *, batch
 
 @checked
 def gauss_newton_vp(
-    predict_fn: Function, loss_fn: Function, params: Any, vector: Any, batches: Any = (), *, batch_size: PositiveInt | None = None
-) -> Any:
+    predict_fn: Function,
+    loss_fn: Function,
+    params: Params,
+    vector: Any,
+    batches: Tree = (),
+    *,
+    batch_size: PositiveInt | None = None,
+) -> Tree:
     """`J' H_out J v`: the Hessian without the curvature of the network, semidefinite where the loss is convex in its outputs.
 
     Args:
@@ -131,8 +138,8 @@ def gauss_newton_vp(
 @checked
 def top_eigenvalues(
     loss_fn: Function,
-    params: Any,
-    batches: Any = (),
+    params: Params,
+    batches: Tree = (),
     k: PositiveInt = 1,
     *,
     which: Which = "algebraic",
@@ -194,8 +201,8 @@ def top_eigenvalues(
 @checked
 def hessian_trace(
     loss_fn: Function,
-    params: Any,
-    batches: Any = (),
+    params: Params,
+    batches: Tree = (),
     *,
     samples: Samples = 100,
     predict_fn: Function | None = None,
@@ -243,8 +250,8 @@ def hessian_trace(
 @checked
 def spectral_density(
     loss_fn: Function,
-    params: Any,
-    batches: Any = (),
+    params: Params,
+    batches: Tree = (),
     *,
     steps: PositiveInt = 80,
     samples: PositiveInt = 10,
@@ -303,13 +310,13 @@ def spectral_density(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _product(loss_fn: Callable[..., Any], predict_fn: Callable[..., Any] | None, params: Any, vector: Any, *batch: Any) -> Any:
+def _product(loss_fn: Callable[..., Any], predict_fn: Callable[..., Any] | None, params: Params, vector: Any, *batch: Tree) -> Tree:
     """The matrix of one batch times a tree."""
     loss = scalar_loss(loss_fn)
     if predict_fn is None:
         return jax.jvp(jax.grad(lambda p: loss(p, *batch)), (params,), (vector,))[1]
 
-    def predict(p: Any) -> Any:
+    def predict(p: Leaf) -> Any:
         return predict_fn(p, *batch)
 
     outputs, pull = jax.vjp(predict, params)
@@ -318,18 +325,20 @@ def _product(loss_fn: Callable[..., Any], predict_fn: Callable[..., Any] | None,
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _flat_product(loss_fn: Any, predict_fn: Any, params: Any, vector: jax.Array, *batch: Any) -> jax.Array:
+def _flat_product(loss_fn: Any, predict_fn: Any, params: Params, vector: jax.Array, *batch: Tree) -> jax.Array:
     """The matrix of one batch times a flat vector."""
     return to_vector(_product(loss_fn, predict_fn, params, from_vector(vector, params), *batch), vector.dtype)
 
 
-def _matvec(loss_fn: Any, predict_fn: Any, params: Any, data: Data, tick: Tick = lambda x: x) -> Callable[[jax.Array], jax.Array]:
+def _matvec(
+    loss_fn: Any, predict_fn: Any, params: Params, data: Data, tick: Tick = lambda x: x
+) -> Callable[[jax.Array], jax.Array]:
     """The product of the matrix of all data with a flat vector."""
     return lambda vector: tick(mean_over(data, partial(_flat_product, loss_fn, predict_fn, params, vector)))
 
 
 @jax.jit
-def _signs(key: jax.Array, params: Any) -> jax.Array:
+def _signs(key: jax.Array, params: Params) -> jax.Array:
     """A flat vector of random signs."""
     return jax.random.rademacher(key, (_count(params),), common_dtype(*jax.tree.leaves(params)))
 
@@ -370,5 +379,5 @@ def estimate(values: jax.Array) -> Estimate:
     return Estimate(jnp.mean(values), jnp.std(values / size, ddof=1) * size / values.shape[0] ** 0.5)
 
 
-def _count(params: Any) -> int:
+def _count(params: Params) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -10,6 +10,7 @@ from gradtx.core import domains
 from gradtx.core.checked import checked
 from gradtx.core.domains import Flag, Function, Positive, PositiveInt
 from gradtx.core.leaves import map_leaves
+from gradtx.core.types import Params, Scalar, Tree
 from gradtx.diagnostics.batches import gather, mean_over
 from gradtx.diagnostics.curvature import estimate
 from gradtx.diagnostics.inputs import Key, Samples, each, key_or_default, loss_at, real_params, scalar_loss
@@ -38,8 +39,8 @@ class Flatness(NamedTuple):
 @checked
 def average_flatness(
     loss_fn: Function,
-    params: Any,
-    batches: Any = (),
+    params: Params,
+    batches: Tree = (),
     *,
     radius: Positive = 0.05,
     distribution: Distribution = "gaussian",
@@ -82,7 +83,7 @@ def average_flatness(
     params = real_params(params)
     data = gather(loss_fn, batches, batch_size)
 
-    def loss(e: Any, sign: float) -> jax.Array:
+    def loss(e: Tree, sign: float) -> jax.Array:
         return mean_over(data, partial(loss_at, loss_fn, params, (e,), (sign,)))
 
     def both_ways(key: jax.Array) -> jax.Array:
@@ -97,8 +98,8 @@ def average_flatness(
 @checked
 def sam_sharpness(
     loss_fn: Function,
-    params: Any,
-    batches: Any = (),
+    params: Params,
+    batches: Tree = (),
     *,
     rho: Positive = 0.05,
     p: Exponent = 2.0,
@@ -149,7 +150,7 @@ def sam_sharpness(
 
 
 @partial(jax.jit, static_argnums=0)
-def _noise(distribution: str, key: jax.Array, params: Any, radius: Any) -> Any:
+def _noise(distribution: str, key: jax.Array, params: Params, radius: Scalar) -> Tree:
     """`radius` times independent normal numbers, or a random point in or on the unit ball."""
     direction, length = jax.random.split(key)
     e = random_like(direction, params)
@@ -161,12 +162,12 @@ def _noise(distribution: str, key: jax.Array, params: Any, radius: Any) -> Any:
 
 
 @partial(jax.jit, static_argnums=0)
-def _value_and_grad(loss_fn: Any, params: Any, e: Any, *batch: Any) -> Any:
+def _value_and_grad(loss_fn: Any, params: Params, e: Tree, *batch: Tree) -> Tree:
     return jax.value_and_grad(scalar_loss(loss_fn))(map_leaves(_add, params, e), *batch)
 
 
 @partial(jax.jit, static_argnums=3)
-def _climbed(gradient: Any, random: Any, rho: Any, p: float) -> Any:
+def _climbed(gradient: Tree, random: Any, rho: Scalar, p: float) -> Tree:
     still = norm(gradient) == 0
     return ascent(jax.tree.map(lambda g, r: jnp.where(still, r, g), gradient, random), rho, p)
 

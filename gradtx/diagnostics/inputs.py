@@ -13,6 +13,7 @@ from gradtx.core.domains import Domain
 from gradtx.core.numerics import is_tracer, promote
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.trees import check_no_module, is_inexact
+from gradtx.core.types import Params, Tree
 from gradtx.diagnostics.progress import Tick
 from gradtx.tree.align import aligned
 
@@ -32,7 +33,7 @@ def key_or_default(key: Key) -> jax.Array:
     return jax.random.key(0) if key is None else key
 
 
-def real_params(params: Any) -> Any:
+def real_params(params: Params) -> Tree:
     """Parameters as arrays, in at least float32; a `TypeError` for a leaf that is no real floating array."""
     check_no_module(params)
     for path, leaf in leaves_by_path(params).items():
@@ -46,14 +47,14 @@ def real_params(params: Any) -> Any:
     return jax.tree.map(promote, params)
 
 
-def like_params(name: str, tree: Any, params: Any) -> Any:
+def like_params(name: str, tree: Tree, params: Params) -> Tree:
     """A tree that must have the structure and the shapes of the parameters, in their dtypes."""
     aligned({"params": params, name: tree}, shapes="equal")
     return jax.tree.map(lambda x, p: jnp.asarray(x).astype(p.dtype), tree, params)
 
 
 @partial(jax.jit, static_argnums=0)
-def loss_at(loss_fn: Callable[..., Any], params: Any, directions: tuple[Any, ...], place: Any, *batch: Any) -> jax.Array:
+def loss_at(loss_fn: Callable[..., Any], params: Params, directions: tuple[Any, ...], place: Any, *batch: Tree) -> jax.Array:
     """`L(w + sum_i place_i d_i)` for one batch."""
 
     def moved(w: jax.Array, *ds: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from gradtx.core import checks
 from gradtx.core.checked import checked
 from gradtx.core.domains import Domain, Flag, Function, PositiveInt
 from gradtx.core.numerics import common_dtype, guarded_ratio
+from gradtx.core.types import Params, Tree
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.diagnostics.batches import Data, gather, mean_over
 from gradtx.diagnostics.inputs import Key, each, key_or_default, like_params, loss_at, real_params
@@ -85,7 +86,7 @@ class Plane(NamedTuple):
 
 
 @checked
-def random_direction(key: jax.Array, params: Any, *, filter_axis: int = -1) -> Any:
+def random_direction(key: jax.Array, params: Params, *, filter_axis: int = -1) -> Tree:
     """A random direction, filter by filter as long as the parameters: `d_f * |w_f| / (|d_f| + 1e-10)`.
 
     Rescaling the weights of a network from layer to layer leaves its function as it is; so does it leave the picture along such a
@@ -162,9 +163,9 @@ def trajectory_plane(trajectory: Sequence[Any]) -> Plane:
 @checked
 def landscape_1d(
     loss_fn: Function,
-    params: Any,
-    batches: Any = (),
-    direction: Any = None,
+    params: Params,
+    batches: Tree = (),
+    direction: Tree = None,
     *,
     extent: Range = (-1.0, 1.0),
     points: PositiveInt = 51,
@@ -214,8 +215,8 @@ def landscape_1d(
 @checked
 def landscape_2d(
     loss_fn: Function,
-    params: Any,
-    batches: Any = (),
+    params: Params,
+    batches: Tree = (),
     directions: Any = None,
     *,
     extent: Ranges | None = None,
@@ -282,7 +283,7 @@ def landscape_2d(
     return Landscape2D(x, y, losses.reshape(points, points), path)
 
 
-def _axis(extent: tuple[float, float], points: int, params: Any) -> jax.Array:
+def _axis(extent: tuple[float, float], points: int, params: Params) -> jax.Array:
     return jnp.asarray(np.linspace(*extent, points), common_dtype(*jax.tree.leaves(params)))  # with an exact 0
 
 
@@ -294,6 +295,6 @@ def _around(path: jax.Array | None, axis: int) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _losses(loss_fn: Any, params: Any, data: Data, directions: Any, places: jax.Array, tick: Tick) -> jax.Array:
+def _losses(loss_fn: Any, params: Params, data: Data, directions: Any, places: jax.Array, tick: Tick) -> jax.Array:
     """The loss at `w + sum_i place_i d_i` for each place, one after another."""
     return each(lambda place: mean_over(data, partial(loss_at, loss_fn, params, directions, place)), places, tick)

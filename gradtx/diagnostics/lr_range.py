@@ -15,7 +15,8 @@ from gradtx.core.checked import checked
 from gradtx.core.domains import Decay, Domain, Function, Positive, PositiveInt
 from gradtx.core.numerics import common_dtype, one_minus_power
 from gradtx.core.pairs import as_transformation
-from gradtx.core.transformation import Params, Transformation, wants
+from gradtx.core.transformation import Transformation, wants
+from gradtx.core.types import Params, Scalar, Tree
 from gradtx.diagnostics.batches import gather
 from gradtx.diagnostics.inputs import Samples, scalar_loss
 from gradtx.tree.arithmetic import conj
@@ -60,7 +61,7 @@ def lr_range_test(
     loss_fn: Function,
     params: Params,
     tx_factory: TxFactory,
-    batches: Any = (),
+    batches: Tree = (),
     *,
     min_lr: Positive = MIN_LR,
     max_lr: Positive = MAX_LR,
@@ -137,11 +138,11 @@ def lr_range_test(
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _growing(
-    loss_fn: Loss, tx_factory: TxFactory, steps: int, params: Params, batches: Any, low: Any, high: Any
+    loss_fn: Loss, tx_factory: TxFactory, steps: int, params: Params, batches: Tree, low: Any, high: Any
 ) -> tuple[jax.Array, jax.Array]:
     low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
 
-    def schedule(count: Any) -> jax.Array:
+    def schedule(count: Scalar) -> jax.Array:
         return low * (high / low) ** (count / (steps - 1))
 
     losses = _train(loss_fn, _made(tx_factory, schedule), steps, params, batches)
@@ -149,11 +150,11 @@ def _growing(
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _fixed(loss_fn: Loss, tx_factory: TxFactory, steps: int, params: Params, batches: Any, rates: jax.Array) -> jax.Array:
+def _fixed(loss_fn: Loss, tx_factory: TxFactory, steps: int, params: Params, batches: Tree, rates: jax.Array) -> jax.Array:
     return jax.vmap(lambda rate: _train(loss_fn, _made(tx_factory, rate), steps, params, batches))(rates)
 
 
-def _train(loss_fn: Loss, tx: Transformation, steps: int, params: Params, batches: Any) -> jax.Array:
+def _train(loss_fn: Loss, tx: Transformation, steps: int, params: Params, batches: Tree) -> jax.Array:
     """The losses of a run, NaN after the first that is not finite."""
     loss_fn, wanted = scalar_loss(loss_fn), wants(tx)
 
@@ -177,7 +178,7 @@ def _train(loss_fn: Loss, tx: Transformation, steps: int, params: Params, batche
     return jax.lax.scan(step, start, jnp.arange(steps))[1]
 
 
-def _made(tx_factory: TxFactory, rate: Any) -> Transformation:
+def _made(tx_factory: TxFactory, rate: Scalar) -> Transformation:
     tx = tx_factory(rate)
     domains.check_argument("", "tx_factory(learning_rate)", tx, domains.TRANSFORMATION)
     return as_transformation(tx)
@@ -233,7 +234,7 @@ def _rates(learning_rates: Any) -> jax.Array:
     return jnp.asarray(rates, jnp.float32)
 
 
-def _stacked(loss_fn: Loss, batches: Any, batch_size: int | None, steps: int | None) -> tuple[tuple[Any, ...], int]:
+def _stacked(loss_fn: Loss, batches: Tree, batch_size: int | None, steps: int | None) -> tuple[tuple[Any, ...], int]:
     """Batches along a new leading axis, and how many steps to take with them."""
     listed = [batch for batch, _ in gather(loss_fn, batches, batch_size)]
     shapes = [(jax.tree.structure(batch), *map(np.shape, jax.tree.leaves(batch))) for batch in listed]

@@ -12,10 +12,11 @@ from gradtx.core import checks, trees
 from gradtx.core.domains import Function
 from gradtx.core.pairs import GradientTransformation, as_transformation
 from gradtx.core.paths import path_str
-from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
+from gradtx.core.transformation import EmptyState, Transformation
+from gradtx.core.types import ExtraArg, Params, State, Tree, Updates
 
 
-def metrics(state: Any) -> dict[str, jax.Array]:
+def metrics(state: State) -> dict[str, jax.Array]:
     """The scalars that transformations keep in their states for logging, as a flat dict of fixed structure.
 
     `learning_rate` (in use at the last step), `grad_norm` and `clip_fraction` (from `clip_by_global_norm`), `update_norm`
@@ -144,7 +145,7 @@ class monitor(Transformation, any_leaves=True, observes=True):
         """The extra arguments of those that measure."""
         return {name: needed for tx in self.members.values() for name, needed in tx.takes.items()}
 
-    def run(self, updates: Any, states: Any, params: Any, extra_args: Any) -> MonitorState:
+    def run(self, updates: Updates, states: Any, params: Params, extra_args: ExtraArg) -> MonitorState:
         """The measurements of some updates, and the states after them."""
         results = {
             name: tx.advance(updates, inner, params, extra_args)
@@ -159,7 +160,7 @@ class monitor(Transformation, any_leaves=True, observes=True):
         return MonitorState(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), measured), states)
 
     def step(
-        self, updates: Updates, state: MonitorState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: MonitorState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, MonitorState]:
         if set(state.measurements) != set(self.members):
             trees.raise_wrong_state(state, MonitorState, f"a MonitorState with measurements {', '.join(map(repr, self.members))}")
@@ -217,7 +218,7 @@ class snapshot(Transformation, any_leaves=True, observes=True):
         return SnapshotState({self.measure_name: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), measured)})
 
     def step(
-        self, updates: Updates, state: SnapshotState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: SnapshotState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, SnapshotState]:
         if set(state.measurement) != {self.measure_name}:
             trees.raise_wrong_state(state, SnapshotState, f"a SnapshotState with the measurement {self.measure_name!r}")
@@ -231,7 +232,9 @@ class _Measurement(Transformation, any_leaves=True, measuring=True):
 
     function: Callable[[Updates], Any]
 
-    def step(self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any) -> tuple[Any, EmptyState]:
+    def step(
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
+    ) -> tuple[Tree, EmptyState]:
         return self.function(updates), state
 
 

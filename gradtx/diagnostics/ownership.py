@@ -17,6 +17,7 @@ from gradtx.core.pairs import GradientTransformation
 from gradtx.core.paths import leaves_by_path
 from gradtx.core.transformation import Part, Transformation
 from gradtx.core.trees import is_inexact
+from gradtx.core.types import Params, State, Tree
 
 
 class Node(NamedTuple):
@@ -90,7 +91,7 @@ class Node(NamedTuple):
             yield from node.foreign()
 
 
-def node_of(tx: Transformation, params: Any, state: Any) -> Node:
+def node_of(tx: Transformation, params: Params, state: State) -> Node:
     """What is inside a transformation, with the numbers of the parameters that each sees."""
     numbers = {id(leaf): i for i, leaf in enumerate(jax.tree.leaves(params))}
     paths = {path: i for i, path in enumerate(leaves_by_path(params))}
@@ -109,7 +110,7 @@ def node_of(tx: Transformation, params: Any, state: Any) -> Node:
     return node(Part(tx, params, state), frozenset(numbers.values()))
 
 
-def _touched(node: Node, state: Any) -> frozenset[int]:
+def _touched(node: Node, state: State) -> frozenset[int]:
     if node.inside:  # what a wrapper does not hand on, or has state for
         handed = frozenset[int]().union(*(inner.got for inner in node.inside))
         return (node.got - handed) | {place for place in owners(state, None, [node]) if place is not None}
@@ -117,7 +118,7 @@ def _touched(node: Node, state: Any) -> frozenset[int]:
     return frozenset(itertools.compress(places, node.tx.touches(node.params)))
 
 
-def owners(state: Any, params: Any, roots: list[Node]) -> list[int | None]:
+def owners(state: State, params: Params, roots: list[Node]) -> list[int | None]:
     """For each array of a state the number of the parameter that it belongs to; None for those that no single one has.
 
     A part of the state belongs to parameters if it is a tree like them, or like those that a transformation inside got.
@@ -131,7 +132,7 @@ def owners(state: Any, params: Any, roots: list[Node]) -> list[int | None]:
     one = params if len(jax.tree.leaves(params)) == 1 and jax.tree.leaves(params)[0] is params else None
     found: list[int | None] = []
 
-    def walk(part: Any) -> None:
+    def walk(part: Tree) -> None:
         leaves = jax.tree.leaves(part, is_leaf=is_masked)
         children = jax.tree.leaves(part, is_leaf=lambda x: x is not part)
         if len(children) == 1 and children[0] is part:  # one array, which belongs to a parameter only if there is only that one
@@ -165,12 +166,12 @@ def _flat(roots: list[Node]) -> Iterator[Node]:
         yield from _flat(node.inside)
 
 
-def _skeleton(tree: Any) -> Any:
+def _skeleton(tree: Tree) -> Tree:
     """The structure of a tree, the same whether parameters are masked out or not."""
     return jax.tree.structure(tree, is_leaf=is_masked)
 
 
-def _like(part: Any, param: Any) -> bool:
+def _like(part: Tree, param: Params) -> bool:
     shape = np.shape(param)
     return is_inexact(part) and np.shape(part)[len(np.shape(part)) - len(shape) :] == shape
 

@@ -16,6 +16,7 @@ import numpy as np
 from gradtx.core import checks, domains
 from gradtx.core.checked import checked
 from gradtx.core.domains import Flag, PositiveInt
+from gradtx.core.types import Tree, Updates
 from gradtx.diagnostics.curvature import BANDWIDTH, POINTS, blurred
 from gradtx.diagnostics.drawing import COLORS, DASHES, axes_for, finished, named_of, require, style_of, ticks
 
@@ -297,7 +298,7 @@ def _last(values: np.ndarray) -> float:
 
 
 @checked
-def singular_values(updates: Any, *, ax: Any = None) -> Any:
+def singular_values(updates: Updates, *, ax: Any = None) -> Tree:
     """The singular values of matrices over the largest one: few large ones for a gradient's, near 1 for Muon's updates.
 
     Args:

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from gradtx.core.types import Leaf
+
 Tick = Callable[[Any], Any]
 
 
@@ -22,7 +24,7 @@ def bar(name: str, total: int, shown: bool) -> Iterator[Tick]:
     with Progress() as progress:
         task = progress.add_task(name, total=total)
 
-        def tick(x: Any) -> Any:
+        def tick(x: Leaf) -> Any:
             jax.block_until_ready(x)
             progress.advance(task)
             return x

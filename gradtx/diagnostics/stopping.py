@@ -1,6 +1,6 @@
 """When to stop training, and which parameters were best: pure functions of a state, for use inside jit, scan and while_loop."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from gradtx.core import checks, domains
 from gradtx.core.domains import Flag, NonNegative, PositiveInt
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
-from gradtx.core.transformation import Params
+from gradtx.core.types import Leaf, Params
 from gradtx.core.value import Value
 
 
@@ -105,7 +105,7 @@ class early_stopping(Value):
         return params if self.keep_best else None
 
 
-def _copy(x: Any) -> jax.Array:
+def _copy(x: Leaf) -> jax.Array:
     """A copy, strongly typed: no buffer is donated twice where a step donates both the parameters and this state."""
     return jnp.array(x, jnp.result_type(x))
 

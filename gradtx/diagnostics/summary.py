@@ -12,6 +12,7 @@ from gradtx.core.checked import checked
 from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.trees import check_leaves, check_no_module, is_inexact
+from gradtx.core.types import Params, Tree
 from gradtx.diagnostics.ownership import foreign_name, is_frozen, nbytes, node_of, owners
 
 _NUMBERS = (3, 4)
@@ -143,7 +144,7 @@ class Summary(NamedTuple):
 
 
 @checked
-def summary(tx: Inner, params: Any) -> Summary:
+def summary(tx: Inner, params: Params) -> Summary:
     """A table of what an optimizer does with every parameter: what touches it, what state it has, whether it is frozen.
 
     `tx.init` is traced, not run: nothing is allocated, and `params` may be shapes alone.
@@ -183,7 +184,7 @@ def summary(tx: Inner, params: Any) -> Summary:
     notes: list[str] = []
     belongs: list[int | None] = []
 
-    def init(params: Any) -> Any:
+    def init(params: Params) -> Tree:
         """Makes the state, and reads it while its tracers still tell who made what from which parameter."""
         state = tx.init(params)
         roots = [node_of(tx, params, state)]

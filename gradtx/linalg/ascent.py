@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from gradtx.core.domains import Domain
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float
+from gradtx.core.types import Tree
 from gradtx.tree import reductions
 
 
@@ -30,7 +31,7 @@ def _below(h: jax.Array, largest: jax.Array) -> jax.Array:
     return jnp.abs(h) < largest * (1 - 4 * jnp.finfo(h.dtype).eps)
 
 
-def ascent(gradient: Any, rho: ArrayLike, p: float = 2.0, eps: ArrayLike = 0.0) -> Any:
+def ascent(gradient: Tree, rho: ArrayLike, p: float = 2.0, eps: ArrayLike = 0.0) -> Tree:
     """`argmax <g, e>` over `|e|_p <= rho`: `rho * sign(g) * |g|^(q-1) / (sum |g|^q)^(1/p)`, with `1/p + 1/q = 1`.
 
     At `p` = inf it is `rho * sign(g)`, at 1 all of `rho` on the largest element (shared among

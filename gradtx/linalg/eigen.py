@@ -10,6 +10,7 @@ from gradtx.core import checks
 from gradtx.core.checked import checked
 from gradtx.core.domains import Function, PositiveInt
 from gradtx.core.numerics import common_dtype, guarded_ratio, is_tracer
+from gradtx.core.types import Leaf
 
 NOISE = 10  # times the rounding unit: what is left of a product in an invariant subspace
 
@@ -166,7 +167,7 @@ def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
-def _real_vector(what: str, x: Any, n: int | None = None) -> jax.Array:
+def _real_vector(what: str, x: Leaf, n: int | None = None) -> jax.Array:
     """`x` in at least float32, if it is a vector of (`n`) real numbers."""
     shape = (n,) if n else "(n,)"
     x = jnp.asarray(x)

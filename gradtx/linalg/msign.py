@@ -12,6 +12,7 @@ import numpy as np
 from gradtx.core.checks import did_you_mean, kind
 from gradtx.core.numerics import common_dtype, is_tracer, promote
 from gradtx.core.platforms import on_platform
+from gradtx.core.types import DType, Leaf, Scalar
 from gradtx.linalg.coefficients import Table, newton_schulz_table
 from gradtx.linalg.newton_schulz import (
     NORMALIZATIONS,
@@ -28,16 +29,16 @@ Axes = int | Sequence[int]
 
 
 def msign(
-    x: Any,
+    x: Leaf,
     *,
     steps: int | None = None,
     coefficients: Any = "polar_express",
     normalization: str = "schatten8",
     method: str = "auto",
-    dtype: Any = None,
+    dtype: DType = None,
     precision: Any = None,
     axes: tuple[Axes, Axes] = (-2, -1),
-    eps: Any = 0.0,
+    eps: Scalar = 0.0,
 ) -> jax.Array:
     """The matrix sign, or orthogonal polar factor: `U V^H = X (X^H X)^(-1/2)` for `X = U S V^H`, without the null space.
 
@@ -129,17 +130,17 @@ class Recipe(NamedTuple):
         return Plan(self.table, segments, self.normalization, self.dtype, self.precision, platform == "cpu")
 
 
-def make_recipe(table: Table, normalization: str, method: str, dtype: Any, precision: Any) -> Recipe:
+def make_recipe(table: Table, normalization: str, method: str, dtype: DType, precision: Any) -> Recipe:
     """A recipe, from a dtype in any form."""
     return Recipe(table, normalization, method, None if dtype is None else jnp.dtype(dtype).name, precision)
 
 
-def apply_recipe(x: jax.Array, recipe: Recipe, eps: Any = 0.0) -> jax.Array:
+def apply_recipe(x: jax.Array, recipe: Recipe, eps: Scalar = 0.0) -> jax.Array:
     """The matrix signs of `(..., n, m)` as the platform runs them fastest."""
     return (_apply_traced if is_tracer(x) else _apply)(x, recipe, eps)
 
 
-def _apply(x: jax.Array, recipe: Recipe, eps: Any) -> jax.Array:
+def _apply(x: jax.Array, recipe: Recipe, eps: Scalar) -> jax.Array:
     n, m = x.shape[-2:]
     return on_platform(lambda platform, x: apply_plan(x, recipe.plan(n, m, x.dtype, platform), eps), x)
 
@@ -148,7 +149,7 @@ _apply_traced = jax.jit(_apply, static_argnums=1)  # so that eager calls under a
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def apply_plan(x: jax.Array, plan: Plan | None, eps: Any = 0.0) -> jax.Array:
+def apply_plan(x: jax.Array, plan: Plan | None, eps: Scalar = 0.0) -> jax.Array:
     """The matrix signs of `(..., n, m)` by a plan; None is the singular value decomposition."""
     n, m = x.shape[-2:]
     wide = promote(x)

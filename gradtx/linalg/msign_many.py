@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core.numerics import is_tracer, promote
 from gradtx.core.platforms import on_platform
+from gradtx.core.types import Scalar
 from gradtx.linalg.msign import Recipe, apply_plan
 
 STACK_ELEMENTS = 2**27
@@ -21,7 +22,7 @@ LOOP_FROM = 24
 Run = Callable[[jax.Array], jax.Array]
 
 
-def msign_many(stacks: Sequence[jax.Array], recipe: Recipe, eps: Any = 0.0) -> list[jax.Array]:
+def msign_many(stacks: Sequence[jax.Array], recipe: Recipe, eps: Scalar = 0.0) -> list[jax.Array]:
     """`msign` of each stack `(batch, n, m)`.
 
     On CPU a product of two single matrices is the fastest, so matrices run one by one. On GPU and TPU small products leave the
@@ -35,7 +36,7 @@ def msign_many(stacks: Sequence[jax.Array], recipe: Recipe, eps: Any = 0.0) -> l
     return (_many_traced if any(map(is_tracer, stacks)) else _many)(list(stacks), recipe, eps)
 
 
-def _many(stacks: list[jax.Array], recipe: Recipe, eps: Any) -> list[jax.Array]:
+def _many(stacks: list[jax.Array], recipe: Recipe, eps: Scalar) -> list[jax.Array]:
     def on(platform: str, stacks: list[jax.Array]) -> list[jax.Array]:
         run = functools.partial(_run, recipe=recipe, platform=platform, eps=eps)
         return (_one_by_one if platform == "cpu" else _stacked)(stacks, run)
@@ -107,6 +108,6 @@ def _bounded(members: list[int], stacks: Sequence[jax.Array]) -> list[list[int]]
     return runs
 
 
-def _run(x: jax.Array, recipe: Recipe, platform: str, eps: Any) -> jax.Array:
+def _run(x: jax.Array, recipe: Recipe, platform: str, eps: Scalar) -> jax.Array:
     n, m = x.shape[-2:]
     return apply_plan(x, recipe.plan(n, m, promote(x).dtype, platform), eps) if x.size else x

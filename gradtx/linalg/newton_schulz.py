@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.numerics import real_dtype
+from gradtx.core.types import DType, Scalar
 from gradtx.linalg.coefficients import Table
 
 NORMALIZATIONS = ("schatten8", "frobenius", "schatten4", "spectral", "aol")
@@ -34,7 +35,7 @@ class Plan(NamedTuple):
     apart: bool = False
 
 
-def significand_bits(dtype: Any, precision: Any, platform: str) -> int:
+def significand_bits(dtype: DType, precision: Any, platform: str) -> int:
     """The significand bits that products of this dtype have where they will run.
 
     GPUs take float32 factors as TF32 and TPUs as bfloat16 unless a higher precision is asked for, by argument or by
@@ -76,7 +77,7 @@ def segments_for(method: str, steps: int, n: int, m: int, bits: int) -> tuple[in
     return gram if method == "gram" else standard
 
 
-def newton_schulz(x: jax.Array, plan: Plan, eps: Any = 0.0, over: tuple[str, ...] = ()) -> jax.Array:
+def newton_schulz(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, ...] = ()) -> jax.Array:
     """An approximation of the polar factor of wide matrices `(..., n, m)`, `n <= m`, in their dtype.
 
     A step is `X <- (a I + b R + c R^2) X` with `R = X X^H`. All `R` of a run commute, so `t` steps may run on `R` alone:
@@ -137,7 +138,7 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Any = 0.0, over: tuple[str, ...
     return x
 
 
-def newton_schulz_tall(x: jax.Array, plan: Plan, eps: Any = 0.0, over: tuple[str, ...] = ()) -> jax.Array:
+def newton_schulz_tall(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, ...] = ()) -> jax.Array:
     """`newton_schulz` of tall matrices `(..., n, m)`, `n >= m`, by their transposes."""
     # A transpose that folds into a product of narrow factors leaves XLA's fast path on CPU, or has no kernel there at all.
     apart = (lambda y: y) if plan.dtype is None else jax.lax.optimization_barrier

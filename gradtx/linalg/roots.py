@@ -1,12 +1,12 @@
 """Roots of positive semidefinite matrices."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.types import Scalar
 
-def apply_inverse_sqrt(matrix: jax.Array, vector: jax.Array, eps: Any = 0.0) -> jax.Array:
+
+def apply_inverse_sqrt(matrix: jax.Array, vector: jax.Array, eps: Scalar = 0.0) -> jax.Array:
     """`Q (sqrt(lambda) + eps)^-1 Q^H x`, for `matrix = Q lambda Q^H`: the inverse root of a semidefinite matrix times `x`.
 
     Eigenvalues are known to about `n * rounding * largest` only, so smaller ones (negative ones too) count as that; and a

@@ -12,7 +12,7 @@ from gradtx.compose.labels import resolve
 from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.transformation import Params
+from gradtx.core.types import Leaf, Params
 from gradtx.core.value import record
 
 
@@ -66,7 +66,7 @@ def numbers_for(what: str, numbers: Any, params: Params) -> list[MuonDimensionNu
     if numbers is None:
         return [_plain(what, parts, np.shape(leaf)) for parts, leaf in named.items()]
 
-    def is_entry(x: Any) -> bool:
+    def is_entry(x: Leaf) -> bool:
         return is_masked_or_none(x) or isinstance(x, MuonDimensionNumbers)
 
     given = leaves_by_path(numbers if isinstance(numbers, MuonDimensionNumbers) else resolve(numbers, params), is_leaf=is_entry)

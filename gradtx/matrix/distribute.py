@@ -12,6 +12,7 @@ from jax.sharding import AxisType, PartitionSpec
 from gradtx.core import checks
 from gradtx.core.numerics import common_dtype, promote
 from gradtx.core.platforms import on_platform
+from gradtx.core.types import Scalar
 from gradtx.core.value import record
 from gradtx.linalg.msign import Recipe
 from gradtx.linalg.msign_many import msign_many
@@ -47,7 +48,7 @@ class _Piece(NamedTuple):
 
 
 def distributed_msign(
-    leaves: Sequence[jax.Array], numbers: Sequence[MuonDimensionNumbers], recipe: Recipe, eps: Any, distribute: Any
+    leaves: Sequence[jax.Array], numbers: Sequence[MuonDimensionNumbers], recipe: Recipe, eps: Scalar, distribute: Any
 ) -> list[jax.Array]:
     """`msign` of the matrices of each leaf, with the work shared by the devices along mesh axes.
 
@@ -126,7 +127,7 @@ def _local(
     specs: Sequence[PartitionSpec],
     sizes: dict[str, int],
     recipe: Recipe,
-    eps: Any,
+    eps: Scalar,
 ) -> list[jax.Array]:
     """What one device does."""
     results: list[Any] = [None] * len(shards)
@@ -225,7 +226,7 @@ def _unwired(buffer: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
     return [buffer[:, a:b].reshape(stack.shape).astype(stack.dtype) for a, b, stack in zip(ends[:-1], ends[1:], like, strict=True)]
 
 
-def _exchanged(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: Any, results: list[Any]) -> list[Any]:
+def _exchanged(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: Scalar, results: list[Any]) -> list[Any]:
     """Every device gets its share of whole matrices, and gives back everybody's parts of their signs."""
     axes, devices = tuple(sizes), math.prod(sizes.values())
     groups = list(_groups(pieces).values())
@@ -262,7 +263,7 @@ def _taken_apart(matrices: jax.Array, piece: _Piece, sizes: dict[str, int]) -> j
     return matrices.reshape(shape).transpose(order).reshape(math.prod(sizes.values()), len(matrices), n, m)
 
 
-def _gathered(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: Any, results: list[Any]) -> list[Any]:
+def _gathered(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: Scalar, results: list[Any]) -> list[Any]:
     """Every device has all matrices, signs its share, and all gather the results."""
     axes, devices = tuple(sizes), math.prod(sizes.values())
     groups = list(_groups(pieces).values())
@@ -275,7 +276,7 @@ def _gathered(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: 
     return results
 
 
-def _gram_sum(piece: _Piece, sizes: dict[str, int], recipe: Recipe, eps: Any) -> jax.Array:
+def _gram_sum(piece: _Piece, sizes: dict[str, int], recipe: Recipe, eps: Scalar) -> jax.Array:
     """The local part of signs of matrices that are cut along their long side; what is summed over devices is `R = X X^H`."""
     n, m = _full(piece, sizes)
 

@@ -8,7 +8,7 @@ from gradtx.compose.partition import partition
 from gradtx.core import checks, domains
 from gradtx.core.pairs import as_transformation
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.transformation import Params
+from gradtx.core.types import Params
 from gradtx.core.walk import everything
 from gradtx.matrix.dimensions import axes_of, numbers_for
 from gradtx.matrix.routing import matrix_axes, muon_labels, routes

@@ -12,7 +12,8 @@ from gradtx.compose.chain import chain
 from gradtx.compose.partition import partition
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Mask, NonNegative, PositiveInt, Rate, one_of
-from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
+from gradtx.core.transformation import EmptyState, Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.linalg.coefficients import newton_schulz_table
 from gradtx.linalg.newton_schulz import NORMALIZATIONS
 from gradtx.matrix.dimensions import Numbers, fan, numbers_once
@@ -78,7 +79,7 @@ class scale_by_shape(Transformation, keeps_zero=True):
         return EmptyState()
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         leaves, treedef = jax.tree.flatten(updates)
         for i, entry in enumerate(self.numbers(updates)):

@@ -11,8 +11,9 @@ from gradtx.compose.masking import select
 from gradtx.core.domains import Decay, NonNegative
 from gradtx.core.leaves import MaskedNode
 from gradtx.core.numerics import abs_sq, guarded_ratio, promote
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
 from gradtx.core.trees import raise_unlike
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.matrix.dimensions import MuonDimensionNumbers, Numbers, from_matrices, numbers_once, to_matrices
 
 
@@ -69,7 +70,7 @@ class scale_by_normuon(Transformation, keeps_zero=True):
         return ScaleByNormuonState(treedef.unflatten(nu))
 
     def step(
-        self, updates: Updates, state: ScaleByNormuonState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByNormuonState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByNormuonState]:
         numbers = self.numbers(updates)
         leaves, treedef = jax.tree.flatten(updates)

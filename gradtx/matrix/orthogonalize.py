@@ -12,7 +12,8 @@ from gradtx.core.composites import Wrapper
 from gradtx.core.domains import FloatDType, NonNegative, PositiveInt, one_of
 from gradtx.core.leaves import each_leaf
 from gradtx.core.sharding import gathered, placed_like
-from gradtx.core.transformation import EmptyState, Params, State, Transformation, Updates
+from gradtx.core.transformation import EmptyState, Transformation
+from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.core.walk import check_not_final
 from gradtx.linalg.coefficients import newton_schulz_table
 from gradtx.linalg.msign import METHODS, Recipe, make_recipe, unit_vector
@@ -100,7 +101,7 @@ class orthogonalize(Transformation, keeps_zero=True):
         return EmptyState()
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         leaves, treedef = jax.tree.flatten(updates)
         matrices: dict[int, MuonDimensionNumbers] = {}
@@ -160,7 +161,7 @@ class scale_by_dual_norm(Wrapper, keeps_zero=True):
         return ScaleByDualNormState(self.inner.init(params))
 
     def step(
-        self, updates: Updates, state: ScaleByDualNormState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByDualNormState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByDualNormState]:
         directions, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
 

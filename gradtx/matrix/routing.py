@@ -12,7 +12,7 @@ from gradtx.compose.labels import check_used, compile_patterns, may_hide_paths
 from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.transformation import Params
+from gradtx.core.types import Params, Tree
 from gradtx.core.value import Value
 from gradtx.matrix.dimensions import MuonDimensionNumbers, Numbers, numbers_once
 
@@ -87,7 +87,7 @@ class matrix_axes(Value):
         """The patterns and their rules."""
         return compile_patterns("matrix_axes", self.rules or {})
 
-    def __call__(self, params: Any) -> Any:
+    def __call__(self, params: Params) -> Tree:
         """The tree of dimension numbers for a tree of parameters."""
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_masked_or_none)
         with checks.calling("matrix_axes"):
@@ -130,7 +130,7 @@ class muon_labels(Value):
         """What tells the dimension numbers."""
         return matrix_axes() if self.weight_dimension_numbers is None else self.weight_dimension_numbers
 
-    def __call__(self, params: Params) -> Any:
+    def __call__(self, params: Params) -> Tree:
         """The tree of labels for a tree of parameters."""
         labels = ["adam" if entry is None else "muon" for entry in self.numbers(params)]
         return jax.tree.structure(params).unflatten(labels)
@@ -140,7 +140,7 @@ AMBIGUOUS = "ambiguous"
 """Why a parameter has no route."""
 
 
-def routes(rules: Sequence[tuple[re.Pattern[str], Any]], params: Any) -> list[Route]:
+def routes(rules: Sequence[tuple[re.Pattern[str], Any]], params: Params) -> list[Route]:
     """The route of every leaf, masked and missing ones included."""
     leaves = leaves_by_path(params, is_leaf=is_masked_or_none)
     if leaves and not any(map(may_hide_paths, leaves.values())):

@@ -1,7 +1,7 @@
 """AcceleGrad: acceleration with AdaGrad's step size, without knowledge of the smoothness."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from gradtx.core.domains import Function, Positive
 from gradtx.core.leaves import cast_like, copies, each_leaf
 from gradtx.core.numerics import default_float, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.projections import check_projection
 from gradtx.tree.reductions import norm
 
@@ -108,7 +109,7 @@ class accelegrad(Transformation, final=True, needs_params=True):
         return AccelegradState(zero_count(), *sequences, weight_sum, sum_of_squares, self.eta_of(sum_of_squares))
 
     def step(
-        self, updates: Updates, state: AccelegradState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: AccelegradState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, AccelegradState]:
         count = safe_increment(state.count)
         alpha, alpha_next = _weight(state.count), _weight(count)

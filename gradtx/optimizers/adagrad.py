@@ -1,6 +1,6 @@
 """AdaGrad: gradients over the root of the sum of their squares, by element or by norm."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import NonNegative, Rate
 from gradtx.core.leaves import each_leaf, real_full_like
 from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, root_sum_squares
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -47,7 +48,7 @@ class scale_by_rss(Transformation, keeps_zero=True):
         return ScaleByRssState(real_full_like(params, self.initial_accumulator_value))
 
     def step(
-        self, updates: Updates, state: ScaleByRssState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByRssState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByRssState]:
         @each_leaf
         def rule(g: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -125,7 +126,7 @@ class scale_by_adagrad_norm(Transformation, keeps_zero=True):
         return ScaleByAdagradNormState(jnp.sqrt(jnp.asarray(self.initial_accumulator_value, default_float())))
 
     def step(
-        self, updates: Updates, state: ScaleByAdagradNormState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByAdagradNormState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByAdagradNormState]:
         b = jnp.hypot(state.b, root_sum_squares(jax.tree.leaves(updates)).astype(state.b.dtype))
         norm = jnp.where(b == 0, 0, jnp.hypot(b, jnp.sqrt(jnp.asarray(self.eps, b.dtype))))

@@ -14,8 +14,9 @@ from gradtx.core.domains import Flag, NonNegative, PositiveInt, Rate
 from gradtx.core.numerics import common_dtype, compute_dtype
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.sharding import gathered, placed_like
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
 from gradtx.core.trees import raise_unlike
+from gradtx.core.types import DType, ExtraArg, Leaf, Params, Scalar, Tree, Updates
 from gradtx.linalg.roots import apply_inverse_sqrt
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -23,7 +24,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 class ScaleByFullMatrixAdagradState(NamedTuple):
     """The sum of outer products: a matrix for each leaf, or one for the whole tree."""
 
-    sum_of_outer_products: Any
+    sum_of_outer_products: Updates
 
 
 class scale_by_full_matrix_adagrad(Transformation):
@@ -69,12 +70,12 @@ class scale_by_full_matrix_adagrad(Transformation):
             _check_size(f"params leaf `{'/'.join(parts) or ROOT}` has", np.size(leaf), _dtype(leaf), self.max_size)
         return ScaleByFullMatrixAdagradState(jax.tree.map(lambda p: self.start_of(np.size(p), _dtype(p)), params))
 
-    def start_of(self, size: int, dtype: Any) -> jax.Array:
+    def start_of(self, size: int, dtype: DType) -> jax.Array:
         """`S` before any step."""
         return jnp.asarray(self.initial_accumulator_value, dtype) * jnp.eye(size, dtype=dtype)
 
     def step(
-        self, updates: Updates, state: ScaleByFullMatrixAdagradState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByFullMatrixAdagradState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByFullMatrixAdagradState]:
         matrices = state.sum_of_outer_products
         if self.whole_tree:
@@ -93,7 +94,7 @@ class scale_by_full_matrix_adagrad(Transformation):
 
 
 @jax.jit  # leaves of one size share one trace
-def _divided(g: jax.Array, s: jax.Array, eps: Any) -> tuple[jax.Array, jax.Array]:
+def _divided(g: jax.Array, s: jax.Array, eps: Scalar) -> tuple[jax.Array, jax.Array]:
     """The rule, for one vector or a leaf as one."""
     flat = gathered(g).ravel().astype(s.dtype)
     s = s + flat[:, None] * flat.conj()[None, :]
@@ -116,11 +117,11 @@ def _parted(vector: jax.Array, like: Updates) -> Updates:
     return treedef.unflatten([placed_like(part.reshape(leaf.shape).astype(leaf.dtype), leaf) for part, leaf in new])
 
 
-def _dtype(leaf: Any) -> Any:
+def _dtype(leaf: Leaf) -> Any:
     return compute_dtype(jnp.result_type(leaf))
 
 
-def _common_dtype(tree: Any) -> Any:
+def _common_dtype(tree: Tree) -> Tree:
     """The dtype of all leaves as one vector."""
     dtypes = [_dtype(leaf) for leaf in jax.tree.leaves(tree)]
     if len({jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes}) > 1:
@@ -131,7 +132,7 @@ def _common_dtype(tree: Any) -> Any:
     return common_dtype(*dtypes) if dtypes else np.dtype(np.float32)
 
 
-def _check_size(what: str, size: int, dtype: Any, max_size: int) -> None:
+def _check_size(what: str, size: int, dtype: DType, max_size: int) -> None:
     if size > max_size:
         raise checks.WrongValue(
             f"{what} {size} elements, whose matrix takes {size * size * dtype.itemsize} bytes, expected at most "
@@ -140,7 +141,7 @@ def _check_size(what: str, size: int, dtype: Any, max_size: int) -> None:
         )
 
 
-def _check_matrices(updates: Any, vectors: list[Any], matrices: list[Any]) -> None:
+def _check_matrices(updates: Updates, vectors: list[Any], matrices: list[Any]) -> None:
     for i, (vector, matrix) in enumerate(zip(vectors, matrices, strict=True)):
         size = np.size(vector)
         if matrix.shape != (size, size):

@@ -1,7 +1,7 @@
 """Adam and its presets: `scale_by_adam`, `adam`, `adamw`, `nadam`, `nadamw`."""
 
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Flag, FloatDType, Mask, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
 from gradtx.core.numerics import first_moment, guarded_ratio, moments, one_minus_power, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -74,7 +75,7 @@ class scale_by_adam(Transformation, keeps_zero=True):
         return ScaleByAdamState(zero_count(), zeros_like(params, self.mu_dtype), real_full_like(params, 0, self.nu_dtype))
 
     def step(
-        self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByAdamState]:
         b1, b2, eps, t = self.b1, self.b2, self.eps, safe_increment(state.count)
         m_hat, c2 = first_moment(b1, t, self.nesterov), one_minus_power(b2, t)

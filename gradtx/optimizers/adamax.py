@@ -1,7 +1,5 @@
 """AdaMax: Adam with the infinity norm."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -10,7 +8,8 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Mask, NonNegative, Rate
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
 from gradtx.core.numerics import guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -45,7 +44,7 @@ class scale_by_adamax(Transformation, keeps_zero=True):
         return ScaleByAdamState(zero_count(), zeros_like(params), real_full_like(params, 0))
 
     def step(
-        self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByAdamState]:
         b1, b2, eps, t = self.b1, self.b2, self.eps, safe_increment(state.count)
         c1 = one_minus_power(b1, t)

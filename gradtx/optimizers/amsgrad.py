@@ -1,7 +1,7 @@
 """AMSGrad: Adam with a second moment that never falls."""
 
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Flag, FloatDType, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
 from gradtx.core.numerics import guarded_ratio, moments, one_minus_power, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -73,7 +74,7 @@ class scale_by_amsgrad(Transformation, keeps_zero=True):
         return ScaleByAmsgradState(zero_count(), zeros_like(params, self.mu_dtype), nu, nu_max)
 
     def step(
-        self, updates: Updates, state: ScaleByAmsgradState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByAmsgradState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByAmsgradState]:
         b1, b2, eps, t = self.b1, self.b2, self.eps, safe_increment(state.count)
         c1 = one_minus_power(b1, t) if self.bias_correction_mu else 1.0

@@ -13,8 +13,9 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import PositiveInt, Rate
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.pairs import Inner
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
 from gradtx.core.trees import check_same_shapes
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.optimizers.lbfgs import FROM_ONE, curvature_weight, first_scale
 from gradtx.optimizers.newton import check_size
@@ -71,7 +72,7 @@ class scale_by_bfgs(Transformation, needs_params=True):
         return ScaleByBFGSState(zero_count(), zero_count(), jnp.zeros_like(x), jnp.zeros_like(x), jnp.eye(x.size, dtype=dtype))
 
     def step(
-        self, updates: Updates, state: ScaleByBFGSState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByBFGSState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByBFGSState]:
         check_same_shapes(updates, params)
         dtype = state.inverse_hessian.dtype

@@ -13,8 +13,9 @@ from gradtx.core.domains import Flag, PositiveInt, Rate
 from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import root_sum_squares, safe_increment, zero_count
 from gradtx.core.pairs import Inner
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
 from gradtx.core.trees import raise_other_shape, raise_unlike
+from gradtx.core.types import DType, ExtraArg, Leaf, Params, Tree, Updates
 from gradtx.core.varying import scan
 from gradtx.transforms.linesearch import line_dtype, moved, scaled
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
@@ -40,7 +41,7 @@ class ScaleByLBFGSState(NamedTuple):
     weights_memory: jax.Array
 
 
-def stored_like(tree: Any, stored: Any) -> Any:
+def stored_like(tree: Tree, stored: Any) -> Tree:
     """`tree` in the dtypes of a tree in the state, after a check that the two have one structure and its shapes."""
     if jax.tree.structure(tree) != jax.tree.structure(stored):
         raise_unlike(tree, stored)
@@ -49,12 +50,12 @@ def stored_like(tree: Any, stored: Any) -> Any:
     return cast_like(tree, stored)
 
 
-def inner(x: Any, y: Any, dtype: Any) -> jax.Array:
+def inner(x: Leaf, y: Leaf, dtype: DType) -> jax.Array:
     """`Re <x, y>`: complex numbers count as pairs of real ones."""
     return jnp.real(vdot(x, y)).astype(dtype)
 
 
-def curvature_weight(s: Any, y: Any, dtype: Any) -> jax.Array:
+def curvature_weight(s: Any, y: Leaf, dtype: DType) -> jax.Array:
     """`1 / <s, y>`, or 0 where the curvature is not positive or too small against rounding to be told from 0."""
     info = jnp.finfo(dtype)
     curvature, square = inner(s, y, dtype), inner(y, y, dtype)
@@ -63,7 +64,7 @@ def curvature_weight(s: Any, y: Any, dtype: Any) -> jax.Array:
     return jnp.where(usable, 1 / jnp.where(usable, curvature, 1), 0)
 
 
-def first_scale(updates: Updates, dtype: Any) -> jax.Array:
+def first_scale(updates: Updates, dtype: DType) -> jax.Array:
     """`min(1, 1/||g||)`: where no curvature is known, a step is no longer than 1 and no longer than the gradient."""
     length = root_sum_squares(jax.tree.leaves(updates)).astype(dtype)
     return 1 / jnp.maximum(length, 1)
@@ -113,7 +114,7 @@ class scale_by_lbfgs(Transformation, keeps_zero=True, needs_params=True):
         return ScaleByLBFGSState(zero_count(), zeros, zeros, memory, memory, jnp.zeros(self.memory_size, line_dtype(params)))
 
     def step(
-        self, updates: Updates, state: ScaleByLBFGSState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByLBFGSState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByLBFGSState]:
         dtype = state.weights_memory.dtype
         x, g = stored_like(params, state.params), stored_like(updates, state.updates)
@@ -162,7 +163,7 @@ def _two_loops(g: Updates, memory_s: Params, memory_y: Updates, weights: jax.Arr
     return scan(forth, scaled(q, gamma), (order, alphas))[0]
 
 
-def _remember(memory: Any, tree: Any, index: jax.Array) -> Any:
+def _remember(memory: Any, tree: Tree, index: jax.Array) -> Tree:
     return jax.tree.map(lambda m, x: m.at[index].set(x), memory, tree)
 
 

@@ -1,7 +1,7 @@
 """Lion: the sign of an interpolated momentum."""
 
 from dataclasses import KW_ONLY
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, FloatDType, Mask, Positive, Rate, one_of
 from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import running_mean, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -60,7 +61,7 @@ class scale_by_lion(Transformation, keeps_zero=True):
         return ScaleByLionState(zero_count(), zeros_like(params, self.mu_dtype))
 
     def step(
-        self, updates: Updates, state: ScaleByLionState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByLionState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByLionState]:
         @each_leaf
         def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -12,8 +12,9 @@ from gradtx.core.domains import Flag, Function, NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like, select_tree
 from gradtx.core.numerics import is_tracer, safe_increment, zero_count
 from gradtx.core.pairs import Inner, as_transformation
-from gradtx.core.transformation import Params, State, Updates, wants
+from gradtx.core.transformation import wants
 from gradtx.core.trees import check_leaves
+from gradtx.core.types import DType, Params, State, Updates
 from gradtx.core.varying import while_loop
 from gradtx.transforms.backtracking import ScaleByBacktrackingLinesearchState
 from gradtx.transforms.linesearch import ascent, bind_value_fn, line_dtype
@@ -164,7 +165,7 @@ def minimize(
     return at.params, MinimizeResult(at.value, at.gradient_norm, end.steps, end.evaluations, converged, end.reason, aux)
 
 
-def _point(params: Params, value: jax.Array, grad: Updates, dtype: Any) -> _Point:
+def _point(params: Params, value: jax.Array, grad: Updates, dtype: DType) -> _Point:
     return _Point(params, value.astype(dtype), grad, norm(grad, "inf").astype(dtype))
 
 

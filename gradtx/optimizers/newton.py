@@ -13,14 +13,15 @@ from gradtx.compose.chain import chain
 from gradtx.core import checks
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Flag, NonNegative, PositiveInt, Rate
-from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
+from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.trees import require_params
+from gradtx.core.types import DType, ExtraArg, Params, Updates
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.transforms.linesearch import bind_value_fn, line_dtype
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
-def check_size(params: Params, max_size: int, dtype: Any, instead: str) -> None:
+def check_size(params: Params, max_size: int, dtype: DType, instead: str) -> None:
     """Raises unless a dense matrix of the parameters' size is allowed."""
     size = sum(math.prod(np.shape(p)) * (2 if jnp.iscomplexobj(p) else 1) for p in jax.tree.leaves(params))
     if size > max_size:
@@ -73,7 +74,7 @@ class scale_by_newton(Transformation):
         *,
         value: Any = None,  # not used; known, so that a call as for line searches is no misspelling of value_fn
         value_fn: Callable[..., Any],
-        **extra_args: Any,
+        **extra_args: ExtraArg,
     ) -> tuple[Updates, EmptyState]:
         dtype = line_dtype(require_params(params))
         check_size(params, self.max_size, dtype, "Use gradtx.lbfgs for many parameters")

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,9 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import NonNegative, NonNegativeInt, Positive, Rate
 from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import cond, root_sum_squares, safe_increment
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
 from gradtx.core.trees import check_same_shapes, require_params
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.transforms.noise import Key, add_langevin_noise, add_sphere_noise, as_key, sphere_like
 from gradtx.transforms.scaling import ScaleByLearningRateState, scale_by_learning_rate
 
@@ -115,7 +116,7 @@ class perturbed_gd(Transformation):
         params: Params | None = None,
         *,
         grad_fn: Callable[[Params], Updates] | None = None,
-        **extra_args: Any,
+        **extra_args: ExtraArg,
     ) -> tuple[Updates, PerturbedGdState]:
         grad_norm = root_sum_squares(jax.tree.leaves(updates))
         due = (grad_norm <= self.gradient_threshold) & (state.steps_since > self.interval)

@@ -1,7 +1,7 @@
 """NovoGrad: gradients over a running norm of their layer, then momentum."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,9 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, FloatDType, NonNegative, Rate, scheduled_value
 from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import abs_sq, compute_dtype, guarded_ratio, real_dtype, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
 from gradtx.core.trees import require_params
+from gradtx.core.types import ExtraArg, Leaf, Params, Updates
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -79,13 +80,13 @@ class scale_by_novograd(Transformation):
         return ScaleByNovogradState(zero_count(), zeros_like(params, self.mu_dtype), nu)
 
     def step(
-        self, updates: Updates, state: ScaleByNovogradState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByNovogradState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByNovogradState]:
         b1, b2, eps, first = self.b1, self.b2, self.eps, state.count == 0
         decay = scheduled_value("weight_decay", self.weight_decay, state.count)
 
         @each_leaf
-        def rule(g: jax.Array, m: jax.Array, v: jax.Array, p: Any = 0.0) -> tuple[jax.Array, ...]:
+        def rule(g: jax.Array, m: jax.Array, v: jax.Array, p: Leaf = 0.0) -> tuple[jax.Array, ...]:
             norm_sq = jnp.sum(abs_sq(g))
             v = jnp.where(first, norm_sq, b2 * v + (1 - b2) * norm_sq)
             m = b1 * m + (guarded_ratio(g, jnp.sqrt(v + self.eps_root) + eps, eps) + decay * p)

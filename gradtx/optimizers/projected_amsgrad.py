@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from gradtx.core import checks, domains
 from gradtx.core.domains import Decay, DecayOrSchedule, Domain, Positive, Rate
 from gradtx.core.leaves import each_leaf, widen
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 from gradtx.optimizers.amsgrad import ScaleByAmsgradState, scale_by_amsgrad
 from gradtx.projections import check_projection
 from gradtx.transforms.scaling import ScaleByLearningRateState, scale_by_learning_rate
@@ -80,7 +81,7 @@ class projected_amsgrad(Transformation, needs_params=True):
         """The step size."""
         return scale_by_learning_rate(self.learning_rate)
 
-    def amsgrad(self, b1: Any) -> scale_by_amsgrad:
+    def amsgrad(self, b1: Scalar) -> scale_by_amsgrad:
         """The method of the paper before its projection."""
         return scale_by_amsgrad(b1, self.b2, self.eps, bias_correction_mu=False, bias_correction_nu=False)
 
@@ -88,7 +89,7 @@ class projected_amsgrad(Transformation, needs_params=True):
         return ProjectedAmsgradState(self.amsgrad(0.0).init(params), self.rate.init(params))
 
     def step(
-        self, updates: Updates, state: ProjectedAmsgradState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ProjectedAmsgradState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ProjectedAmsgradState]:
         params = widen(params)
         b1 = domains.scheduled_value("b1", self.b1, state.amsgrad.count)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import KW_ONLY
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import INF, Decay, Flag, NonNegative, Rate, interval
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
 from gradtx.core.numerics import default_float, first_moment, guarded_ratio, moments, one_minus_power, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -28,7 +29,7 @@ def _langevin(x: jax.Array) -> jax.Array:
     return x / d
 
 
-def approximate_length(b2: Any, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+def approximate_length(b2: Scalar, count: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The lengths of simple averages like those after `t` steps and at last: `rho = rho_inf - 2*t*b2^t/(1-b2^t)`, and `rho_inf`.
 
     In float32 the textbook form loses the first ten steps at b2 = 0.9999, a small difference of numbers near 20,000. With
@@ -47,7 +48,7 @@ def approximate_length(b2: Any, count: jax.Array) -> tuple[jax.Array, jax.Array]
     return jnp.where(early, first, rho_inf - 2 * t / jnp.expm1(2 * jnp.where(early, 1, x))), rho_inf
 
 
-def rectification(rho: jax.Array, rho_inf: jax.Array, threshold: Any) -> tuple[jax.Array, jax.Array]:
+def rectification(rho: jax.Array, rho_inf: jax.Array, threshold: Scalar) -> tuple[jax.Array, jax.Array]:
     """Whether the variance is known well enough, and the factor `r` for it (1 where it is not)."""
     tractable = (rho >= threshold) & (rho > 4)
     rho, limit = jnp.where(tractable, rho, 5), jnp.where(tractable, rho_inf, 5)
@@ -111,7 +112,7 @@ class scale_by_radam(Transformation, keeps_zero=True):
         return ScaleByAdamState(zero_count(), zeros_like(params), real_full_like(params, 0))
 
     def step(
-        self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByAdamState]:
         b1, b2, eps, t = self.b1, self.b2, self.eps, safe_increment(state.count)
         m_hat, c2 = first_moment(b1, t, self.nesterov), one_minus_power(b2, t)

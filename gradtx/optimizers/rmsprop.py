@@ -1,6 +1,6 @@
 """RMSProp: gradients over their running root mean square or standard deviation."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, DecayOrSchedule, Flag, NonNegative, Rate
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, guarded_ratio, moments, one_minus_power, running_mean, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -31,7 +32,7 @@ class ScaleByRStdDevState(NamedTuple):
     nu: Updates
 
 
-def over_root(g: jax.Array, v: jax.Array, eps: Any, eps_in_sqrt: bool) -> jax.Array:
+def over_root(g: jax.Array, v: jax.Array, eps: Scalar, eps_in_sqrt: bool) -> jax.Array:
     """`g / sqrt(v + eps)`, or `g / (sqrt(v) + eps)`."""
     return guarded_ratio(g, jnp.sqrt(v + eps) if eps_in_sqrt else jnp.sqrt(v) + eps, eps)
 
@@ -71,7 +72,7 @@ class scale_by_rms(Transformation, keeps_zero=True):
         return ScaleByRmsState(zero_count(), real_full_like(params, self.initial_scale))
 
     def step(
-        self, updates: Updates, state: ScaleByRmsState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByRmsState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByRmsState]:
         decay, t = self.decay, safe_increment(state.count)
         c = one_minus_power(decay, t) if self.bias_correction else 1.0
@@ -120,7 +121,7 @@ class scale_by_stddev(Transformation, keeps_zero=True):
         return ScaleByRStdDevState(zero_count(), zeros_like(params), real_full_like(params, self.initial_scale))
 
     def step(
-        self, updates: Updates, state: ScaleByRStdDevState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByRStdDevState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByRStdDevState]:
         decay, t = self.decay, safe_increment(state.count)
         c = one_minus_power(decay, t) if self.bias_correction else 1.0

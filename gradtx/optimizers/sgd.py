@@ -7,13 +7,14 @@ from gradtx.compose.plain import identity
 from gradtx.core.composites import Preset
 from gradtx.core.domains import DecayOrSchedule, Flag, FloatDType, Mask, NonNegative, Rate
 from gradtx.core.transformation import Transformation
+from gradtx.core.types import Tree
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import Key, add_noise
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
-def momentum_of(momentum: Any, nesterov: bool, accumulator_dtype: Any) -> Transformation:
+def momentum_of(momentum: Tree, nesterov: bool, accumulator_dtype: Any) -> Transformation:
     """A trace of the gradients, or nothing."""
     return identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)
 

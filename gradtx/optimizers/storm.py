@@ -1,7 +1,7 @@
 """STORM and STORM+: momentum that removes the gradient's variance, two gradients a step."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ from gradtx.compose.evaluation import gradient_at
 from gradtx.core.domains import Positive
 from gradtx.core.leaves import copies, each_leaf, zeros_like
 from gradtx.core.numerics import default_float, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Leaf, Params, Tree, Updates
 from gradtx.tree.reductions import norm
 
 
@@ -42,7 +43,7 @@ class StormPlusState(NamedTuple):
         return {"learning_rate": self.learning_rate}
 
 
-def recursive_momentum(g: jax.Array, d: jax.Array, g_previous: jax.Array, a: Any) -> jax.Array:
+def recursive_momentum(g: jax.Array, d: jax.Array, g_previous: jax.Array, a: Leaf) -> jax.Array:
     """`d = g + (1-a) * (d - g_previous)`, with both gradients from one minibatch.
 
     Under additive noise of variance `s`, the estimate's error has variance `a*s/(2-a)` in the long run.
@@ -50,7 +51,7 @@ def recursive_momentum(g: jax.Array, d: jax.Array, g_previous: jax.Array, a: Any
     return g + (1 - a) * (d - g_previous)
 
 
-def sum_with(total: jax.Array, tree: Any) -> jax.Array:
+def sum_with(total: jax.Array, tree: Tree) -> jax.Array:
     """`total + |tree|^2`."""
     return total + norm(tree, squared=True).astype(total.dtype)
 
@@ -112,7 +113,7 @@ class storm(Transformation, needs_params=True):
         params: Params | None = None,
         *,
         grad_fn: Callable[[Params], Updates],
-        **extra_args: Any,
+        **extra_args: ExtraArg,
     ) -> tuple[Updates, StormState]:
         a = jnp.where(state.count > 0, jnp.minimum(self.c * state.learning_rate**2, 1), 1)
         gradient = gradient_at(grad_fn, state.previous, params, updates)
@@ -170,7 +171,7 @@ class storm_plus(Transformation, needs_params=True):
         params: Params | None = None,
         *,
         grad_fn: Callable[[Params], Updates],
-        **extra_args: Any,
+        **extra_args: ExtraArg,
     ) -> tuple[Updates, StormPlusState]:
         gradient = gradient_at(grad_fn, state.previous, params, updates)
         a, sum_of_squares = self.weight(state.sum_of_squares), sum_with(state.sum_of_squares, updates)

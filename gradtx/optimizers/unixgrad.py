@@ -1,7 +1,7 @@
 """UniXGrad: the universal extra-gradient method, two gradients a step."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ from gradtx.compose.evaluation import gradient_at
 from gradtx.core.domains import Function, Positive
 from gradtx.core.leaves import copies, each_leaf
 from gradtx.core.numerics import default_float, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.optimizers.accelegrad import mirror_step
 from gradtx.tree.reductions import norm
 
@@ -96,7 +97,7 @@ class unixgrad(Transformation, final=True, needs_params=True):
         params: Params | None = None,
         *,
         grad_fn: Callable[[Params], Updates],
-        **extra_args: Any,
+        **extra_args: ExtraArg,
     ) -> tuple[Updates, UnixgradState]:
         count = safe_increment(state.count)
         t = count.astype(default_float())

@@ -3,18 +3,17 @@
 Each element is projected alone, so that weights, of whatever value, change nothing.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.domains import Positive
 from gradtx.core.leaves import each_leaf
+from gradtx.core.types import Scalar, Tree
 from gradtx.projections.inputs import check_bounds, check_each, check_weights, like, parts, projection
 
 
 @projection
-def projection_non_negative(tree: Any) -> Any:
+def projection_non_negative(tree: Tree) -> Tree:
     """The nearest tree without negative elements: `max(x, 0)`.
 
     Args:
@@ -36,7 +35,7 @@ def projection_non_negative(tree: Any) -> Any:
 
 
 @projection
-def projection_box(tree: Any, lower: Any, upper: Any, *, weights: Any = None) -> Any:
+def projection_box(tree: Tree, lower: Scalar, upper: Scalar, *, weights: Tree = None) -> Tree:
     """The nearest tree between two bounds: `min(max(x, lower), upper)`.
 
     Args:
@@ -68,7 +67,7 @@ def projection_box(tree: Any, lower: Any, upper: Any, *, weights: Any = None) ->
 
 
 @projection
-def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
+def projection_hypercube(tree: Tree, scale: Scalar = 1) -> Tree:
     """The nearest tree in a cube at the origin: `min(max(x, 0), scale)`.
 
     Args:
@@ -94,7 +93,7 @@ def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
 
 
 @projection
-def projection_linf_ball(tree: Any, scale: Positive = 1) -> Any:
+def projection_linf_ball(tree: Tree, scale: Positive = 1) -> Tree:
     """The nearest tree with no magnitude above `scale`: `min(max(x, -scale), scale)`, or `x * min(1, scale/|x|)` if complex.
 
     Args:
@@ -117,7 +116,7 @@ def projection_linf_ball(tree: Any, scale: Positive = 1) -> Any:
     return each_leaf(lambda x: shorten(x, scale))(tree)
 
 
-def check_edge(scale: Any) -> None:
+def check_edge(scale: Scalar) -> None:
     """Raises a `ValueError` unless the edges of a hypercube, where known, are positive."""
     check_each("scale", scale, lambda s: s > 0, "numbers > 0")
 
@@ -127,7 +126,7 @@ def positive_part(x: jax.Array) -> jax.Array:
     return jnp.where(x <= 0, 0, x)
 
 
-def shorten(x: jax.Array, scale: Any) -> jax.Array:
+def shorten(x: jax.Array, scale: Scalar) -> jax.Array:
     """Cuts magnitudes to `scale`."""
     if not jnp.iscomplexobj(x):
         return jnp.clip(x, -scale, scale)

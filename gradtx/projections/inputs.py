@@ -16,6 +16,7 @@ from gradtx.core.leaves import cast_like
 from gradtx.core.numerics import compute_dtype, is_tracer
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
 from gradtx.core.trees import check_leaves
+from gradtx.core.types import Scalar, Tree
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,7 +41,7 @@ def projection(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def parts(tree: Any, *, ordered: bool = True) -> list[jax.Array]:
+def parts(tree: Tree, *, ordered: bool = True) -> list[jax.Array]:
     """The leaves with elements; `ordered` for sets that complex numbers are not in."""
     if ordered:
         for path, leaf in leaves_by_path(tree).items():
@@ -71,7 +72,7 @@ Numbers = Annotated[Any, Domain("a real number or a tree of them like the tree t
 NUMBERS = cast(Domain, domains.domain_of(Numbers))
 
 
-def like(argument: str, value: Any, tree: Any, *, scalars: bool = True) -> Any:
+def like(argument: str, value: Any, tree: Tree, *, scalars: bool = True) -> Tree:
     """`value` as a tree with the leaves of `tree`: one number for all, or a tree whose leaves have the same shapes."""
     leaves, treedef = jax.tree.flatten(tree)
     if leaves:
@@ -97,7 +98,7 @@ def known(value: Any) -> np.ndarray | None:
     return np.asarray(value)
 
 
-def check_each(argument: str, tree: Any, test: Callable[[np.ndarray], Any], expected: str, cause: str = "") -> None:
+def check_each(argument: str, tree: Tree, test: Callable[[np.ndarray], Any], expected: str, cause: str = "") -> None:
     """Raises a `ValueError` that shows the first number for which `test` fails, of those known."""
     for path, leaf in leaves_by_path(tree).items():
         numbers = known(leaf)
@@ -107,7 +108,7 @@ def check_each(argument: str, tree: Any, test: Callable[[np.ndarray], Any], expe
             raise checks.WrongValue(f"{argument} is {first:g}{at}, expected {expected}.{cause}")
 
 
-def check_bounds(lower: Any, upper: Any) -> None:
+def check_bounds(lower: Scalar, upper: Scalar) -> None:
     """Raises a `ValueError` unless `lower <= upper`, where both are known and of one shape."""
     if _is_scalar(lower):
         lower = jax.tree.map(lambda _: lower, upper)
@@ -127,7 +128,7 @@ def check_bounds(lower: Any, upper: Any) -> None:
             )
 
 
-def check_weights(weights: Any, tree: Any) -> Any:
+def check_weights(weights: Tree, tree: Tree) -> Tree:
     """The weights as a tree like `tree`; raises where a known one is negative."""
     weights = like("weights", weights, tree)
     check_each("weights", weights, lambda w: ~(w < 0), "numbers >= 0", " A weight is the cost of moving an element.")

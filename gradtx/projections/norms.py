@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from gradtx.core.domains import Positive
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import abs_sq, common_dtype, real_dtype, root_sum_squares, stacked
+from gradtx.core.types import Scalar, Tree
 from gradtx.core.varying import while_loop
 from gradtx.projections.boxes import positive_part, shorten
 from gradtx.projections.inputs import check_weights, parts, projection
@@ -26,7 +27,7 @@ FARTHEST = 1e30
 
 
 @projection
-def projection_simplex(tree: Any, scale: Positive = 1) -> Any:
+def projection_simplex(tree: Tree, scale: Positive = 1) -> Tree:
     """The nearest tree of non-negative elements with the sum `scale`: `max(x - theta, 0)`.
 
     Args:
@@ -58,7 +59,7 @@ def projection_simplex(tree: Any, scale: Positive = 1) -> Any:
 
 
 @projection
-def projection_l1_ball(tree: Any, scale: Positive = 1) -> Any:
+def projection_l1_ball(tree: Tree, scale: Positive = 1) -> Tree:
     """The nearest tree with `sum |x| <= scale`: `sign(x) * max(|x| - theta, 0)`.
 
     Args:
@@ -88,7 +89,7 @@ def projection_l1_ball(tree: Any, scale: Positive = 1) -> Any:
 
 
 @projection
-def projection_l1_sphere(tree: Any, scale: Positive = 1) -> Any:
+def projection_l1_sphere(tree: Tree, scale: Positive = 1) -> Tree:
     """The nearest tree with `sum |x| = scale`: `sign(x) * max(|x| - theta, 0)`, with 1 for the sign of 0.
 
     Args:
@@ -117,7 +118,7 @@ def projection_l1_sphere(tree: Any, scale: Positive = 1) -> Any:
 
 
 @projection
-def projection_l2_ball(tree: Any, scale: Positive = 1, *, weights: Any = None) -> Any:
+def projection_l2_ball(tree: Tree, scale: Positive = 1, *, weights: Tree = None) -> Tree:
     """The nearest tree with `||x|| <= scale`: `x * min(1, scale/||x||)`.
 
     With weights, the `y` in the ball that has the least `sum w_i*(y_i - x_i)^2`: `y_i = w_i*x_i/(w_i + mu)`, where `mu >= 0`
@@ -168,7 +169,7 @@ def projection_l2_ball(tree: Any, scale: Positive = 1, *, weights: Any = None) -
 
 
 @projection
-def projection_l2_sphere(tree: Any, scale: Positive = 1) -> Any:
+def projection_l2_sphere(tree: Tree, scale: Positive = 1) -> Tree:
     """The nearest tree with `||x|| = scale`: `scale * x/||x||`.
 
     Args:
@@ -197,7 +198,7 @@ def projection_l2_sphere(tree: Any, scale: Positive = 1) -> Any:
 
 
 @projection
-def projection_linf_sphere(tree: Any, scale: Positive = 1) -> Any:
+def projection_linf_sphere(tree: Tree, scale: Positive = 1) -> Tree:
     """The nearest tree whose largest magnitude is `scale`: all are cut to `scale`, and the largest is moved there.
 
     Args:
@@ -261,7 +262,7 @@ def _newton(step: Callable[..., jax.Array], *data: Any) -> jax.Array:
 
 # Jitted, since eager loops and conditions would be compiled anew at every call.
 @jax.jit
-def _threshold(xs: list[jax.Array], scale: Any) -> tuple[jax.Array, jax.Array]:
+def _threshold(xs: list[jax.Array], scale: Scalar) -> tuple[jax.Array, jax.Array]:
     """`top`, the largest element, and `theta` so that `sum max(x - top - theta, 0) = scale`."""
     dtype = common_dtype(*xs)
     scale = jnp.asarray(scale).astype(dtype)
@@ -277,7 +278,7 @@ def _simplex_step(theta: jax.Array, xs: list[jax.Array], scale: jax.Array) -> ja
 
 
 @jax.jit
-def _multiplier(xs: list[jax.Array], ws: list[jax.Array], length: jax.Array, scale: Any) -> tuple[jax.Array, jax.Array]:
+def _multiplier(xs: list[jax.Array], ws: list[jax.Array], length: jax.Array, scale: Scalar) -> tuple[jax.Array, jax.Array]:
     """`mu` of the weighted ball, and the factor that brings the point that it makes onto the sphere."""
     ratio = jnp.clip(length / scale, 1, FARTHEST).astype(length.dtype)
     unit = jnp.where(length > 0, length, 1)
@@ -307,12 +308,12 @@ def _sign(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 1, jnp.sign(x))
 
 
-def _shrunk(tree: Any, top: jax.Array, theta: jax.Array) -> Any:
+def _shrunk(tree: Tree, top: jax.Array, theta: jax.Array) -> Tree:
     """Magnitudes less `top + theta`, or 0."""
     return each_leaf(lambda x: _sign(x) * positive_part((jnp.abs(x) - top) - theta))(tree)
 
 
-def _relative(weights: Any, tree: Any) -> Any:
+def _relative(weights: Tree, tree: Tree) -> Tree:
     """Weights as parts of the largest one, in the precision of the leaves that they are for."""
     weights = jax.tree.map(lambda w, x: jnp.asarray(w).astype(real_dtype(x.dtype)), weights, tree)
     largest = jnp.stack([jnp.max(w) for w, x in zip(jax.tree.leaves(weights), jax.tree.leaves(tree), strict=True) if x.size]).max()

@@ -12,12 +12,13 @@ from gradtx.core.domains import Number
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import compute_dtype, promote, root_sum_squares
 from gradtx.core.sharding import gathered, placed_like
+from gradtx.core.types import Leaf, Tree
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.projections.inputs import known, like, parts, projection
 
 
 @projection
-def projection_vector(x: Any, a: Any) -> Any:
+def projection_vector(x: Leaf, a: Leaf) -> Any:
     """The nearest multiple of `a`: `a * <a, x>/<a, a>`.
 
     Args:
@@ -41,7 +42,7 @@ def projection_vector(x: Any, a: Any) -> Any:
 
 
 @projection
-def projection_hyperplane(x: Any, a: Any, b: Number) -> Any:
+def projection_hyperplane(x: Leaf, a: Leaf, b: Number) -> Any:
     """The nearest tree with `<a, y> = b`: `x + a * (b - <a, x>)/<a, a>`.
 
     Args:
@@ -66,7 +67,7 @@ def projection_hyperplane(x: Any, a: Any, b: Number) -> Any:
 
 
 @projection
-def projection_halfspace(x: Any, a: Any, b: Number) -> Any:
+def projection_halfspace(x: Leaf, a: Leaf, b: Number) -> Any:
     """The nearest tree with `<a, y> <= b`: `x + a * min(b - <a, x>, 0)/<a, a>`.
 
     Args:
@@ -91,7 +92,7 @@ def projection_halfspace(x: Any, a: Any, b: Number) -> Any:
 
 
 @projection
-def projection_affine_set(x: Any, a: ArrayLike, b: ArrayLike) -> Any:
+def projection_affine_set(x: Leaf, a: ArrayLike, b: ArrayLike) -> Any:
     """The nearest tree with `A y = b`: `x - pinv(A) (A x - b)`.
 
     Args:
@@ -129,21 +130,21 @@ def projection_affine_set(x: Any, a: ArrayLike, b: ArrayLike) -> Any:
     return from_vector(flat, x)
 
 
-def check_equations(a: Any, b: Any) -> None:
+def check_equations(a: Leaf, b: Leaf) -> None:
     """Raises a `ValueError` unless `a` is a matrix and `b` a vector of as many rows."""
     if np.ndim(a) != 2 or np.shape(b) != np.shape(a)[:1]:
         found = f"a has shape {np.shape(a)} and b {np.shape(b)}"
         raise checks.WrongValue(f"{found}, expected (equations, elements) and (equations,).")
 
 
-def check_normal(a: Any) -> None:
+def check_normal(a: Leaf) -> None:
     """Raises a `ValueError` where all of `a` is known to be zero."""
     numbers = [known(leaf) for leaf in jax.tree.leaves(a) if np.size(leaf)]
     if numbers and all(n is not None and not np.any(n) for n in numbers):
         raise checks.WrongValue("a is zero, expected a vector with a direction.")
 
 
-def _along(x: Any, a: Any) -> tuple[jax.Array, jax.Array]:
+def _along(x: Leaf, a: Leaf) -> tuple[jax.Array, jax.Array]:
     """The length of `a`, and that of `x` along it."""
     xs = parts(x)
     a = like("a", a, x, scalars=False)
@@ -155,14 +156,14 @@ def _along(x: Any, a: Any) -> tuple[jax.Array, jax.Array]:
     return unit, jnp.sum(jnp.stack(products)) if products else jnp.zeros((), length.dtype)
 
 
-def _with_elements(tree: Any) -> list[Any]:
+def _with_elements(tree: Tree) -> list[Any]:
     return [leaf for leaf in jax.tree.leaves(tree) if np.size(leaf)]
 
 
-def _offset(b: Any, length: jax.Array) -> jax.Array:
+def _offset(b: Leaf, length: jax.Array) -> jax.Array:
     return jnp.asarray(b).astype(length.dtype) / length
 
 
-def _moved(x: Any, a: Any, length: jax.Array, by: jax.Array) -> Any:
+def _moved(x: Leaf, a: Leaf, length: jax.Array, by: jax.Array) -> Any:
     """`x`, moved along `a` by a length."""
     return each_leaf(lambda x, a: x + by * (a / length))(x, a)

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.domains import Number, Positive
+from gradtx.core.types import Tree
 from gradtx.core.value import Value
 from gradtx.projections.boxes import (
     check_edge,
@@ -57,11 +58,11 @@ class Set(Value):
     def check(self) -> None:
         """Raises for arguments that do not make a set."""
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         """The nearest tree of the set."""
         raise NotImplementedError(f"{type(self).__name__}: project is missing; it gives the nearest tree of the set.")
 
-    def __call__(self, tree: Any, weights: Any = None) -> Any:
+    def __call__(self, tree: Tree, weights: Tree = None) -> Tree:
         """The nearest tree of the set, without weights."""
         if weights is not None:
             text = "weights are given, expected None: this set has no weighted projection here. "
@@ -73,7 +74,7 @@ class Set(Value):
 class ElementwiseSet(Set):
     """A set that bounds each element by itself, so that weights change nothing."""
 
-    def __call__(self, tree: Any, weights: Any = None) -> Any:
+    def __call__(self, tree: Tree, weights: Tree = None) -> Tree:
         """The nearest tree of the set, whatever the weights."""
         if weights is not None:
             with checks.calling(type(self).__name__):
@@ -104,7 +105,7 @@ class box(ElementwiseSet):
     def check(self) -> None:
         check_bounds(self.lower, self.upper)
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_box(tree, self.lower, self.upper)
 
 
@@ -125,7 +126,7 @@ class hypercube(ElementwiseSet):
     def check(self) -> None:
         check_edge(self.scale)
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_hypercube(tree, self.scale)
 
 
@@ -138,7 +139,7 @@ class non_negative(ElementwiseSet):
       Array([3., 0.], dtype=float32)
     """
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_non_negative(tree)
 
 
@@ -156,7 +157,7 @@ class linf_ball(ElementwiseSet):
 
     radius: Positive = 1.0
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_linf_ball(tree, self.radius)
 
 
@@ -174,7 +175,7 @@ class l2_ball(Set):
 
     radius: Positive = 1.0
 
-    def __call__(self, tree: Any, weights: Any = None) -> Any:
+    def __call__(self, tree: Tree, weights: Tree = None) -> Tree:
         return projection_l2_ball(tree, self.radius, weights=weights)
 
 
@@ -192,7 +193,7 @@ class l1_ball(Set):
 
     radius: Positive = 1.0
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_l1_ball(tree, self.radius)
 
 
@@ -210,7 +211,7 @@ class simplex(Set):
 
     scale: Positive = 1.0
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_simplex(tree, self.scale)
 
 
@@ -228,7 +229,7 @@ class l1_sphere(Set):
 
     radius: Positive = 1.0
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_l1_sphere(tree, self.radius)
 
 
@@ -246,7 +247,7 @@ class l2_sphere(Set):
 
     radius: Positive = 1.0
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_l2_sphere(tree, self.radius)
 
 
@@ -264,7 +265,7 @@ class linf_sphere(Set):
 
     radius: Positive = 1.0
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_linf_sphere(tree, self.radius)
 
 
@@ -285,7 +286,7 @@ class vector(Set):
     def check(self) -> None:
         check_normal(self.a)
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_vector(tree, self.a)
 
 
@@ -308,7 +309,7 @@ class hyperplane(Set):
     def check(self) -> None:
         check_normal(self.a)
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_hyperplane(tree, self.a, self.b)
 
 
@@ -331,7 +332,7 @@ class halfspace(Set):
     def check(self) -> None:
         check_normal(self.a)
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_halfspace(tree, self.a, self.b)
 
 
@@ -357,5 +358,5 @@ class affine_set(Set):
     def check(self) -> None:
         check_equations(self.a, self.b)
 
-    def project(self, tree: Any) -> Any:
+    def project(self, tree: Tree) -> Tree:
         return projection_affine_set(tree, self.a, self.b)

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from gradtx.core import domains
 from gradtx.core.domains import Domain, NonNegative, Schedule, ScheduleArg
 from gradtx.core.numerics import default_float
+from gradtx.core.types import Leaf, Scalar
 from gradtx.core.value import Value
 
 LAST = 2**31 - 1
@@ -100,13 +101,13 @@ def cosine(t: jax.Array, begin: int, steps: int) -> tuple[jax.Array, jax.Array]:
 CURVES = {"linear": linear, "cosine": cosine}
 
 
-def blend(a: Any, b: Any, left: jax.Array, done: jax.Array) -> jax.Array:
+def blend(a: Leaf, b: Leaf, left: jax.Array, done: jax.Array) -> jax.Array:
     """`left * a + done * b` for `left + done = 1`, exact at both ends and for `a = b`."""
     a, b = real(a), real(b)
     return jnp.where(left > done, a + done * (b - a), b + left * (a - b))
 
 
-def bend(a: Any, b: Any, left: jax.Array, power: Any) -> jax.Array:
+def bend(a: Leaf, b: Leaf, left: jax.Array, power: Scalar) -> jax.Array:
     """From `a` to `b` as `left**power` falls from 1 to 0."""
     left = left**power
     return blend(a, b, left, 1 - left)
@@ -140,6 +141,6 @@ def join(t: jax.Array, schedules: Sequence[Schedule], boundaries: Sequence[int])
     return value
 
 
-def log(rate: Any) -> jax.Array:
+def log(rate: Scalar) -> jax.Array:
     """`log(rate)`, from float64 unless `rate` is a JAX array: that of 0.99999 rounded to float32 is off by thousandths."""
     return jnp.log(real(rate)) if isinstance(rate, jax.Array) else real(np.log(np.asarray(rate, np.float64)))

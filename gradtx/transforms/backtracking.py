@@ -11,7 +11,8 @@ from jax.typing import ArrayLike
 from gradtx.core.domains import Flag, NonNegative, PositiveInt, interval
 from gradtx.core.leaves import cast_like, select_tree, zeros_like
 from gradtx.core.numerics import cond, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.core.varying import while_loop
 from gradtx.transforms.linesearch import (
     PositiveOrInf,
@@ -127,7 +128,7 @@ class scale_by_backtracking_linesearch(Transformation, keeps_zero=True):
         value: Any = None,
         grad: Updates | None = None,
         value_fn: Any = None,
-        **extra_args: Any,
+        **extra_args: ExtraArg,
     ) -> tuple[Updates, ScaleByBacktrackingLinesearchState]:
         grad = checked_gradient(params, value, grad, value_fn)
         dtype = state.value.dtype

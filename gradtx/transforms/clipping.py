@@ -12,7 +12,8 @@ from gradtx.core.domains import Bound, Domain, Flag, Positive
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import abs_sq, default_float, promote, real_dtype, root_sum_squares, safe_increment, zero_count
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
+from gradtx.core.transformation import EmptyState, Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.transforms.scaling import scaled
 
 
@@ -54,7 +55,7 @@ class clip(Transformation, keeps_zero=True):
     max_delta: Bound
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         bound: Any = self.max_delta
 
@@ -100,7 +101,7 @@ class clip_by_global_norm(Transformation, keeps_zero=True):
         return ClipByGlobalNormState(zero_count(), zero_count(), jnp.zeros((), default_float()))
 
     def step(
-        self, updates: Updates, state: ClipByGlobalNormState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ClipByGlobalNormState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ClipByGlobalNormState]:
         norm = root_sum_squares(jax.tree.leaves(updates))
         too_large = (norm > self.max_norm) & jnp.isfinite(norm)
@@ -130,7 +131,7 @@ class clip_by_block_rms(Transformation, keeps_zero=True):
     threshold: Positive
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         @each_leaf
         def rule(u: jax.Array) -> jax.Array:
@@ -206,7 +207,7 @@ class adaptive_grad_clip(Transformation, keeps_zero=True, needs_params=True):
     axis: Axes | None = None
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         @each_leaf
         def rule(u: jax.Array, p: jax.Array) -> jax.Array:

@@ -1,18 +1,19 @@
 """Updates that keep a promise: no NaN, no negative parameters."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.leaves import each_leaf
-from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
+from gradtx.core.transformation import EmptyState, Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 
 
 class ZeroNansState(NamedTuple):
     """For each leaf, whether its last update had a NaN."""
 
-    found_nan: Any
+    found_nan: Updates
 
 
 class zero_nans(Transformation, keeps_zero=True):
@@ -32,7 +33,7 @@ class zero_nans(Transformation, keeps_zero=True):
         return ZeroNansState(jax.tree.map(lambda p: jnp.zeros((), jnp.bool_), params))
 
     def step(
-        self, updates: Updates, state: ZeroNansState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ZeroNansState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ZeroNansState]:
         @each_leaf
         def rule(u: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -60,7 +61,7 @@ class keep_params_nonnegative(Transformation, needs_params=True):
     """
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         @each_leaf
         def rule(u: jax.Array, p: jax.Array) -> jax.Array:

@@ -10,7 +10,8 @@ from gradtx.compose.masking import merge, select
 from gradtx.core.domains import Mask, Rate, scheduled_value
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 
 
 class WeightDecayState(NamedTuple):
@@ -50,7 +51,7 @@ class add_decayed_weights(Transformation, needs_params=True):
         return WeightDecayState(zero_count() if callable(self.weight_decay) else None)
 
     def step(
-        self, updates: Updates, state: WeightDecayState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: WeightDecayState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, WeightDecayState]:
         amount = self.weight_decay
         if callable(amount):
@@ -59,7 +60,7 @@ class add_decayed_weights(Transformation, needs_params=True):
             updates = self.decayed(updates, params, amount)
         return updates, WeightDecayState(None if state.count is None else safe_increment(state.count))
 
-    def decayed(self, updates: Updates, params: Params, amount: Any) -> Updates:
+    def decayed(self, updates: Updates, params: Params, amount: Scalar) -> Updates:
         """The updates of the parameters that decay, with the multiple of them added."""
 
         @each_leaf

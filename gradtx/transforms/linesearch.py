@@ -14,20 +14,20 @@ from gradtx.core.domains import INF, interval
 from gradtx.core.leaves import cast_like, each_leaf, is_masked
 from gradtx.core.numerics import common_dtype, compute_dtype, cond, real_dtype
 from gradtx.core.paths import leaves_by_path, structure_difference
-from gradtx.core.transformation import Extra, Params, State, Updates
 from gradtx.core.trees import raise_other_shape, require_params
+from gradtx.core.types import DType, Extra, Params, State, Tree, Updates
 from gradtx.tree.lookup import get_all_with_path
 from gradtx.tree.reductions import vdot
 
 PositiveOrInf = Annotated[ArrayLike, interval(0, INF, "(]")]
 
 
-def line_dtype(params: Params) -> Any:
+def line_dtype(params: Params) -> Tree:
     """The real dtype of values and slopes: at least float32, and as wide as the widest parameter."""
     return common_dtype(jnp.float32, *(real_dtype(compute_dtype(jnp.result_type(p))) for p in jax.tree.leaves(params)))
 
 
-def slope_along(grad: Updates, updates: Updates, dtype: Any) -> jax.Array:
+def slope_along(grad: Updates, updates: Updates, dtype: DType) -> jax.Array:
     """The derivative along `updates`, `Re sum(conj(grad) * updates)`, for a gradient that points to steepest ascent."""
     return jnp.real(vdot(grad, updates)).astype(dtype)
 
@@ -157,7 +157,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Any], *, has_aux: bool = F
     **Differs:** Optax has no `has_aux`.
     """
 
-    def value_and_grad(params: Params, *args: Any, state: State, **kwargs: Any) -> tuple[Any, Updates]:
+    def value_and_grad(params: Params, *args: Any, state: State, **kwargs: Any) -> tuple[Tree, Updates]:
         value, grad = (_found(state, name) for name in ("value", "grad"))
 
         def evaluate() -> tuple[Any, Any]:

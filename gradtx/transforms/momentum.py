@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from gradtx.core.domains import Decay, DecayOrSchedule, Flag, FloatDType, Function, scheduled_value
 from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Leaf, Params, Tree, Updates
 
 
 class TraceState(NamedTuple):
@@ -65,7 +66,7 @@ class trace(Transformation, keeps_zero=True):
         return TraceState(zeros_like(params, self.accumulator_dtype), zero_count() if callable(self.decay) else None)
 
     def step(
-        self, updates: Updates, state: TraceState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: TraceState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, TraceState]:
         decay = scheduled_value("decay", self.decay, state.count)
 
@@ -116,7 +117,9 @@ class ema(Transformation, keeps_zero=True):
     def init(self, params: Params) -> EmaState:
         return EmaState(zero_count(), zeros_like(params, self.accumulator_dtype))
 
-    def step(self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: Any) -> tuple[Updates, EmaState]:
+    def step(
+        self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: ExtraArg
+    ) -> tuple[Updates, EmaState]:
         decay: Any = self.decay
         count = safe_increment(state.count)
         c = one_minus_power(decay, count) if self.debias else 1.0
@@ -167,10 +170,10 @@ class measure_with_ema(Transformation, measuring=True, any_leaves=True):
         """The average of the measurements."""
         return ema(self.decay, self.debias, self.accumulator_dtype)
 
-    def measured(self, updates: Updates) -> Any:
+    def measured(self, updates: Updates) -> Tree:
         """The measurement as a tree of floating arrays."""
 
-        def number(x: Any) -> jax.Array:
+        def number(x: Leaf) -> jax.Array:
             x = jnp.asarray(x)
             return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(default_float())
 
@@ -179,5 +182,7 @@ class measure_with_ema(Transformation, measuring=True, any_leaves=True):
     def init(self, params: Params) -> EmaState:
         return self.average.init(self.measured(params))
 
-    def step(self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: Any) -> tuple[Any, EmaState]:
+    def step(
+        self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: ExtraArg
+    ) -> tuple[Tree, EmaState]:
         return self.average.step(self.measured(updates), state)

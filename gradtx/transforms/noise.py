@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from gradtx.core.domains import Domain, NonNegative, Positive, Rate, scheduled_value
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float, guarded_ratio, is_key, root_sum_squares, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import DType, ExtraArg, Params, Scalar, Updates
 from gradtx.transforms.scaling import scaled
 from gradtx.tree.creation import random_like
 
@@ -51,7 +52,7 @@ def as_key(key: int | jax.Array) -> jax.Array:
     return key if is_key(key) else jax.random.wrap_key_data(jnp.array(key))
 
 
-def _normal(key: jax.Array, shape: Any, dtype: Any, *, out_sharding: Any = None) -> jax.Array:
+def _normal(key: jax.Array, shape: Any, dtype: DType, *, out_sharding: Any = None) -> jax.Array:
     """Standard normal numbers; of complex ones, the real and the imaginary part each."""
     parts = jnp.sqrt(2.0) if jnp.issubdtype(dtype, jnp.complexfloating) else 1
     return (parts * jax.random.normal(key, shape, dtype, out_sharding=out_sharding)).astype(dtype)
@@ -63,13 +64,13 @@ def gaussian_like(key: jax.Array, tree: Updates, sampler: Callable[..., jax.Arra
 
 
 @jax.jit
-def sphere_like(key: jax.Array, tree: Updates, radius: Any) -> Updates:
+def sphere_like(key: jax.Array, tree: Updates, radius: Scalar) -> Updates:
     """Noise in the shapes and dtypes of a tree, uniform on the sphere of a radius; the whole tree is one vector."""
     xi = gaussian_like(key, tree)
     return scaled(guarded_ratio(radius, root_sum_squares(jax.tree.leaves(xi))), xi)
 
 
-def _plus(updates: Updates, xi: Updates, deviation: Any = 1) -> Updates:
+def _plus(updates: Updates, xi: Updates, deviation: Scalar = 1) -> Updates:
     return each_leaf(lambda u, x: u + deviation * x)(updates, xi)
 
 
@@ -103,7 +104,7 @@ class add_noise(Transformation):
         return AddNoiseState(zero_count(), as_key(self.key))
 
     def step(
-        self, updates: Updates, state: AddNoiseState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: AddNoiseState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, AddNoiseState]:
         t = safe_increment(state.count)
         deviation = jnp.sqrt(self.eta / t.astype(default_float()) ** self.gamma)
@@ -142,7 +143,7 @@ class add_sphere_noise(Transformation):
         return AddSphereNoiseState(as_key(self.key))
 
     def step(
-        self, updates: Updates, state: AddSphereNoiseState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: AddSphereNoiseState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, AddSphereNoiseState]:
         next_key, now = jax.random.split(state.rng_key)
         return _plus(updates, sphere_like(now, updates, self.radius)), AddSphereNoiseState(next_key)
@@ -181,7 +182,7 @@ class add_langevin_noise(Transformation):
         return AddLangevinNoiseState(zero_count(), as_key(self.key))
 
     def step(
-        self, updates: Updates, state: AddLangevinNoiseState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: AddLangevinNoiseState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, AddLangevinNoiseState]:
         rate = jnp.asarray(scheduled_value("learning_rate", self.learning_rate, state.count), default_float())
         deviation = jnp.sqrt(2 * rate * self.temperature)

@@ -1,6 +1,6 @@
 """Updates without their mean, or with a given norm."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from gradtx.core.domains import NonNegative, Positive
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float, guarded_ratio, root_sum_squares
-from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
+from gradtx.core.transformation import EmptyState, Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.transforms.scaling import scaled
 
 
@@ -38,7 +39,7 @@ class centralize(Transformation, keeps_zero=True):
     """
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         @each_leaf
         def rule(u: jax.Array) -> jax.Array:
@@ -75,7 +76,7 @@ class normalize_by_update_norm(Transformation, keeps_zero=True):
         return NormalizeByUpdateNormState(jnp.zeros((), default_float()))
 
     def step(
-        self, updates: Updates, state: NormalizeByUpdateNormState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: NormalizeByUpdateNormState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, NormalizeByUpdateNormState]:
         norm = root_sum_squares(jax.tree.leaves(updates))
         factor = guarded_ratio(jnp.asarray(self.scale_factor, norm.dtype), norm + self.eps)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from gradtx.core import checks, domains
 from gradtx.core.domains import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core.numerics import default_float, safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.transforms.backtracking import Shrink
 from gradtx.transforms.scaling import scaled
 
@@ -93,7 +94,7 @@ class reduce_on_plateau(Transformation, keeps_zero=True):
         return ReduceLROnPlateauState(one, best, zero_count(), zero_count(), zero_count(), zero)
 
     def step(
-        self, updates: Updates, state: ReduceLROnPlateauState, params: Params | None = None, *, value: Any, **extra_args: Any
+        self, updates: Updates, state: ReduceLROnPlateauState, params: Params | None = None, *, value: Any, **extra_args: ExtraArg
     ) -> tuple[Updates, ReduceLROnPlateauState]:
         if not domains.is_real_scalar(value):
             raise checks.WrongType(f"value is {checks.kind(value)}, expected a real scalar, such as the loss.")

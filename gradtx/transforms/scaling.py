@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from gradtx.core.domains import Flag, NonNegative, Number, Positive, Rate, ScheduleArg, scheduled_value
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float, root_sum_squares, safe_increment, zero_count
-from gradtx.core.transformation import EmptyState, Params, Transformation, Updates
+from gradtx.core.transformation import EmptyState, Transformation
+from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 
 
 class ScaleByScheduleState(NamedTuple):
@@ -31,12 +32,12 @@ class ScaleByLearningRateState(NamedTuple):
         return {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
 
 
-def multiply(u: jax.Array, *, factor: Any) -> jax.Array:
+def multiply(u: jax.Array, *, factor: Scalar) -> jax.Array:
     """The rule `factor * u`."""
     return factor * u
 
 
-def scaled(factor: Any, updates: Updates) -> Updates:
+def scaled(factor: Scalar, updates: Updates) -> Updates:
     """`factor * u`, leaf by leaf."""
     return each_leaf(lambda u: factor * u)(updates)
 
@@ -59,7 +60,7 @@ class scale(Transformation, keeps_zero=True):
     step_size: Number
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         return scaled(self.step_size, updates), state
 
@@ -92,7 +93,7 @@ class scale_by_schedule(Transformation, keeps_zero=True):
         return ScaleByScheduleState(zero_count(), self.step_size(zero_count()))
 
     def step(
-        self, updates: Updates, state: ScaleByScheduleState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByScheduleState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByScheduleState]:
         s = self.step_size(state.count)
         return scaled(s, updates), ScaleByScheduleState(safe_increment(state.count), s)
@@ -137,7 +138,7 @@ class scale_by_learning_rate(Transformation, keeps_zero=True):
         return ScaleByLearningRateState(self.rate(count), count)
 
     def step(
-        self, updates: Updates, state: ScaleByLearningRateState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScaleByLearningRateState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByLearningRateState]:
         if self.learning_rate is None:
             return updates, state
@@ -161,7 +162,7 @@ class scale_by_sign(Transformation, keeps_zero=True):
     """
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         return each_leaf(jnp.sign)(updates), state
 
@@ -193,7 +194,7 @@ class scale_by_trust_ratio(Transformation, keeps_zero=True, needs_params=True):
     eps: NonNegative = 0.0
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         @each_leaf
         def rule(u: jax.Array, p: jax.Array) -> jax.Array:
@@ -225,7 +226,7 @@ class scale_by_param_block_norm(Transformation, keeps_zero=True, needs_params=Tr
     min_scale: Positive = 1e-3
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         @each_leaf
         def rule(u: jax.Array, p: jax.Array) -> jax.Array:
@@ -256,7 +257,7 @@ class scale_by_param_block_rms(Transformation, keeps_zero=True, needs_params=Tru
     min_scale: Positive = 1e-3
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         @each_leaf
         def rule(u: jax.Array, p: jax.Array) -> jax.Array:

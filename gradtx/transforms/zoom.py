@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from gradtx.core.domains import Bound, Flag, NonNegative, PositiveInt, one_of
 from gradtx.core.leaves import cast_like, select_tree, zeros_like
 from gradtx.core.numerics import safe_increment, zero_count
-from gradtx.core.transformation import Params, Transformation, Updates
+from gradtx.core.transformation import Transformation
+from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.core.varying import while_loop
 from gradtx.transforms.linesearch import (
     PositiveOrInf,
@@ -167,7 +168,7 @@ class scale_by_zoom_linesearch(Transformation, keeps_zero=True):
         value: Any = None,
         grad: Updates | None = None,
         value_fn: Any = None,
-        **extra_args: Any,
+        **extra_args: ExtraArg,
     ) -> tuple[Updates, ScaleByZoomLinesearchState]:
         grad = checked_gradient(params, value, grad, value_fn)
         dtype = state.value.dtype

@@ -11,6 +11,7 @@ from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none, map_leaves
 from gradtx.core.numerics import common_dtype
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
+from gradtx.core.types import DType, Leaf
 from gradtx.tree.lookup import entries_like
 
 
@@ -37,7 +38,7 @@ def _wide_enough(row: tuple[Any, ...], numbers: list[Any]) -> Any:
     return first
 
 
-def rank(dtype: Any) -> int:
+def rank(dtype: DType) -> int:
     """The kind of a dtype: 0 boolean, 1 integer, 2 floating, 3 complex; -1 for what is no number."""
     kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
     return next((i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind)), -1)
@@ -89,7 +90,7 @@ def aligned(
     return [[column[i] for i in present] for column in columns], put_back
 
 
-def _go_together(x: Any, y: Any, first_decides: bool) -> bool:
+def _go_together(x: Leaf, y: Leaf, first_decides: bool) -> bool:
     if is_masked_or_none(x):
         return first_decides or is_masked_or_none(y)
     return not is_masked_or_none(y) and jax.tree_util.all_leaves([y])

@@ -13,10 +13,11 @@ from jax.typing import ArrayLike
 from gradtx.core import checks
 from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import abs_sq, as_data, is_key, one_minus_power, with_complement
+from gradtx.core.types import Leaf, Scalar, Tree, Updates
 from gradtx.tree.align import aligned, lift, rank, scalar_array
 
 
-def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
+def add(tree_x: Tree, tree_y: Tree, *other_trees: Tree) -> Tree:
     """`x + y + ...`.
 
     Example:
@@ -28,7 +29,7 @@ def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
     return lift("add", _add, {"tree_x": tree_x, "tree_y": tree_y} | others)
 
 
-def sub(tree_x: Any, tree_y: Any) -> Any:
+def sub(tree_x: Tree, tree_y: Tree) -> Tree:
     """`x - y`.
 
     Example:
@@ -39,7 +40,7 @@ def sub(tree_x: Any, tree_y: Any) -> Any:
     return lift("sub", operator.sub, {"tree_x": tree_x, "tree_y": tree_y})
 
 
-def mul(tree_x: Any, tree_y: Any) -> Any:
+def mul(tree_x: Tree, tree_y: Tree) -> Tree:
     """`x * y`, element by element.
 
     Example:
@@ -50,7 +51,7 @@ def mul(tree_x: Any, tree_y: Any) -> Any:
     return lift("mul", operator.mul, {"tree_x": tree_x, "tree_y": tree_y})
 
 
-def div(tree_x: Any, tree_y: Any) -> Any:
+def div(tree_x: Tree, tree_y: Tree) -> Tree:
     """`x / y`, element by element; integers give floats.
 
     Example:
@@ -61,7 +62,7 @@ def div(tree_x: Any, tree_y: Any) -> Any:
     return lift("div", operator.truediv, {"tree_x": tree_x, "tree_y": tree_y}, holds=1.0)
 
 
-def scale(scalar: ArrayLike, tree: Any) -> Any:
+def scale(scalar: ArrayLike, tree: Tree) -> Tree:
     """`scalar * x`.
 
     Raises:
@@ -75,7 +76,7 @@ def scale(scalar: ArrayLike, tree: Any) -> Any:
     return lift("scale", _scale, {"tree": tree}, scalar=scalar_array("scale", "scalar", scalar))
 
 
-def add_scale(tree_x: Any, scalar: ArrayLike, tree_y: Any) -> Any:
+def add_scale(tree_x: Tree, scalar: ArrayLike, tree_y: Tree) -> Tree:
     """`x + scalar * y`; None where `x` is None, whatever `y` has there.
 
     Raises:
@@ -90,7 +91,7 @@ def add_scale(tree_x: Any, scalar: ArrayLike, tree_y: Any) -> Any:
     return lift("add_scale", _add_scale, trees, first_decides=True, scalar=scalar_array("add_scale", "scalar", scalar))
 
 
-def clip(tree: Any, min_value: ArrayLike | None = None, max_value: ArrayLike | None = None) -> Any:
+def clip(tree: Tree, min_value: ArrayLike | None = None, max_value: ArrayLike | None = None) -> Tree:
     """`min(max(x, min_value), max_value)`; None is no bound.
 
     Raises:
@@ -107,7 +108,7 @@ def clip(tree: Any, min_value: ArrayLike | None = None, max_value: ArrayLike | N
     return lift("clip", _clip, {"tree": tree}, low=low, high=high)
 
 
-def conj(tree: Any) -> Any:
+def conj(tree: Tree) -> Tree:
     """The complex conjugate.
 
     Example:
@@ -118,7 +119,7 @@ def conj(tree: Any) -> Any:
     return jax.tree.map(jnp.conj, tree)
 
 
-def real(tree: Any) -> Any:
+def real(tree: Tree) -> Tree:
     """The real part.
 
     Example:
@@ -129,7 +130,7 @@ def real(tree: Any) -> Any:
     return jax.tree.map(jnp.real, tree)
 
 
-def where(condition: ArrayLike, tree_x: Any, tree_y: Any) -> Any:
+def where(condition: ArrayLike, tree_x: Tree, tree_y: Tree) -> Tree:
     """`x` where the condition holds, else `y`; leaves may be PRNG keys.
 
     Args:
@@ -150,7 +151,7 @@ def where(condition: ArrayLike, tree_x: Any, tree_y: Any) -> Any:
         return put_back([_choose(condition, x, y) for x, y in zip(*columns, strict=True)])
 
 
-def update_moment(updates: Any, moments: Any, decay: ArrayLike, order: ArrayLike) -> Any:
+def update_moment(updates: Updates, moments: Tree, decay: ArrayLike, order: ArrayLike) -> Tree:
     """`(1 - decay) * g**order + decay * m`, in the dtypes of the moments; None where the update is.
 
     Example:
@@ -161,7 +162,7 @@ def update_moment(updates: Any, moments: Any, decay: ArrayLike, order: ArrayLike
     return _average("update_moment", _power_moment, updates, moments, decay, order)
 
 
-def update_moment_per_elem_norm(updates: Any, moments: Any, decay: ArrayLike, order: ArrayLike) -> Any:
+def update_moment_per_elem_norm(updates: Updates, moments: Tree, decay: ArrayLike, order: ArrayLike) -> Tree:
     """`(1 - decay) * |g|**order + decay * m` for complex updates, `update_moment` for real ones.
 
     Example:
@@ -172,7 +173,7 @@ def update_moment_per_elem_norm(updates: Any, moments: Any, decay: ArrayLike, or
     return _average("update_moment_per_elem_norm", _norm_moment, updates, moments, decay, order)
 
 
-def update_infinity_moment(updates: Any, moments: Any, decay: ArrayLike, eps: ArrayLike) -> Any:
+def update_infinity_moment(updates: Updates, moments: Tree, decay: ArrayLike, eps: ArrayLike) -> Tree:
     """`max(|g| + eps, decay * m)`, in the dtypes of the moments; None where the update is.
 
     Example:
@@ -217,23 +218,23 @@ def _divide(x: jax.Array, *, c: Any) -> jax.Array:
     return x / c
 
 
-def _power_moment(m: jax.Array, g: jax.Array, *, decay: Any, rest: Any, order: Any) -> jax.Array:
+def _power_moment(m: jax.Array, g: jax.Array, *, decay: Scalar, rest: Any, order: Any) -> jax.Array:
     power = order if isinstance(order, (int, float)) else order.astype(g.real.dtype)
     return rest * g**power + decay * m
 
 
-def _norm_moment(m: jax.Array, g: jax.Array, *, decay: Any, rest: Any, order: Any) -> jax.Array:
+def _norm_moment(m: jax.Array, g: jax.Array, *, decay: Scalar, rest: Any, order: Any) -> jax.Array:
     if not jnp.iscomplexobj(g):
         return _power_moment(m, g, decay=decay, rest=rest, order=order)
     half = order // 2 if isinstance(order, int) and order % 2 == 0 else order / 2
     return _power_moment(m, abs_sq(g), decay=decay, rest=rest, order=half)
 
 
-def _infinity_moment(m: jax.Array, g: jax.Array, *, decay: Any, eps: Any) -> jax.Array:
+def _infinity_moment(m: jax.Array, g: jax.Array, *, decay: Scalar, eps: Scalar) -> jax.Array:
     return jnp.maximum(jnp.abs(g) + eps, decay * m)
 
 
-def _choose(condition: ArrayLike, x: Any, y: Any) -> jax.Array:
+def _choose(condition: ArrayLike, x: Leaf, y: Leaf) -> jax.Array:
     shape = np.broadcast_shapes(np.shape(x), np.shape(y))
     try:
         fits = np.broadcast_shapes(np.shape(condition), shape) == shape
@@ -249,12 +250,12 @@ def _choose(condition: ArrayLike, x: Any, y: Any) -> jax.Array:
     return chosen.astype(chosen.dtype if rank(chosen.dtype) > rank(own) else own)
 
 
-def _average(name: str, rule: Callable[..., Any], updates: Any, moments: Any, decay: Any, order: Any) -> Any:
+def _average(name: str, rule: Callable[..., Any], updates: Updates, moments: Tree, decay: Scalar, order: Any) -> Tree:
     decay, rest = with_complement(decay)
     return _moment(name, rule, updates, moments, decay=decay, rest=rest, order=order)
 
 
-def _moment(name: str, rule: Callable[..., Any], updates: Any, moments: Any, **scalars: Any) -> Any:
+def _moment(name: str, rule: Callable[..., Any], updates: Updates, moments: Tree, **scalars: Any) -> Tree:
     with checks.calling(f"tree.{name}"):
         (gs, ms), put_back = aligned({"updates": updates, "moments": moments}, first_decides=True, shapes="equal")
         return put_back(map_leaves(rule, ms, gs, **scalars) if gs else [])

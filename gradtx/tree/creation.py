@@ -13,10 +13,11 @@ from jax.typing import ArrayLike, DTypeLike
 from gradtx.core import checks
 from gradtx.core.numerics import common_dtype, compute_dtype, default_float, is_key
 from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.types import Leaf, Tree
 from gradtx.tree.align import aligned
 
 
-def cast(tree: Any, dtype: DTypeLike | None) -> Any:
+def cast(tree: Tree, dtype: DTypeLike | None) -> Tree:
     """Leaves in `dtype`; None leaves them as they are.
 
     Example:
@@ -27,7 +28,7 @@ def cast(tree: Any, dtype: DTypeLike | None) -> Any:
     return tree if dtype is None else jax.tree.map(lambda x: jnp.asarray(x).astype(dtype), tree)
 
 
-def cast_like(tree: Any, other_tree: Any) -> Any:
+def cast_like(tree: Tree, other_tree: Any) -> Tree:
     """Leaves in the dtypes of the other tree's leaves, whatever their shapes; Python numbers there change nothing.
 
     Raises:
@@ -44,7 +45,7 @@ def cast_like(tree: Any, other_tree: Any) -> Any:
     return put_back([jnp.asarray(x).astype(o.dtype) if hasattr(o, "dtype") else x for x, o in pairs])
 
 
-def dtype(tree: Any, mixed_dtype_handler: str | None = None) -> Any:
+def dtype(tree: Tree, mixed_dtype_handler: str | None = None) -> Tree:
     """The dtype of the leaves; the default float for a tree without any.
 
     Args:
@@ -80,7 +81,7 @@ def dtype(tree: Any, mixed_dtype_handler: str | None = None) -> Any:
     raise ValueError(f"tree.dtype: leaves are {shown}, of which none is the {mixed_dtype_handler}: not all promote to one another.")
 
 
-def zeros_like(tree: Any, dtype: DTypeLike | None = None) -> Any:
+def zeros_like(tree: Tree, dtype: DTypeLike | None = None) -> Tree:
     """Zeros in `dtype`, or in each leaf's own.
 
     Example:
@@ -91,7 +92,7 @@ def zeros_like(tree: Any, dtype: DTypeLike | None = None) -> Any:
     return full_like(tree, 0, dtype)
 
 
-def ones_like(tree: Any, dtype: DTypeLike | None = None) -> Any:
+def ones_like(tree: Tree, dtype: DTypeLike | None = None) -> Tree:
     """Ones in `dtype`, or in each leaf's own.
 
     Example:
@@ -102,7 +103,7 @@ def ones_like(tree: Any, dtype: DTypeLike | None = None) -> Any:
     return full_like(tree, 1, dtype)
 
 
-def full_like(tree: Any, fill_value: ArrayLike, dtype: DTypeLike | None = None) -> Any:
+def full_like(tree: Tree, fill_value: ArrayLike, dtype: DTypeLike | None = None) -> Tree:
     """`fill_value` everywhere, in `dtype` or in each leaf's own.
 
     Example:
@@ -113,7 +114,7 @@ def full_like(tree: Any, fill_value: ArrayLike, dtype: DTypeLike | None = None) 
     return jax.tree.map(lambda x: jnp.full_like(x, fill_value, dtype=dtype or jnp.result_type(x)), tree)
 
 
-def batch_shape(tree: Any, shape: tuple[int, ...] = ()) -> Any:
+def batch_shape(tree: Tree, shape: tuple[int, ...] = ()) -> Tree:
     """Leaves repeated along new leading axes of `shape`.
 
     Example:
@@ -159,7 +160,7 @@ def random_like(
     """
     shards = "out_sharding" in inspect.signature(sampler).parameters
 
-    def sample(leaf: Any, key: jax.Array) -> jax.Array:
+    def sample(leaf: Leaf, key: jax.Array) -> jax.Array:
         wanted = np.dtype(dtype or jnp.result_type(leaf))
         placed = {"out_sharding": jax.typeof(leaf).sharding} if shards else {}
         return jnp.asarray(sampler(key, np.shape(leaf), compute_dtype(wanted), **placed)).astype(wanted)

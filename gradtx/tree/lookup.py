@@ -13,6 +13,7 @@ from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.numerics import is_key, is_tracer
 from gradtx.core.paths import path_str, structure_difference
 from gradtx.core.trees import is_inexact
+from gradtx.core.types import Leaf, State, Tree
 
 
 class NamedTupleKey(NamedTuple):
@@ -32,7 +33,7 @@ Path = tuple[Any, ...]
 Filter = Callable[[Path, Any], bool]
 
 
-def get_all_with_path(tree: Any, key: Any, filtering: Filter | None = None) -> list[tuple[Path, Any]]:
+def get_all_with_path(tree: Tree, key: Any, filtering: Filter | None = None) -> list[tuple[Path, Any]]:
     """Everything in a tree that is called `key`, with the path to it.
 
     Args:
@@ -55,7 +56,7 @@ def get_all_with_path(tree: Any, key: Any, filtering: Filter | None = None) -> l
     return found if filtering is None else [pair for pair in found if filtering(*pair)]
 
 
-def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = None) -> Any:
+def get(tree: Tree, key: Any, default: Any = None, filtering: Filter | None = None) -> Tree:
     """The one value in a tree that is called `key`.
 
     What `inject_hyperparams` keeps in its state stands for the copies of it further in.
@@ -97,7 +98,7 @@ def _without_copies(found: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
     return [(path, value) for path, value in found if not any(path[: len(h)] == h for h in hidden)]
 
 
-def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
+def set(tree: Tree, filtering: Filter | None = None, /, **kwargs: Any) -> Tree:
     """A copy of a tree in which everything called by one of the keywords has the new value.
 
     Args:
@@ -201,7 +202,7 @@ def _paths(found: list[tuple[Path, Any]]) -> str:
     return ", ".join(f"`{path_str(path)}`" for path, _ in found)
 
 
-def _fit(name: str, new: Any, old: Any) -> Any:
+def _fit(name: str, new: Tree, old: Tree) -> Tree:
     """`new` in the dtypes of `old`, where the two have one structure; else as it is."""
     structure = jax.tree.structure(old)
     if jax.tree.structure(new) != structure:
@@ -212,7 +213,7 @@ def _fit(name: str, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: _fit_leaf(name, n, o), new, old)
 
 
-def _fit_leaf(name: str, new: Any, old: Any) -> Any:
+def _fit_leaf(name: str, new: Tree, old: Tree) -> Tree:
     is_number = isinstance(new, (bool, int, float, complex, np.ndarray, np.generic, jax.Array))
     if (
         not isinstance(old, (jax.Array, np.ndarray, np.generic))
@@ -253,7 +254,7 @@ jax.tree_util.register_pytree_with_keys(
 def map_params(
     initable: Any,
     f: Callable[..., Any],
-    state: Any,
+    state: State,
     /,
     *rest: Any,
     transform_non_params: Callable[..., Any] | None = None,
@@ -324,7 +325,7 @@ def map_params(
     return treedef.unflatten(map(result, marks, values))
 
 
-def _probes(state: Any, rest: tuple[Any, ...]) -> Iterator[Any]:
+def _probes(state: State, rest: tuple[Any, ...]) -> Iterator[Any]:
     """What to show to `init`: first one mark without leaves, which passes for parameters of any structure.
 
     A mask or labels given as a tree want the parameters' paths, however. The structure that has them is that of a tree
@@ -355,7 +356,7 @@ def _stand_in(column: Iterable[Any]) -> jax.ShapeDtypeStruct:
 def _is_mirror(node: Any, probe: Any) -> bool:
     """Whether a node has the structure of the probe, with marks (or masked entries) as leaves, and at least one mark."""
 
-    def is_mark(x: Any) -> bool:
+    def is_mark(x: Leaf) -> bool:
         return isinstance(x, _Mark) or is_masked_or_none(x)
 
     leaves, treedef = jax.tree.flatten(node, is_leaf=is_mark)
@@ -363,7 +364,7 @@ def _is_mirror(node: Any, probe: Any) -> bool:
     return some and all(map(is_mark, leaves)) and treedef == jax.tree.structure(probe, is_leaf=is_mark)
 
 
-def _match(shown: Any, probe: Any, state: Any) -> list[Any] | None:
+def _match(shown: Any, probe: Any, state: State) -> list[Any] | None:
     """The state's parts in the places of the shown state's mirrors and leaves; None where the two do not fit."""
     places, treedef = jax.tree.flatten(shown, is_leaf=lambda x: _is_mirror(x, probe))
     values = entries_like(treedef, state)
@@ -391,7 +392,7 @@ def _map_present(f: Callable[..., Any], value: Any, rest: tuple[Any, ...], is_le
     return treedef.unflatten([x if is_masked_or_none(x) else f(x, *others) for x, *others in rows])
 
 
-def entries_like(treedef: Any, tree: Any) -> list[Any] | None:
+def entries_like(treedef: Any, tree: Tree) -> list[Any] | None:
     """What a tree has in the places of a structure's leaves (subtrees, perhaps); None where it does not have that structure."""
     try:
         return list(treedef.flatten_up_to(tree))

@@ -11,10 +11,11 @@ from jax.typing import ArrayLike
 from gradtx.core import checks
 from gradtx.core.numerics import abs_sq, default_float, promote, root_sum_squares, stacked
 from gradtx.core.trees import is_inexact
+from gradtx.core.types import Leaf, Tree, Updates
 from gradtx.tree.align import aligned
 
 
-def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
+def sum(tree: Tree, associative_reduction: bool = False) -> jax.Array:
     """The sum of all elements, in at least float32; integers stay integers.
 
     Args:
@@ -30,7 +31,7 @@ def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
     return _total([jnp.sum(promote(x)) for x in jax.tree.leaves(tree)])
 
 
-def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
+def vdot(tree_x: Tree, tree_y: Tree) -> jax.Array:
     """The inner product `sum(conj(x) * y)`, in at least float32 on every device.
 
     Raises:
@@ -47,7 +48,7 @@ def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
     return _total([jnp.sum(jnp.conj(promote(x)) * promote(y)) for x, y in zip(xs, ys, strict=True)])
 
 
-def norm(tree: Any, ord: int | str | float | None = None, squared: bool = False) -> jax.Array:
+def norm(tree: Tree, ord: int | str | float | None = None, squared: bool = False) -> jax.Array:
     """The norm of all elements as one vector; real also for complex trees.
 
     Args:
@@ -80,7 +81,7 @@ def norm(tree: Any, ord: int | str | float | None = None, squared: bool = False)
     return value * value if squared else value
 
 
-def global_norm(updates: Any) -> jax.Array:
+def global_norm(updates: Updates) -> jax.Array:
     """The Euclidean norm of all elements: `tree.norm(updates)`.
 
     Example:
@@ -91,7 +92,7 @@ def global_norm(updates: Any) -> jax.Array:
     return norm(updates)
 
 
-def max(tree: Any) -> jax.Array:
+def max(tree: Tree) -> jax.Array:
     """The largest element; -inf for a tree without elements.
 
     Example:
@@ -104,7 +105,7 @@ def max(tree: Any) -> jax.Array:
     return _extreme(jnp.max, jax.tree.leaves(tree), jnp.asarray(-jnp.inf, default_float()))
 
 
-def min(tree: Any) -> jax.Array:
+def min(tree: Tree) -> jax.Array:
     """The smallest element; inf for a tree without elements.
 
     Example:
@@ -117,7 +118,7 @@ def min(tree: Any) -> jax.Array:
     return _extreme(jnp.min, jax.tree.leaves(tree), jnp.asarray(jnp.inf, default_float()))
 
 
-def size(tree: Any) -> int:
+def size(tree: Tree) -> int:
     """The number of elements.
 
     Example:
@@ -131,7 +132,7 @@ def size(tree: Any) -> int:
     return total
 
 
-def allclose(a: Any, b: Any, rtol: ArrayLike = 1e-05, atol: ArrayLike = 1e-08, equal_nan: bool = False) -> jax.Array:
+def allclose(a: Leaf, b: Leaf, rtol: ArrayLike = 1e-05, atol: ArrayLike = 1e-08, equal_nan: bool = False) -> jax.Array:
     """Whether `|a - b| <= atol + rtol * |b|` for all elements.
 
     Args:

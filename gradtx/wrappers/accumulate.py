@@ -14,7 +14,8 @@ from gradtx.core.composites import Wrapper
 from gradtx.core.domains import Domain, Flag, FloatDType, Function, PositiveInt, Schedule, scheduled_value
 from gradtx.core.leaves import all_finite, each_leaf, in_dtypes_of, zeros_like
 from gradtx.core.numerics import common_dtype, cond, safe_increment, zero_count
-from gradtx.core.transformation import Params, Part, State, Transformation, Updates, wants
+from gradtx.core.transformation import Part, Transformation, wants
+from gradtx.core.types import DType, ExtraArg, Params, State, Tree, Updates
 from gradtx.core.varying import scan
 
 
@@ -105,7 +106,7 @@ class accumulate(Wrapper, keeps_zero=True):
         zero = zero_count()
         return AccumulateState(zero, zero, zero, zero, zeros_in(params, self.dtype), self.inner.init(params))
 
-    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
+    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: ExtraArg) -> tuple[Updates, State]:
         if self.is_inner:
             return self.inner.advance(updates, state, params, extra_args)
         first = state.mini_step == 0
@@ -148,7 +149,7 @@ def check_accumulable(name: str, argument: str, inner: Transformation) -> None:
         )
 
 
-def zeros_in(params: Params, dtype: Any) -> Updates:
+def zeros_in(params: Params, dtype: DType) -> Updates:
     """Zeros in `dtype`, or wider where a parameter is."""
     return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=common_dtype(p, dtype)), params)
 
@@ -194,7 +195,7 @@ class apply_every(Transformation, keeps_zero=True):
         return ApplyEveryState(zero_count(), zeros_in(params, jnp.float32))
 
     def step(
-        self, updates: Updates, state: ApplyEveryState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ApplyEveryState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ApplyEveryState]:
         first, emit = state.count == 0, state.count == self.k - 1
 
@@ -234,7 +235,7 @@ def microbatched(
       (7.5, 15.0)
     """
 
-    def mean(params: Params, *batch: Any, **kwargs: Any) -> tuple[Any, Updates]:
+    def mean(params: Params, *batch: Tree, **kwargs: Any) -> tuple[Tree, Updates]:
         parts, whole_again = cut("microbatched", "microbatches", batch, microbatches)
         first = whole_again([x[0] for x in parts])
         shapes = jax.eval_shape(value_and_grad_fn, params, *first, **kwargs)
@@ -247,7 +248,7 @@ def microbatched(
         like = value_shape, grad_shape
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, common_dtype(s.dtype, jnp.float32)), like)
 
-        def add(total: Any, part: Any) -> Any:
+        def add(total: Any, part: Tree) -> Tree:
             out, grad = value_and_grad_fn(params, *whole_again(part), **kwargs)
             value, aux = out if has_aux else (out, None)
             return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, (value, grad)), aux

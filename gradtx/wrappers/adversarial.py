@@ -1,7 +1,7 @@
 """SAM as Optax writes it: steps of an adversarial optimizer, then one of the outer optimizer, under Optax's names."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,9 @@ from gradtx.core.domains import Domain, Flag, PositiveInt
 from gradtx.core.leaves import cast_like, copies, each_leaf, in_dtypes_of
 from gradtx.core.numerics import cond, guarded_ratio, zero_count
 from gradtx.core.pairs import Inner
-from gradtx.core.transformation import EmptyState, Params, Part, State, Transformation, Updates
+from gradtx.core.transformation import EmptyState, Part, Transformation
 from gradtx.core.trees import require_params
+from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.core.walk import check_not_final
 from gradtx.tree.reductions import norm
 from gradtx.wrappers.ascent import beside, check_one_gradient, per_lane
@@ -50,7 +51,7 @@ class normalize(Transformation, keeps_zero=True):
     """
 
     def step(
-        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         length = norm(updates)
 
@@ -139,11 +140,13 @@ class sam(Transformation):
         cache = None if self.opaque_mode else copies(params)
         return SAMState(zero_count(), self.optimizer.init(params), self.adv_optimizer.init(params), cache)
 
-    def step(self, updates: Updates, state: SAMState, params: Params | None = None, **extra_args: Any) -> tuple[Updates, SAMState]:
+    def step(
+        self, updates: Updates, state: SAMState, params: Params | None = None, **extra_args: ExtraArg
+    ) -> tuple[Updates, SAMState]:
         steps = self.all_steps if self.opaque_mode else self.one_step
         return steps(updates, state, require_params(params), **extra_args)
 
-    def one_step(self, updates: Updates, state: SAMState, params: Params, **extra_args: Any) -> tuple[Updates, SAMState]:
+    def one_step(self, updates: Updates, state: SAMState, params: Params, **extra_args: ExtraArg) -> tuple[Updates, SAMState]:
         """Up by the adversarial optimizer, or, when due, down by the outer one from where the steps up began."""
         first, last = state.steps_since_sync == 0, state.steps_since_sync == self.sync_period - 1
         here = cast_like(params, state.cache)
@@ -165,7 +168,7 @@ class sam(Transformation):
         return updates, SAMState((state.steps_since_sync + 1) % self.sync_period, opt_state, adv_state, cache)
 
     def all_steps(
-        self, updates: Updates, state: SAMState, params: Params, *, grad_fn: Callable[..., Updates], **extra_args: Any
+        self, updates: Updates, state: SAMState, params: Params, *, grad_fn: Callable[..., Updates], **extra_args: ExtraArg
     ) -> tuple[Updates, SAMState]:
         """A whole period."""
 

@@ -14,7 +14,8 @@ from gradtx.core import domains
 from gradtx.core.leaves import MaskedNode, cast_like, each_leaf, is_masked_or_none
 from gradtx.core.numerics import cond, default_float, promote
 from gradtx.core.paths import leaves_by_path
-from gradtx.core.transformation import Params, Transformation, Updates, wants
+from gradtx.core.transformation import Transformation, wants
+from gradtx.core.types import Leaf, Params, Tree, Updates
 from gradtx.linalg.ascent import ascent
 
 
@@ -30,7 +31,7 @@ def moved(e: jax.Array, x: jax.Array) -> jax.Array:
     return e + x
 
 
-def weight_scale(params: Params, eta: ArrayLike, weights: Any = None) -> Params:
+def weight_scale(params: Params, eta: ArrayLike, weights: Tree = None) -> Params:
     """ASAM's `T`: `|w| + eta` where `weights` is True, else 1; None takes leaves of two or more axes."""
     leaves, treedef = jax.tree.flatten(params)
     keep = [np.ndim(p) > 1 for p in leaves] if weights is None else spread_mask("weights", weights, params)
@@ -90,7 +91,7 @@ def each_kth(k: int, count: jax.Array, due: Callable[[], Any], between: Callable
     return due() if k == 1 else cond(count % k == 0, due, between)
 
 
-def beside(rule: Callable[..., Any], kept: Any, params: Params, *others: Any) -> Any:
+def beside(rule: Callable[..., Any], kept: Tree, params: Params, *others: Any) -> Tree:
     """`rule(leaf, param, *leaves of others)` for each leaf of a tree in the state; `MaskedNode` where the state has none.
 
     Parameters are matched by path: the state may know only some of them, and in other containers. A
@@ -106,7 +107,7 @@ def beside(rule: Callable[..., Any], kept: Any, params: Params, *others: Any) ->
     columns = [jax.tree.leaves(tree, is_leaf=is_masked_or_none) for tree in others]
     named, treedef = leaves_by_path(kept, is_leaf=is_masked_or_none), jax.tree.structure(kept, is_leaf=is_masked_or_none)
 
-    def at(path: tuple[str, ...], leaf: Any, *leaves: Any) -> Any:
+    def at(path: tuple[str, ...], leaf: Leaf, *leaves: Any) -> Any:
         if is_masked_or_none(leaf):
             return MaskedNode()
         return rule(leaf, own[path], *leaves) if path in own else leaf

@@ -11,7 +11,7 @@ from gradtx.core.composites import Wrapper
 from gradtx.core.domains import Decay, Flag, NonNegativeInt, PositiveInt
 from gradtx.core.leaves import copies, each_leaf
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
-from gradtx.core.transformation import Params, State, Updates
+from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.core.walk import check_steps
 
 
@@ -81,7 +81,7 @@ class ema_params(Wrapper, final=True, keeps_zero=True, needs_params=True):
         return EmaParamsState(self.inner.init(params), zero_count(), copies(params))
 
     def step(
-        self, updates: Updates, state: EmaParamsState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: EmaParamsState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmaParamsState]:
         updates, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
         count = safe_increment(state.count)
@@ -140,7 +140,9 @@ class swa(Wrapper, final=True, keeps_zero=True, needs_params=True):
     def init(self, params: Params) -> SwaState:
         return SwaState(self.inner.init(params), zero_count(), zero_count(), copies(params))
 
-    def step(self, updates: Updates, state: SwaState, params: Params | None = None, **extra_args: Any) -> tuple[Updates, SwaState]:
+    def step(
+        self, updates: Updates, state: SwaState, params: Params | None = None, **extra_args: ExtraArg
+    ) -> tuple[Updates, SwaState]:
         updates, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
         count = safe_increment(state.count)
         due = (count >= self.start) & ((count - self.start) % self.every == 0)

@@ -1,7 +1,7 @@
 """Cautious updates: no step where it would go against the gradient."""
 
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from gradtx.core.composites import Wrapper
 from gradtx.core.domains import Flag
 from gradtx.core.leaves import each_leaf
 from gradtx.core.pairs import Inner
-from gradtx.core.transformation import Params, State, Updates
+from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.core.walk import check_not_final, check_steps
 
 LEAST_SHARE = 1e-3
@@ -74,7 +74,7 @@ class cautious(Wrapper, keeps_zero=True):
         return CautiousState(self.inner.init(params))
 
     def step(
-        self, updates: Updates, state: CautiousState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: CautiousState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, CautiousState]:
         sign = -1 if self.flip_sign else 1
 

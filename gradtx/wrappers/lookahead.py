@@ -1,6 +1,6 @@
 """Lookahead: fast weights run ahead, slow weights follow them part of the way every few steps."""
 
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,8 @@ from gradtx.core.domains import Flag, Fraction, PositiveInt
 from gradtx.core.leaves import cast_like, copies, each_leaf, select_tree
 from gradtx.core.numerics import zero_count
 from gradtx.core.pairs import Inner
-from gradtx.core.transformation import Params, Part, State, Transformation, Updates
+from gradtx.core.transformation import Part, Transformation
+from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.core.walk import check_not_final, check_steps
 
 
@@ -106,7 +107,7 @@ class lookahead(Transformation, final=True, needs_params=True):
         return LookaheadState(self.fast_optimizer.init(params), zero_count(), copies(params))
 
     def step(
-        self, updates: Updates, state: LookaheadState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: LookaheadState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, LookaheadState]:
         fast, slow = params if isinstance(params, LookaheadParams) else (params, state.slow)
         if slow is None:

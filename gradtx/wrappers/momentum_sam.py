@@ -9,7 +9,7 @@ from gradtx.core.domains import Decay, Rate
 from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import guarded_ratio, promote, safe_increment, zero_count
 from gradtx.core.pairs import Inner
-from gradtx.core.transformation import Params, State, Updates
+from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.core.walk import check_steps
 from gradtx.tree.reductions import norm
 from gradtx.wrappers.ascent import beside, check_one_gradient, per_lane, radius
@@ -95,7 +95,7 @@ class momentum_sam(Wrapper, final=True, needs_params=True):
         return MomentumSamState(zero_count(), radius(self.rho, zero_count()), zeros_like(params), self.inner.init(params))
 
     def step(
-        self, updates: Updates, state: MomentumSamState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: MomentumSamState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, MomentumSamState]:
         beta = self.beta
 

@@ -10,7 +10,8 @@ from gradtx.core.domains import Flag, FloatDType, Function, scheduled_value
 from gradtx.core.leaves import each_leaf, in_dtypes_of, zeros_like
 from gradtx.core.numerics import abs_sq, cond, promote, safe_increment, zero_count
 from gradtx.core.pairs import Inner
-from gradtx.core.transformation import Params, Part, State, Transformation, Updates
+from gradtx.core.transformation import Part, Transformation
+from gradtx.core.types import ExtraArg, Params, State, Tree, Updates
 from gradtx.wrappers.accumulate import CountOrSchedule, check_accumulable, zeros_in
 
 
@@ -21,7 +22,7 @@ class MultiStepsState(NamedTuple):
     gradient_step: jax.Array
     inner_opt_state: State
     acc_grads: Updates
-    skip_state: Any
+    skip_state: State
 
 
 class MultiSteps(Transformation):
@@ -86,7 +87,7 @@ class MultiSteps(Transformation):
         return MultiStepsState(zero_count(), zero_count(), self.opt.init(params), acc, skip_state)
 
     def step(
-        self, updates: Updates, state: MultiStepsState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: MultiStepsState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, MultiStepsState]:
         skip, skip_state = self.skips(updates, state.gradient_step, params)
         n = state.mini_step.astype(jnp.float32)
@@ -113,7 +114,7 @@ class MultiSteps(Transformation):
             skip_state,
         )
 
-    def skips(self, updates: Updates, gradient_step: jax.Array, params: Params | None) -> tuple[jax.Array, Any]:
+    def skips(self, updates: Updates, gradient_step: jax.Array, params: Params | None) -> tuple[jax.Array, Tree]:
         """Whether to leave these gradients out, and what the rule wants in the state."""
         if self.should_skip_update_fn is None:
             return jnp.asarray(False), ()
@@ -136,7 +137,7 @@ class MultiSteps(Transformation):
         return self
 
 
-def skip_not_finite(updates: Any, gradient_step: Any, params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+def skip_not_finite(updates: Updates, gradient_step: Any, params: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
     """A rule for `MultiSteps`: skip where any element is NaN or infinite.
 
     Args:
@@ -158,7 +159,7 @@ def skip_not_finite(updates: Any, gradient_step: Any, params: Any) -> tuple[jax.
 
 
 def skip_large_updates(
-    updates: Any, gradient_step: Any, params: Any, max_squared_norm: Any
+    updates: Updates, gradient_step: Any, params: Params, max_squared_norm: Any
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """A rule for `MultiSteps`, with `max_squared_norm` bound by `functools.partial`: skip where `|g|^2` is not below it, or NaN.
 

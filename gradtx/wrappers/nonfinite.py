@@ -9,8 +9,9 @@ from gradtx.core.composites import Wrapper
 from gradtx.core.domains import NonNegativeInt, Positive, PositiveInt
 from gradtx.core.leaves import all_finite, in_dtypes_of, select_tree, zeros_like
 from gradtx.core.numerics import cond, safe_increment, zero_count
-from gradtx.core.transformation import Extra, Params, State, Transformation, Updates
+from gradtx.core.transformation import Transformation
 from gradtx.core.trees import is_inexact
+from gradtx.core.types import Extra, ExtraArg, Params, State, Updates
 from gradtx.tree.reductions import global_norm
 
 
@@ -102,7 +103,7 @@ class skip_nonfinite(Wrapper, keeps_zero=True):
         return SkipNonfiniteState(zero_count(), zero_count(), self.inner.init(params))
 
     def step(
-        self, updates: Updates, state: SkipNonfiniteState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: SkipNonfiniteState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, SkipNonfiniteState]:
         changed, inner_state, taken = _attempt(self.inner, all_finite(updates), updates, state.inner_state, params, extra_args)
         row = jnp.where(taken, 0, safe_increment(state.skipped_in_a_row))
@@ -158,7 +159,7 @@ class skip_spikes(Wrapper, keeps_zero=True):
         return SkipSpikesState(zero_count(), zero_count(), zero_count(), zero_count(), zero, zero, self.inner.init(params))
 
     def step(
-        self, updates: Updates, state: SkipSpikesState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: SkipSpikesState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, SkipSpikesState]:
         norm = global_norm(updates).astype(jnp.float32)
         finite = jnp.isfinite(norm)
@@ -218,7 +219,7 @@ class apply_if_finite(Wrapper, keeps_zero=True):
         return ApplyIfFiniteState(zero_count(), jnp.asarray(True), zero_count(), self.inner.init(params))
 
     def step(
-        self, updates: Updates, state: ApplyIfFiniteState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ApplyIfFiniteState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ApplyIfFiniteState]:
         finite = all_finite(updates)
         row = jnp.where(finite, 0, safe_increment(state.notfinite_count))

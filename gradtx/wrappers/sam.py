@@ -11,7 +11,7 @@ from gradtx.core.composites import Wrapper
 from gradtx.core.domains import Flag, Mask, NonNegative, PositiveInt, Rate
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.pairs import Inner
-from gradtx.core.transformation import Params, State, Updates
+from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.linalg.ascent import Exponent
 from gradtx.wrappers.ascent import Climb, check_one_gradient, each_kth, radius, weight_scale
 
@@ -63,7 +63,7 @@ class SharpnessAware(Wrapper, needs_params=True):
         params: Params | None = None,
         *,
         grad_fn: Callable[[Params], Updates],
-        **extra_args: Any,
+        **extra_args: ExtraArg,
     ) -> tuple[Updates, SamWrapperState]:
         rho = radius(self.rho, state.count)
         gradient = self.fed(updates, lambda: self.climb.gradient(grad_fn, params, updates, rho), state.count)

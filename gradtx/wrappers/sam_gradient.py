@@ -10,7 +10,7 @@ from gradtx.compose.groups import cut
 from gradtx.core.checked import checked
 from gradtx.core.domains import Flag, Function, NonNegative, PositiveInt
 from gradtx.core.leaves import cast_like, each_leaf, zeros_like
-from gradtx.core.transformation import Params, Updates
+from gradtx.core.types import Params, Tree, Updates
 from gradtx.core.varying import scan
 from gradtx.linalg.ascent import Exponent, ascent
 from gradtx.tree.arithmetic import conj
@@ -76,7 +76,7 @@ def sam_value_and_grad(
     """
     evaluate = jax.value_and_grad(loss_fn, has_aux=has_aux)
 
-    def at_worst(params: Params, *args: Any, **kwargs: Any) -> tuple[Any, Updates]:
+    def at_worst(params: Params, *args: Any, **kwargs: Any) -> tuple[Tree, Updates]:
         value, gradient = evaluate(params, *args, **kwargs)
         worst = cast_like(moved(ascent(conj(gradient), rho, p, EPS), params), params)
         return value, evaluate(worst, *args, **kwargs)[1]
@@ -88,10 +88,10 @@ def sam_value_and_grad(
     def add_part(total: jax.Array, g: jax.Array) -> jax.Array:
         return total + g / groups
 
-    def by_group(params: Params, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def by_group(params: Params, *args: Any, **kwargs: Any) -> tuple[Tree, Tree]:
         parts, whole_again = cut("sam_value_and_grad", "groups", args, groups)
 
-        def one(total: Any, part: Any) -> tuple[Any, Any]:
+        def one(total: Any, part: Tree) -> tuple[Tree, Tree]:
             value, gradient = at_worst(params, *whole_again(part), **kwargs)
             return add_part(total, gradient), value
 

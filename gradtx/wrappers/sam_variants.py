@@ -11,7 +11,7 @@ from gradtx.core.domains import NonNegative, PositiveInt, Rate
 from gradtx.core.leaves import cast_like, each_leaf, zeros_like
 from gradtx.core.numerics import guarded_ratio, safe_increment, zero_count
 from gradtx.core.pairs import Inner
-from gradtx.core.transformation import Params, State, Updates
+from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.linalg.ascent import Exponent
 from gradtx.tree.reductions import norm, vdot
 from gradtx.wrappers.ascent import Climb, each_kth, radius
@@ -115,7 +115,7 @@ class looksam(SharpnessAware, needs_params=True):
         params: Params | None = None,
         *,
         grad_fn: Callable[[Params], Updates],
-        **extra_args: Any,
+        **extra_args: ExtraArg,
     ) -> tuple[Updates, LooksamState]:
         rho = radius(self.rho, state.count)
 

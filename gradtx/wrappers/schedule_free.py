@@ -22,7 +22,8 @@ from gradtx.core.domains import (
 from gradtx.core.leaves import cast_like, copies, each_leaf
 from gradtx.core.numerics import compute_dtype, default_float, guarded_ratio, promote, safe_increment, zero_count
 from gradtx.core.pairs import Inner
-from gradtx.core.transformation import Params, Part, State, Transformation, Updates
+from gradtx.core.transformation import Part, Transformation
+from gradtx.core.types import DType, ExtraArg, Leaf, Params, State, Updates
 from gradtx.core.walk import check_not_final, check_steps
 from gradtx.optimizers.rmsprop import scale_by_rms
 from gradtx.optimizers.sgd import sgd
@@ -60,7 +61,7 @@ class ScheduleFreeState(NamedTuple):
         """What `gradtx.eval_params` gives: `x`, stored or `z + (y - z) / b1`."""
         b1 = jnp.asarray(self.b1)
 
-        def average(z: Any, y: Any, x: Any) -> Any:
+        def average(z: Any, y: Leaf, x: Leaf) -> Any:
             y, z, x = promote(y), promote(z), jnp.asarray(x)
             return _average(y, z, x, per_lane(b1.astype(y.real.dtype), y))
 
@@ -99,14 +100,14 @@ def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Param
     return cast_like(state.eval_params(params), params)
 
 
-def _stored(p: Any) -> jax.Array:
+def _stored(p: Leaf) -> jax.Array:
     """The `x` to keep for a parameter; also for a scalar, which the placeholder could not be told from."""
     dtype = jnp.result_type(p)
     wide = compute_dtype(dtype)
     return jnp.array(p, wide) if dtype != wide or jnp.ndim(p) == 0 else jnp.zeros((), wide)
 
 
-def _rounded(z: jax.Array, dtype: Any) -> jax.Array:
+def _rounded(z: jax.Array, dtype: DType) -> jax.Array:
     """`z` with the bits that a state of `dtype` keeps of it. XLA may leave a cast there and back out."""
     if dtype is None or jnp.iscomplexobj(z):
         return z
@@ -179,7 +180,7 @@ class schedule_free(Transformation, final=True, needs_params=True):
         return ScheduleFreeState(b1, zero, zero_count(), zero, self.base_optimizer.init(params), z, x)
 
     def step(
-        self, updates: Updates, state: ScheduleFreeState, params: Params | None = None, **extra_args: Any
+        self, updates: Updates, state: ScheduleFreeState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScheduleFreeState]:
         rate = scheduled_value("learning_rate", self.learning_rate, state.step_count)
         max_lr = jnp.maximum(state.max_lr, rate).astype(state.max_lr.dtype)
