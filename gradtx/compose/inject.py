@@ -181,6 +181,10 @@ class injected(Transformation, any_leaves=True):
         """The transformation with its state."""
         return (Part(self.example, params, state.inner_state),)
 
+    def undone(self, before: InjectHyperparamsState, after: InjectHyperparamsState) -> InjectHyperparamsState:
+        """The state before, with what is left in the transformation."""
+        return before._replace(inner_state=self.example.undone(before.inner_state, after.inner_state))
+
 
 def _is_numeric(value: Any) -> bool:
     if isinstance(value, (bool, np.bool_)):

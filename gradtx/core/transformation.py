@@ -229,6 +229,15 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         """Those inside with what they see of the parameters and of the state."""
         return tuple(Part(tx, params, state) for tx in self.inside)
 
+    def undone(self, before: State, after: State) -> State:
+        """What is left of a step from one state to another that is refused from outside: the state before it.
+
+        A transformation that gathers updates drops them where the step was to use them up, so that what was refused does not come
+        back. One with others inside hands them their states. Of a call that left the state as it was, that state is left.
+        """
+        del after
+        return before
+
     def touches(self, params: Params) -> list[bool]:
         """For each leaf of the parameters whether this transformation, apart from what is inside it, does something with it."""
         return [not self.inside] * len(jax.tree.leaves(params))
