@@ -389,7 +389,13 @@ def test_a_whole_module_of_flax() -> None:
         "adam: params is a Linear, expected a tree of arrays. Was a whole model handed over? Pass its arrays alone: "
         "nnx.state(model, nnx.Param) in Flax NNX, variables['params'] in Linen, eqx.filter(model, eqx.is_inexact_array) in Equinox."
     )
-    assert_raises(lambda: ADAM.init(nnx.Linear(1, 1, rngs=nnx.Rngs(0))), TypeError, text)
+    model = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    assert_raises(lambda: ADAM.init(model), TypeError, text)
+    assert_raises(lambda: ADAM.update(params, ADAM.init(params), model), TypeError, text)
+    text = text.replace("Linear", "Dense")
+    assert_raises(lambda: ADAM.update({"w": jnp.ones(1)}, ADAM.init({"w": jnp.ones(1)}), nn.Dense(1)), TypeError, text)
+    assert_raises(lambda: ADAM.update(jnp.ones(1), ADAM.init(jnp.ones(1)), nn.Dense(1)), TypeError, text)
 
 
 def test_names_that_only_optax_has() -> None:

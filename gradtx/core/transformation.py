@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core import checks, leaves, trees
-from gradtx.core.value import Value, ValueType, arrays_in
+from gradtx.core.value import Value, ValueType, arrays_in, registry
 
 if TYPE_CHECKING:  # so that type checkers accept gradtx where flax.nnx asks for Optax's class
     from optax import GradientTransformationExtraArgs as _Pair
@@ -59,6 +59,12 @@ def _checked(init: Callable[[Any, Params], State]) -> Callable[[Any, Params], St
             raise
 
     return checked
+
+
+def state_types() -> tuple[type, ...]:
+    """The named tuples that transformations declare as their states, a user's own too."""
+    declared = (vars(cls).get("state_type") for cls in registry.values() if issubclass(cls, Transformation))
+    return tuple(kind for kind in declared if isinstance(kind, type) and hasattr(kind, "_fields"))
 
 
 class TransformationType(ValueType):

@@ -59,13 +59,15 @@ def _leaf_hint(leaf: Any) -> str:
 
 
 def check_same_shapes(updates: Any, params: Any) -> None:
-    """Raises a `ValueError` unless updates and parameters agree in structure and in every shape: nothing broadcasts."""
+    """Raises unless updates and parameters agree in structure and in every shape: nothing broadcasts."""
     leaves, treedef = jax.tree.flatten(updates)
     others, other = jax.tree.flatten(params)
+    if treedef == other and list(map(np.shape, leaves)) == list(map(np.shape, others)):
+        return
+    check_no_module(params)
     if treedef != other:
         raise_unlike(updates, params, "params")
-    if list(map(np.shape, leaves)) != list(map(np.shape, others)):
-        raise_other_shape(updates, params, "params", scalars=False)
+    raise_other_shape(updates, params, "params", scalars=False)
 
 
 def check_returned(returned: tuple[Any, Any], given: tuple[Any, Any], params: Any, *, measures: bool, keeps_form: bool) -> None:
