@@ -142,7 +142,9 @@ class injected(Transformation, any_leaves=True):
     @functools.cached_property
     def example(self) -> Transformation:
         """The transformation at step 0."""
-        return self.made({name: schedule(zero_count()) for name, schedule in self.schedules.items()})
+        with checks.calling("inject_hyperparams"):
+            values = {name: domains.call_schedule(name, schedule, zero_count()) for name, schedule in self.schedules.items()}
+        return self.made(values)
 
     def made(self, hyperparams: Mapping[str, Any]) -> Transformation:
         """The transformation with these hyperparameters."""

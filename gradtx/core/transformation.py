@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
 import jax
 import numpy as np
@@ -32,6 +32,10 @@ Extra = Mapping[str, Any]
 """Extra arguments of `update` by name."""
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
 class EmptyState(NamedTuple):
     """The state of a transformation that keeps none."""
 
@@ -42,6 +46,24 @@ class Part(NamedTuple):
     tx: "Transformation"
     params: Params
     state: State
+
+
+def _called_as(call: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Methods whose errors for missing arguments, or for too many, show the right call."""
+
+    def decorate(method: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(method)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return method(*args, **kwargs)
+            except TypeError:
+                if why := checks.misfit(method, *args, **kwargs):
+                    raise TypeError(f"{args[0].called}: {why}; the call is {call}.") from None  # type: ignore[attr-defined]
+                raise
+
+        return called
+
+    return decorate
 
 
 def _checked(init: Callable[[Any, Params], State]) -> Callable[[Any, Params], State]:
@@ -78,7 +100,11 @@ class TransformationType(ValueType):
         def __new__(mcs, name, bases, namespace, **traits):
             """Makes a class."""
             if "init" in namespace:
-                namespace = {**namespace, "unchecked_init": namespace["init"], "init": _checked(namespace["init"])}
+                namespace = {
+                    **namespace,
+                    "unchecked_init": namespace["init"],
+                    "init": _called_as("tx.init(params)")(_checked(namespace["init"])),
+                }
             return super().__new__(mcs, name, bases, namespace, **traits)
 
         @property
@@ -183,6 +209,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         """The rule: new updates and the new state. Half-precision updates and states arrive as float32."""
         raise NotImplementedError(f"{type(self).__name__}: step is missing; it is the rule of a transformation.")
 
+    @_called_as("tx.update(updates, state, params)")
     def update(self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any) -> tuple[Updates, State]:
         """Transforms updates, as a training loop calls it.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import checks
-from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
+from gradtx.core.paths import ROOT, beginning, leaves_by_path, structure_difference
 
 
 def is_inexact(leaf: Any) -> bool:
@@ -143,7 +143,24 @@ def raise_unlike(updates: Any, other: Any, name: str = "the tree in the state") 
     cause = "Were the gradients taken with respect to another argument, or the state made from other parameters?"
     if isinstance(updates, tuple) and len(updates) == 2 and getattr(updates[0], "shape", None) == ():
         cause = "Was the pair (loss, grads) of jax.value_and_grad handed over?"
-    raise checks.WrongValue(f"{structure_difference('updates', updates, name, other)}. {cause}")
+    difference = structure_difference("updates", updates, name, other)
+    if _lacks_a_gradient(updates, other):
+        difference += ", its gradient is None"
+        cause = "Leave it out of params too (in Equinox by one filter for both), or make its gradient zeros."
+    raise checks.WrongValue(f"{difference}. {cause}")
+
+
+def _lacks_a_gradient(updates: Any, other: Any) -> bool:
+    """Whether the first path that only the other tree has is None in the updates, which have no path of their own."""
+    found, others = leaves_by_path(updates), leaves_by_path(other)
+    missing = next((path for path in others if path not in found), None)
+    if missing is None or any(path not in others for path in found):
+        return False
+    return beginning(missing, [path for path, x in leaves_by_path(updates, is_leaf=_is_none).items() if x is None]) is not None
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
 
 
 def raise_other_shape(
