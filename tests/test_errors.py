@@ -15,10 +15,11 @@ from flax.core import freeze
 import gradtx
 
 PARAMS = {"b": jnp.ones(2), "w": jnp.ones((3, 2))}
-ADAM, SGD = gradtx.adam(0.1), gradtx.sgd(0.1)
+ADAM, SGD, TRACE, EMA = gradtx.adam(0.1), gradtx.sgd(0.1), gradtx.trace(0.9), gradtx.ema(0.9)
 ADAM_STATE, SGD_STATE = ADAM.init(PARAMS), SGD.init(PARAMS)
 
 ARGUMENT = ". Were the gradients taken with respect to another argument, or the state made from other parameters?"
+NONE = "Leave it out of params too (in Equinox by one filter for both), or make its gradient zeros."
 BROADCAST = "; shapes must be equal, nothing is broadcast."
 CALL = "The call is tx.update(updates, state, params), with the state of tx.init(params)."
 SWAPPED, OTHER = f"were state and params swapped? {CALL}", f"does it belong to another optimizer? {CALL}"
@@ -62,7 +63,16 @@ class by_value(gradtx.Transformation):
     [
         ({"b": jnp.ones(2), "x": jnp.ones(4)}, f"adam: updates and params differ in structure: `x` is only in updates{ARGUMENT}"),
         ({"b": jnp.ones(2)}, f"adam: updates and params differ in structure: `w` is only in params{ARGUMENT}"),
-        ({"b": None, "w": PARAMS["w"]}, f"adam: updates and params differ in structure: `b` is only in params{ARGUMENT}"),
+        (
+            {"b": None, "w": PARAMS["w"]},
+            f"adam: updates and params differ in structure: `b` is only in params, its gradient is None. {NONE}",
+        ),
+        (
+            {"b": None, "w": None},
+            f"adam: updates and params differ in structure: `b` is only in params, its gradient is None. {NONE}",
+        ),
+        (None, f"adam: updates and params differ in structure: `b` is only in params, its gradient is None. {NONE}"),
+        ({"w": None}, f"adam: updates and params differ in structure: `b` is only in params{ARGUMENT}"),
         (jnp.ones((8, 4)), f"adam: updates and params differ in structure: `(root)` is only in updates{ARGUMENT}"),
         ((PARAMS, jnp.ones(3)), f"adam: updates and params differ in structure: `0/b` is only in updates{ARGUMENT}"),
         (
@@ -93,6 +103,10 @@ def test_gradients_unlike_the_parameters(updates: Any, text: str) -> None:
         (
             {"b": jnp.ones(2)},
             f"updates and the tree in the state differ in structure: `w` is only in the tree in the state{ARGUMENT}",
+        ),
+        (
+            {"b": jnp.ones(2), "w": None},
+            f"updates and the tree in the state differ in structure: `w` is only in the tree in the state, its gradient is None. {NONE}",
         ),
         (
             {"b": jnp.ones(3), "w": PARAMS["w"]},
@@ -173,7 +187,7 @@ def test_updates_that_are_no_arrays() -> None:
 
 # States -----------------------------------------------------------------------------------------------------
 
-TRACE, EMA = gradtx.trace(0.9), gradtx.ema(0.9)
+
 FALLING = gradtx.linear_schedule(0.1, 0.0, 10)
 
 
@@ -384,12 +398,98 @@ def test_schedules_that_give_no_scalar(make: Any, text: str, value: Any, found: 
     assert_raises(lambda: make(lambda count: value).init(PARAMS), TypeError, f"{text} {found}, expected a scalar.")
 
 
+def no_count() -> float:
+    return 0.1
+
+
+def path_and_leaf(path: Any, leaf: Any) -> bool:
+    return True
+
+
+def wrong_inside(x: Any) -> Any:
+    return len(3)  # type: ignore[arg-type]
+
+
+UNCALLABLE = "cannot be called with a step count: too many positional arguments."
+UNMASKING = (
+    "is a function of other arguments than the parameters: missing a required argument: 'leaf'. It gets their whole tree; "
+    "rules by path go through by_path({pattern: label})."
+)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda: gradtx.adamw(no_count).init(PARAMS),
+            f"adamw > scale_by_learning_rate: the schedule learning_rate {UNCALLABLE}",
+        ),
+        (
+            lambda: gradtx.sgd(path_and_leaf).init(PARAMS),
+            "sgd > scale_by_learning_rate: the schedule learning_rate cannot be called with a step count: "
+            "missing a required argument: 'leaf'.",
+        ),
+        (
+            lambda: gradtx.accumulate(SGD, no_count).update(PARAMS, gradtx.accumulate(SGD, 2).init(PARAMS)),
+            f"accumulate: the schedule every_k {UNCALLABLE}",
+        ),
+        (
+            lambda: gradtx.inject_hyperparams(gradtx.sgd)(no_count),
+            f"inject_hyperparams: the schedule learning_rate {UNCALLABLE}",
+        ),
+        (lambda: gradtx.masked(SGD, path_and_leaf).init(PARAMS), f"masked: mask {UNMASKING}"),
+        (
+            lambda: gradtx.adamw(0.1, mask=path_and_leaf).init(PARAMS),
+            f"adamw > add_decayed_weights: mask {UNMASKING}",
+        ),
+        (lambda: gradtx.partition({True: SGD}, path_and_leaf).init(PARAMS), f"partition: param_labels {UNMASKING}"),
+        (
+            lambda: gradtx.masked(SGD, no_count).init(PARAMS),
+            f"masked: mask {UNMASKING}".replace("missing a required argument: 'leaf'", "too many positional arguments"),
+        ),
+        (lambda: gradtx.sgd(wrong_inside).init(PARAMS), "object of type 'int' has no len()"),
+        (lambda: gradtx.masked(SGD, wrong_inside).init(PARAMS), "object of type 'int' has no len()"),
+    ],
+)
+def test_functions_of_other_arguments(call: Any, text: str) -> None:
+    assert_raises(call, TypeError, text)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: ADAM.update(PARAMS), "adam: missing a required argument: 'state'; the call is tx.update(updates, state, params)."),
+        (
+            lambda: ADAM.update(PARAMS, params=PARAMS),
+            "adam: missing a required argument: 'state'; the call is tx.update(updates, state, params).",
+        ),
+        (lambda: ADAM.update(), "adam: missing a required argument: 'updates'; the call is tx.update(updates, state, params)."),
+        (
+            lambda: ADAM.update(PARAMS, ADAM_STATE, PARAMS, 1.0),
+            "adam: too many positional arguments; the call is tx.update(updates, state, params).",
+        ),
+        (lambda: ADAM.init(), "adam: missing a required argument: 'params'; the call is tx.init(params)."),
+        (lambda: TRACE.init(), "trace: missing a required argument: 'params'; the call is tx.init(params)."),
+        (lambda: ADAM.init(PARAMS, 0), "adam: too many positional arguments; the call is tx.init(params)."),
+        (lambda: gradtx.identity().init(), "identity: missing a required argument: 'params'; the call is tx.init(params)."),
+    ],
+)
+def test_calls_with_other_arguments(call: Any, text: str) -> None:
+    assert_raises(call, TypeError, text)
+
+
 def test_a_whole_module_of_flax() -> None:
     text = (
         "adam: params is a Linear, expected a tree of arrays. Was a whole model handed over? Pass its arrays alone: "
         "nnx.state(model, nnx.Param) in Flax NNX, variables['params'] in Linen, eqx.filter(model, eqx.is_inexact_array) in Equinox."
     )
-    assert_raises(lambda: ADAM.init(nnx.Linear(1, 1, rngs=nnx.Rngs(0))), TypeError, text)
+    model = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    assert_raises(lambda: ADAM.init(model), TypeError, text)
+    assert_raises(lambda: ADAM.update(params, ADAM.init(params), model), TypeError, text)
+    text = text.replace("Linear", "Dense")
+    assert_raises(lambda: ADAM.update({"w": jnp.ones(1)}, ADAM.init({"w": jnp.ones(1)}), nn.Dense(1)), TypeError, text)
+    assert_raises(lambda: ADAM.update(jnp.ones(1), ADAM.init(jnp.ones(1)), nn.Dense(1)), TypeError, text)
 
 
 def test_names_that_only_optax_has() -> None:

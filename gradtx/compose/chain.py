@@ -80,6 +80,10 @@ class chain(Transformation, transparent=True, any_leaves=True):
         """Each member with its state."""
         return tuple(Part(tx, params, own) for tx, own in zip(self.members, state, strict=True))
 
+    def undone(self, before: State, after: State) -> State:
+        """What is left in each member."""
+        return tuple(tx.undone(*states) for tx, *states in zip(self.members, before, after, strict=True))
+
 
 class named_chain(Transformation, transparent=True, any_leaves=True):
     """`chain` with a name for each member, under which its state is found.
@@ -151,6 +155,10 @@ class named_chain(Transformation, transparent=True, any_leaves=True):
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
         """Each member with its state."""
         return tuple(Part(tx, params, state[name]) for name, tx in self.members.items())
+
+    def undone(self, before: State, after: State) -> State:
+        """What is left in each member."""
+        return {name: tx.undone(before[name], after[name]) for name, tx in self.members.items()}
 
 
 def _listed(cls: type, arguments: Mapping[str, Any]) -> Sequence[Any]:

@@ -10,7 +10,8 @@ import numpy as np
 from gradtx.core import checks
 from gradtx.core.leaves import cast_like, is_masked, is_masked_or_none
 from gradtx.core.paths import ROOT, beginning, leaves_by_path, path_str, structure_difference
-from gradtx.core.trees import check_leaves, raise_other_shape
+from gradtx.core.transformation import state_types
+from gradtx.core.trees import check_leaves, check_no_module, raise_other_shape
 from gradtx.core.types import Params, State, Tree, Updates
 
 
@@ -30,7 +31,7 @@ def eval_params(state: State, params: Params) -> Tree:
       state are its own affair: the outermost one speaks.
 
     Raises:
-      TypeError: `state` is a transformation, or `params` is a state.
+      TypeError: `state` is a transformation, or `params` is a state or a module.
       ValueError: an average has another structure or shape than `params`, or two averages cover one leaf (a chain with two
         averaging optimizers): pass the one state that is meant.
 
@@ -46,14 +47,10 @@ def eval_params(state: State, params: Params) -> Tree:
     """
     if checks.is_transformation(state):
         raise TypeError(f"eval_params: state is {checks.kind(state)}, expected the state that tx.init or tx.update returned.")
-    if next(_averaging(params), None) is not None:
-        raise TypeError(
-            f"eval_params: params is {checks.kind(params)}, which holds an average itself; were state and params swapped? "
-            "The call is eval_params(state, params)."
-        )
+    _check_params(params)
     own = leaves_by_path(params, is_leaf=is_masked_or_none)
     chosen, sources = dict(own), {}
-    for place, node in _averaging(state):
+    for place, node in _outermost(state, lambda node: hasattr(node, "eval_params")):
         source = f"{type(node).__name__} at {place or 'the top of the state'}"
         average = node.eval_params(params)
         found = leaves_by_path(average, is_leaf=is_masked_or_none)
@@ -117,16 +114,29 @@ def gradient_at(grad_fn: Callable[[Any], Any], point: Tree, params: Params, upda
     return gradient
 
 
-def _averaging(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """The outermost states with an average, each with its place."""
+def _check_params(params: Any) -> None:
+    """Raises a `TypeError` for a module, and for what holds a state."""
+    with checks.calling("eval_params"):
+        check_no_module(params)
+    declared = state_types()
+    for place, node in _outermost(params, lambda node: isinstance(node, declared) or hasattr(node, "eval_params")):
+        where = f" at {place}" if place else ""
+        raise TypeError(
+            f"eval_params: params is {checks.kind(params)}, which holds the state of an optimizer, {checks.kind(node)}{where}; "
+            "were state and params swapped? The call is eval_params(state, params)."
+        )
+
+
+def _outermost(node: Any, wanted: Callable[[Any], bool], place: str = "") -> Iterator[tuple[str, Any]]:
+    """The outermost named tuples of a kind, each with its place."""
     fields = getattr(node, "_fields", None)
-    if fields is not None and hasattr(node, "eval_params"):
+    if fields is not None and wanted(node):
         yield place, node
     elif fields is not None or isinstance(node, (Mapping, list, tuple)):
         items = zip(fields, node, strict=True) if fields else node.items() if isinstance(node, Mapping) else enumerate(node)
         for key, child in items:
-            yield from _averaging(child, f"{place}/{key}" if place else str(key))
+            yield from _outermost(child, wanted, f"{place}/{key}" if place else str(key))
     else:  # another container, such as a TrainState
         for key, child in jax.tree_util.tree_leaves_with_path(node, is_leaf=lambda x: x is not node):
             if key:
-                yield from _averaging(child, f"{place}/{path_str(key)}" if place else path_str(key))
+                yield from _outermost(child, wanted, f"{place}/{path_str(key)}" if place else path_str(key))

@@ -143,7 +143,9 @@ class injected(Transformation, any_leaves=True):
     @functools.cached_property
     def example(self) -> Transformation:
         """The transformation at step 0."""
-        return self.made({name: schedule(zero_count()) for name, schedule in self.schedules.items()})
+        with checks.calling("inject_hyperparams"):
+            values = {name: domains.call_schedule(name, schedule, zero_count()) for name, schedule in self.schedules.items()}
+        return self.made(values)
 
     def made(self, hyperparams: Mapping[str, Any]) -> Transformation:
         """The transformation with these hyperparameters."""
@@ -181,6 +183,10 @@ class injected(Transformation, any_leaves=True):
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
         """The transformation with its state."""
         return (Part(self.example, params, state.inner_state),)
+
+    def undone(self, before: InjectHyperparamsState, after: InjectHyperparamsState) -> InjectHyperparamsState:
+        """The state before, with what is left in the transformation."""
+        return before._replace(inner_state=self.example.undone(before.inner_state, after.inner_state))
 
 
 def _is_numeric(value: Any) -> bool:

@@ -146,7 +146,7 @@ def spread(what: str, labels: Tree, params: Params) -> list[Any]:
     Raises:
       ValueError: a leaf has no label, or a label is at a path where the parameters have nothing.
     """
-    tree = resolve(labels, params)
+    tree = resolve(what, labels, params)
     leaves, treedef = jax.tree.flatten(tree)
     if treedef == jax.tree.structure(params):
         return leaves
@@ -180,11 +180,21 @@ def spread_mask(what: str, mask: Any, params: Params) -> list[bool]:
     return keep
 
 
-def resolve(labels: Tree, params: Params) -> Tree:
+def resolve(what: str, labels: Tree, params: Params) -> Tree:
     """`labels(params)` for a function. A tree is taken as it is, also where its nodes can be called (an Equinox module)."""
     leaves = jax.tree.leaves(labels)
     is_function = len(leaves) == 1 and leaves[0] is labels and callable(labels)
-    return labels(params) if is_function else labels
+    if not is_function:
+        return labels
+    try:
+        return labels(params)
+    except TypeError:
+        if why := checks.misfit(labels, params):
+            raise checks.WrongType(
+                f"{what} is a function of other arguments than the parameters: {why}. It gets their whole tree; "
+                "rules by path go through by_path({pattern: label})."
+            ) from None
+        raise
 
 
 def _some(paths: list[str]) -> str:

@@ -75,6 +75,10 @@ class masked(Transformation, transparent=True, any_leaves=True):
         keep = spread_mask("mask", self.mask, params)
         return (Part(self.inner, select(params, keep), state.inner_state),)
 
+    def undone(self, before: MaskedState, after: MaskedState) -> MaskedState:
+        """What is left in the wrapped transformation."""
+        return MaskedState(self.inner.undone(before.inner_state, after.inner_state))
+
 
 def update_selected(
     inner: Transformation,

@@ -112,6 +112,13 @@ class partition(Transformation, transparent=True, any_leaves=True):
             for name, tx in self.transforms.items()
         )
 
+    def undone(self, before: PartitionState, after: PartitionState) -> PartitionState:
+        """What is left in each group."""
+        old, new = before.inner_states, after.inner_states
+        return PartitionState(
+            {name: MaskedState(tx.undone(old[name].inner_state, new[name].inner_state)) for name, tx in self.transforms.items()}
+        )
+
 
 multi_transform = partition
 """Another name for `partition`."""

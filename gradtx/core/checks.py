@@ -107,6 +107,17 @@ def _slips(word: str, other: str) -> int:
     return rows[-1][-1]
 
 
+def misfit(function: Any, *args: Any, **kwargs: Any) -> str:
+    """Why a function cannot be called with these arguments; nothing if it can, or if nobody knows."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # a function in C
+        return ""
+    return ""
+
+
 def is_factory(value: Any) -> bool:
     """Whether `value` is a declared factory itself, not something made by it."""
     return isinstance(value, type) and hasattr(value, "made_with")

@@ -67,6 +67,10 @@ class Preset(Transformation, any_leaves=True):
         made = self.stands_for
         return (Part(made, params, state),) if made.transparent and not self.transparent else made.parts(params, state)
 
+    def undone(self, before: State, after: State) -> State:
+        """What is left in what it stands for."""
+        return self.stands_for.undone(before, after)
+
     def touches(self, params: Params) -> list[bool]:
         """What it stands for decides."""
         return self.stands_for.touches(params)
@@ -85,3 +89,7 @@ class Wrapper(Transformation, any_leaves=True):
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
         """The wrapped transformation, with its state."""
         return (Part(self.inner, params, state.inner_state),)
+
+    def undone(self, before: State, after: State) -> State:
+        """The state before, with what is left in the wrapped transformation."""
+        return before._replace(inner_state=self.inner.undone(before.inner_state, after.inner_state))

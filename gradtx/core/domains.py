@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from gradtx.core.checks import WrongType, WrongValue, did_you_mean, is_factory, is_schedule, is_transformation, kind
+from gradtx.core.checks import WrongType, WrongValue, did_you_mean, is_factory, is_schedule, is_transformation, kind, misfit
 from gradtx.core.numerics import is_tracer
 from gradtx.core.paths import leaves_by_path
 from gradtx.core.types import Scalar
@@ -167,13 +167,23 @@ def one_of(*choices: str) -> Domain:
     return Domain(text, lambda value: isinstance(value, str) and value in choices, lambda value: did_you_mean(str(value), choices))
 
 
+def call_schedule(argument: str, schedule: "Schedule", count: Scalar) -> Any:
+    """What a schedule gives at a step, or an error for a function of other arguments."""
+    try:
+        return schedule(count)
+    except TypeError:
+        if why := misfit(schedule, count):
+            raise WrongType(f"the schedule {argument} cannot be called with a step count: {why}.") from None
+        raise
+
+
 def scheduled_value(argument: str, number: Any, count: Scalar) -> Any:
     """A number, or what a schedule gives at a step: a scalar, or an error that says what it gave."""
     if not callable(number):
         return number
     if count is None:
         raise WrongType(f"the state has no step count, which the schedule {argument} needs; does it belong to another optimizer?")
-    value = number(count)
+    value = call_schedule(argument, number, count)
     if not _is_number(value):
         raise WrongType(f"the schedule {argument} gave {kind(value)}, expected a scalar.")
     return value

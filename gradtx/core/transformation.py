@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from gradtx.core import checks, leaves, trees
 from gradtx.core.types import Extra, ExtraArg, Params, State, Tree, Updates
-from gradtx.core.value import Value, ValueType, arrays_in, hints_of
+from gradtx.core.value import Value, ValueType, arrays_in, hints_of, registry
 
 if TYPE_CHECKING:  # so that type checkers accept gradtx where flax.nnx asks for Optax's class
     from optax import GradientTransformationExtraArgs as _Pair
@@ -19,6 +19,10 @@ else:
 
     class _Pair:
         pass
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class EmptyState(NamedTuple):
@@ -31,6 +35,24 @@ class Part(NamedTuple):
     tx: "Transformation"
     params: Params
     state: State
+
+
+def _called_as(call: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Methods whose errors for missing arguments, or for too many, show the right call."""
+
+    def decorate(method: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(method)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return method(*args, **kwargs)
+            except TypeError:
+                if why := checks.misfit(method, *args, **kwargs):
+                    raise TypeError(f"{args[0].called}: {why}; the call is {call}.") from None  # type: ignore[attr-defined]
+                raise
+
+        return called
+
+    return decorate
 
 
 def _checked(init: Callable[[Any, Params], State]) -> Callable[[Any, Params], State]:
@@ -50,6 +72,12 @@ def _checked(init: Callable[[Any, Params], State]) -> Callable[[Any, Params], St
     return checked
 
 
+def state_types() -> tuple[type, ...]:
+    """The named tuples that transformations declare as their states, a user's own too."""
+    declared = (vars(cls).get("state_type") for cls in registry.values() if issubclass(cls, Transformation))
+    return tuple(kind for kind in declared if isinstance(kind, type) and hasattr(kind, "_fields"))
+
+
 class TransformationType(ValueType):
     """The class of classes of transformations.
 
@@ -63,7 +91,11 @@ class TransformationType(ValueType):
             if bases and "update" in namespace and "step" not in namespace and "Transformation" in globals():
                 raise TypeError(f"{name}: define step, never update: update is step with the checks around it.")
             if "init" in namespace:
-                namespace = {**namespace, "unchecked_init": namespace["init"], "init": _checked(namespace["init"])}
+                namespace = {
+                    **namespace,
+                    "unchecked_init": namespace["init"],
+                    "init": _called_as("tx.init(params)")(_checked(namespace["init"])),
+                }
             return super().__new__(mcs, name, bases, namespace, **traits)
 
         @property
@@ -182,6 +214,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         """The rule: new updates and the new state. Half-precision updates and states arrive as float32."""
         raise NotImplementedError(f"{type(self).__name__}: step is missing; it is the rule of a transformation.")
 
+    @_called_as("tx.update(updates, state, params)")
     def update(  # type: ignore[override]
         self, updates: Updates, state: State, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, State]:
@@ -241,6 +274,15 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
         """Those inside with what they see of the parameters and of the state."""
         return tuple(Part(tx, params, state) for tx in self.inside)
+
+    def undone(self, before: State, after: State) -> State:
+        """What is left of a step from one state to another that is refused from outside: the state before it.
+
+        A transformation that gathers updates drops them where the step was to use them up, so that what was refused does not come
+        back. One with others inside hands them their states. Of a call that left the state as it was, that state is left.
+        """
+        del after
+        return before
 
     def touches(self, params: Params) -> list[bool]:
         """For each leaf of the parameters whether this transformation, apart from what is inside it, does something with it."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import checks
-from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
+from gradtx.core.paths import ROOT, beginning, leaves_by_path, structure_difference
 from gradtx.core.types import DType, Leaf, Params, State, Tree, Updates
 
 
@@ -60,13 +60,15 @@ def _leaf_hint(leaf: Leaf) -> str:
 
 
 def check_same_shapes(updates: Updates, params: Params) -> None:
-    """Raises a `ValueError` unless updates and parameters agree in structure and in every shape: nothing broadcasts."""
+    """Raises unless updates and parameters agree in structure and in every shape: nothing broadcasts."""
     leaves, treedef = jax.tree.flatten(updates)
     others, other = jax.tree.flatten(params)
+    if treedef == other and list(map(np.shape, leaves)) == list(map(np.shape, others)):
+        return
+    check_no_module(params)
     if treedef != other:
         raise_unlike(updates, params, "params")
-    if list(map(np.shape, leaves)) != list(map(np.shape, others)):
-        raise_other_shape(updates, params, "params", scalars=False)
+    raise_other_shape(updates, params, "params", scalars=False)
 
 
 def check_returned(returned: tuple[Any, Any], given: tuple[Any, Any], params: Params, *, measures: bool, keeps_form: bool) -> None:
@@ -142,7 +144,24 @@ def raise_unlike(updates: Updates, other: Any, name: str = "the tree in the stat
     cause = "Were the gradients taken with respect to another argument, or the state made from other parameters?"
     if isinstance(updates, tuple) and len(updates) == 2 and getattr(updates[0], "shape", None) == ():
         cause = "Was the pair (loss, grads) of jax.value_and_grad handed over?"
-    raise checks.WrongValue(f"{structure_difference('updates', updates, name, other)}. {cause}")
+    difference = structure_difference("updates", updates, name, other)
+    if _lacks_a_gradient(updates, other):
+        difference += ", its gradient is None"
+        cause = "Leave it out of params too (in Equinox by one filter for both), or make its gradient zeros."
+    raise checks.WrongValue(f"{difference}. {cause}")
+
+
+def _lacks_a_gradient(updates: Any, other: Any) -> bool:
+    """Whether the first path that only the other tree has is None in the updates, which have no path of their own."""
+    found, others = leaves_by_path(updates), leaves_by_path(other)
+    missing = next((path for path in others if path not in found), None)
+    if missing is None or any(path not in others for path in found):
+        return False
+    return beginning(missing, [path for path, x in leaves_by_path(updates, is_leaf=_is_none).items() if x is None]) is not None
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
 
 
 def raise_other_shape(

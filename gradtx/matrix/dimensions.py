@@ -69,7 +69,9 @@ def numbers_for(what: str, numbers: Any, params: Params) -> list[MuonDimensionNu
     def is_entry(x: Leaf) -> bool:
         return is_masked_or_none(x) or isinstance(x, MuonDimensionNumbers)
 
-    given = leaves_by_path(numbers if isinstance(numbers, MuonDimensionNumbers) else resolve(numbers, params), is_leaf=is_entry)
+    given = leaves_by_path(
+        numbers if isinstance(numbers, MuonDimensionNumbers) else resolve(what, numbers, params), is_leaf=is_entry
+    )
     entries: list[MuonDimensionNumbers | None] = []
     for parts, leaf in named.items():
         path = "/".join(parts) or ROOT

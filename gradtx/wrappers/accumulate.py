@@ -100,6 +100,12 @@ class accumulate(Wrapper, keeps_zero=True):
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
         return (Part(self.inner, params, state),) if self.is_inner else super().parts(params, state)
 
+    def undone(self, before: State, after: State) -> State:
+        if self.is_inner:
+            return self.inner.undone(before, after)
+        left = super().undone(before, after)
+        return left._replace(mini_step=jnp.where(after.mini_step == 0, 0, before.mini_step))
+
     def init(self, params: Params) -> State:
         if self.is_inner:
             return self.inner.init(params)
@@ -206,6 +212,9 @@ class apply_every(Transformation, keeps_zero=True):
 
         updates, total = rule(updates, state.grad_acc)
         return updates, ApplyEveryState(jnp.where(emit, 0, state.count + 1), total)
+
+    def undone(self, before: ApplyEveryState, after: ApplyEveryState) -> ApplyEveryState:
+        return before._replace(count=jnp.where(after.count == 0, 0, before.count))
 
 
 @checked

@@ -136,6 +136,12 @@ class sam(Transformation):
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
         return (Part(self.optimizer, params, state.opt_state), Part(self.adv_optimizer, params, state.adv_state))
 
+    def undone(self, before: SAMState, after: SAMState) -> SAMState:
+        return before._replace(
+            opt_state=self.optimizer.undone(before.opt_state, after.opt_state),
+            adv_state=self.adv_optimizer.undone(before.adv_state, after.adv_state),
+        )
+
     def init(self, params: Params) -> SAMState:
         cache = None if self.opaque_mode else copies(params)
         return SAMState(zero_count(), self.optimizer.init(params), self.adv_optimizer.init(params), cache)

@@ -81,6 +81,14 @@ class MultiSteps(Transformation):
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
         return (Part(self.opt, params, state.inner_opt_state),)
 
+    def undone(self, before: MultiStepsState, after: MultiStepsState) -> MultiStepsState:
+        used_up = after.mini_step == 0
+        return before._replace(
+            mini_step=jnp.where(used_up, 0, before.mini_step),
+            inner_opt_state=self.opt.undone(before.inner_opt_state, after.inner_opt_state),
+            acc_grads=jax.tree.map(lambda x: jnp.where(used_up, 0, x), before.acc_grads),
+        )
+
     def init(self, params: Params) -> MultiStepsState:
         _, skip_state = self.skips(zeros_like(params), zero_count(), params)
         acc = zeros_in(params, self.accumulator_dtype)

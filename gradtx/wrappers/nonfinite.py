@@ -62,14 +62,14 @@ def _became_nonfinite(new: State, old: State) -> jax.Array:
 def _attempt(
     inner: Transformation, allowed: jax.Array, updates: Updates, state: State, params: Params | None, extra_args: Extra
 ) -> tuple[Updates, State, jax.Array]:
-    """A step of `inner` if it is allowed and leads to nothing that is not finite; else zeros and the state as it is."""
+    """A step of `inner` if it is allowed and leads to nothing that is not finite; else zeros and what is left of the state."""
 
     def attempt() -> tuple[Updates, State, jax.Array]:
         changed, after = inner.advance(updates, state, params, extra_args)
         changed = in_dtypes_of(changed, updates)
         applied = in_dtypes_of(changed, params)  # in float16 it may be infinite
         good = all_finite(applied) & ~_became_nonfinite(after, state)
-        return select_tree(good, changed, zeros_like(updates)), select_tree(good, after, state), good
+        return select_tree(good, changed, zeros_like(updates)), select_tree(good, after, inner.undone(state, after)), good
 
     return cond(allowed, attempt, lambda: (zeros_like(updates), state, jnp.asarray(False)))
 
@@ -78,8 +78,9 @@ class skip_nonfinite(Wrapper, keeps_zero=True):
     """Skips a step whose gradients, updates or new state hold a NaN or an infinity: updates are zero, and the state stays.
 
     So a gradient of 1e30, finite itself, is skipped where its square overflows in a second moment. After a skipped step state and
-    parameters are bit for bit what they were, but for the counters. What the loop itself keeps (batch statistics) is its own to
-    guard: keep the old one unless `gradtx.metrics(state)["skipped_in_a_row"] == 0`.
+    parameters are bit for bit what they were, but for the counters. An accumulation inside leaves a microbatch out that is not
+    finite; where its step is skipped, it drops what it gathered and begins anew. What the loop itself keeps (batch statistics) is
+    its own to guard: keep the old one unless `gradtx.metrics(state)["skipped_in_a_row"] == 0`.
 
     Args:
       inner: the optimizer.

@@ -1,5 +1,6 @@
 """The parameters to evaluate with, for any optimizer, and second gradients."""
 
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from flax.training.train_state import TrainState
 import gradtx
 from gradtx.compose.evaluation import gradient_at
 from gradtx.core.checks import calling
+from gradtx.wrappers.lookahead import LookaheadParams
 
 PARAMS = {"w": jnp.asarray([1.0, 2.0]), "b": jnp.asarray(3.0), "none": None}
 WEIGHTS = {"w": True, "b": False, "none": None}
@@ -188,6 +190,66 @@ def test_what_is_no_state_and_what_is_one() -> None:
         gradtx.eval_params(tx, params)
     with pytest.raises(
         TypeError,
-        match=r"^eval_params: params is an? EmaParamsState, which holds an average itself; were state and params swapped\?",
+        match=r"^eval_params: params is an? EmaParamsState, which holds the state of an optimizer, an EmaParamsState; were state and ",
     ):
         gradtx.eval_params(params, tx.init(params))
+
+
+class PullState(NamedTuple):
+    """The state of `pull`."""
+
+    anchor: Any
+
+
+class pull(gradtx.Transformation):
+    """A transformation of a user's own, with a state of its own kind."""
+
+    def init(self, params: Any) -> Any:
+        return PullState(params)
+
+    def step(self, updates: Any, state: PullState, params: Any = None, **extra_args: Any) -> Any:
+        return updates, state
+
+
+@pytest.mark.parametrize(
+    ("tx", "found"),
+    [
+        (gradtx.adam(0.1), "a tuple of 2, which holds the state of an optimizer, a ScaleByAdamState at 0;"),
+        (gradtx.sgd(0.1), "a tuple of 2, which holds the state of an optimizer, an EmptyState at 0;"),
+        (gradtx.trace(0.9), "a TraceState, which holds the state of an optimizer, a TraceState;"),
+        (
+            gradtx.accumulate(gradtx.sgd(0.1), 2),
+            "an AccumulateState, which holds the state of an optimizer, an EmptyState at inner_state/0;",
+        ),
+        (gradtx.named_chain(("a", pull())), "a dict with keys 'a', which holds the state of an optimizer, a PullState at a;"),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, gradtx.Transformation) else "",
+)
+def test_a_state_in_the_place_of_parameters(tx: Any, found: str) -> None:
+    params = {"w": jnp.zeros(2)}
+    text = f"eval_params: params is {found} were state and params swapped? The call is eval_params(state, params)."
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
+        gradtx.eval_params(params, tx.init(params))
+    assert gradtx.eval_params(tx.init(params), params) is params
+
+
+class Weights(NamedTuple):
+    """Parameters that are a named tuple."""
+
+    w: Any
+
+
+def test_parameters_that_are_named_tuples_are_no_states() -> None:
+    params = Weights(LookaheadParams.init_synced(jnp.zeros(2)))
+    assert gradtx.eval_params((), params) is params
+
+
+@pytest.mark.parametrize("tx", [gradtx.adam(0.1), gradtx.ema_params(gradtx.adam(0.1), 0.9)])
+def test_a_whole_module_of_flax(tx: Any) -> None:
+    model = nnx.Linear(1, 2, rngs=nnx.Rngs(0))
+    state = nnx.Optimizer(model, tx, wrt=nnx.Param).opt_state
+    with pytest.raises(
+        TypeError,
+        match=r"^eval_params: params is a Linear, expected a tree of arrays\. Was a whole model .*: nnx\.state\(model, nnx\.Param\)",
+    ):
+        gradtx.eval_params(state, model)

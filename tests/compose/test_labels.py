@@ -188,9 +188,9 @@ def test_labels_in_a_dict_fit_other_containers(params: Any) -> None:
 
 def test_a_tree_of_labels_that_can_be_called_is_not_called() -> None:
     labels = Layer(True, False)
-    assert resolve(labels, None) is labels
+    assert resolve("mask", labels, None) is labels
     assert spread_mask("mask", labels, Layer(1.0, 2.0)) == [True, False]
-    assert resolve(len, [1, 2]) == 2
+    assert resolve("mask", len, [1, 2]) == 2
 
 
 @pytest.mark.parametrize(

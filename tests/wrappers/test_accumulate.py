@@ -24,7 +24,7 @@ NO_OPTIMIZER = {
     "conditionally_transform": "counts calls by design",
 }
 ROWS = [
-    pytest.param(name, marks=[] if getattr(gradtx, name).__module__.startswith("gradtx.optimizers.") else pytest.mark.slow)
+    pytest.param(name, marks=[] if type(case.make()).__module__.startswith("gradtx.optimizers.") else pytest.mark.slow)
     for name, case in CASES.items()
     if not case.extra and name not in NO_OPTIMIZER and not any(word in name for word in RANDOM)  # random numbers differ by the step
 ]

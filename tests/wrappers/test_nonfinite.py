@@ -9,6 +9,10 @@ import optax
 import pytest
 
 import gradtx
+from gradtx.core.domains import Bound
+from gradtx.core.pairs import Inner
+from gradtx.wrappers.adversarial import sam
+from gradtx.wrappers.multi_steps import MultiSteps
 from gradtx.wrappers.nonfinite import apply_if_finite
 
 PARAMS = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array(0.5)}
@@ -178,3 +182,87 @@ def test_apply_if_finite_is_optax_its_fault_included() -> None:
         for name in PARAMS:
             np.testing.assert_allclose(u[name], v[name], rtol=3e-5)
     assert bool(jnp.isnan(u["w"][1]))  # the third NaN in a row went through, and stays
+
+
+class clipped(gradtx.Preset):
+    """A preset around a transformation."""
+
+    inner: Inner
+    most: Bound = 1e35
+
+    def chain(self) -> Any:
+        return gradtx.chain(gradtx.clip(self.most), self.inner)
+
+
+def accumulations() -> dict[str, Any]:
+    """An accumulation of four microbatches, alone and inside everything that holds a transformation."""
+    inner = gradtx.accumulate(gradtx.adam(0.01), 4)
+    return {
+        "accumulate": inner,
+        "chain": gradtx.chain(gradtx.clip(1e35), inner),
+        "named_chain": gradtx.named_chain(("clip", gradtx.clip(1e35)), ("inner", inner)),
+        "masked": gradtx.masked(inner, {"w": True, "b": True}),
+        "partition": gradtx.partition({"w": inner, "b": gradtx.sgd(0.1)}, {"w": "w", "b": "b"}),
+        "Preset": clipped(inner),
+        "Wrapper": apply_if_finite(inner, 5),
+        "conditionally_mask": gradtx.conditionally_mask(inner, lambda step: step >= 0),
+        "inject_hyperparams": gradtx.inject_hyperparams(clipped)(inner, 1e35),
+        "accumulate of accumulate": gradtx.accumulate(gradtx.accumulate(gradtx.adam(0.01), 2), 2),
+        "MultiSteps": MultiSteps(gradtx.adam(0.01), 4),
+        "sam": sam(inner, gradtx.chain(gradtx.normalize(), gradtx.sgd(0.01)), 1),
+    }
+
+
+def microbatches(tx: Any, scales: list[float]) -> tuple[Any, Any]:
+    """Parameters and state after gradients of these sizes, in one program."""
+
+    def step(carry: Any, scale: Any) -> Any:
+        params, state = carry
+        updates, state = tx.update(jax.tree.map(lambda p: scale * jnp.sin(p), PARAMS), state, params)
+        return (gradtx.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(step, (PARAMS, tx.init(PARAMS)), jnp.asarray(scales, jnp.float32))[0]
+
+
+@pytest.mark.parametrize("name", accumulations())
+@pytest.mark.parametrize("make", [gradtx.skip_nonfinite, lambda inner: gradtx.skip_spikes(inner, 1e6)])
+@pytest.mark.parametrize("at", [0, 2, 3])
+def test_a_group_of_microbatches_that_is_refused_is_dropped(name: str, make: Any, at: int) -> None:
+    """1e30 is finite, and so is its mean with ones, but its square is not: the whole group goes, and the next one steps."""
+    tx = make(accumulations()[name])
+    group = [1.0] * 4
+    group[at] = 1e30
+    params, state = microbatches(tx, [*group, 1.0, 1.0, 1.0, 1.0])
+    expected, clean = microbatches(tx, [1.0] * 4)
+    assert int(state.skipped) == 1
+    steps, expected_steps = (gradtx.tree.get_all_with_path(s, "gradient_step") for s in (state, clean))
+    assert int(steps[-1][1]) == int(expected_steps[-1][1]) == 1  # the innermost
+    np.testing.assert_allclose(params["w"], expected["w"], rtol=1e-6)
+    assert not np.allclose(params["w"], PARAMS["w"])
+
+
+def test_a_microbatch_that_is_not_finite_is_left_out() -> None:
+    for name in ("accumulate", "chain", "MultiSteps"):
+        tx = gradtx.skip_nonfinite(accumulations()[name])
+        params, state = microbatches(tx, [1.0, 2.0, jnp.nan, 3.0, 4.0])
+        expected, _ = microbatches(tx, [1.0, 2.0, 3.0, 4.0])
+        assert int(state.skipped) == 1
+        np.testing.assert_array_equal(params["w"], expected["w"])
+        assert not np.allclose(params["w"], PARAMS["w"])
+
+
+def test_a_sum_that_overflows_drops_the_last_microbatch_alone() -> None:
+    tx = gradtx.skip_nonfinite(gradtx.accumulate(gradtx.sgd(1e-38), 4))
+    _, state = microbatches(tx, [1.0, 3e38, 3e38])
+    assert (int(state.skipped), int(state.inner_state.mini_step)) == (1, 2)
+
+
+def test_updates_let_through_together_that_are_refused_are_dropped() -> None:
+    """Each of two updates fits into float16, their sum does not."""
+    tx, p = gradtx.skip_nonfinite(gradtx.chain(gradtx.sgd(1.0), gradtx.apply_every(2))), jnp.ones(2, jnp.float16)
+    state, seen = tx.init(p), []
+    for gradient in (6e4, 6e4, 1.0, 1.0):
+        updates, state = tx.update(jnp.full(2, gradient, jnp.float16), state, p)
+        seen.append(float(updates[0]))
+    assert seen == [0, 0, 0, -2]
+    assert int(state.skipped) == 1
