@@ -20,13 +20,13 @@ from gradtx.optimizers import (
     novograd,
     projected_amsgrad,
     radam,
-    ranger,
     rmsprop,
     sgd,
     sign,
     storm,
     unixgrad,
 )
+from gradtx.wrappers import ranger
 
 FILES = [accelegrad, adagrad, adam, adamax, amsgrad, lion, noisy, novograd]
 FILES += [projected_amsgrad, radam, ranger, rmsprop, sgd, sign, storm, unixgrad]
