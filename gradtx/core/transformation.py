@@ -88,7 +88,7 @@ class TransformationType(ValueType):
 
         def __new__(mcs, name, bases, namespace, **traits):
             """Makes a class."""
-            if bases and "update" in namespace and "step" not in namespace and "Transformation" in globals():
+            if "update" in namespace and any(isinstance(base, TransformationType) for base in bases):
                 raise TypeError(f"{name}: define step, never update: update is step with the checks around it.")
             if "init" in namespace:
                 namespace = {
