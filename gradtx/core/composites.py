@@ -7,6 +7,7 @@ from gradtx.core import checks
 from gradtx.core.domains import TRANSFORMATION
 from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.transformation import Extra, Params, Part, State, Transformation, Updates
+from gradtx.core.walk import rests
 
 
 class Preset(Transformation, any_leaves=True):
@@ -59,6 +60,11 @@ class Preset(Transformation, any_leaves=True):
         except checks.Refusal as refusal:
             refusal.by(self.called)
             raise
+
+    @property
+    def rests(self) -> bool:  # type: ignore[override]
+        """As what it stands for."""
+        return rests(self.stands_for)
 
     @property
     def inside(self) -> tuple[Transformation, ...]:
