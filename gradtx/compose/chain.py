@@ -8,7 +8,7 @@ from gradtx.core.pairs import as_transformation
 from gradtx.core.transformation import Part, Transformation
 from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.core.value import show
-from gradtx.core.walk import changes_nothing, final_in
+from gradtx.core.walk import changes_nothing, everything, final_in, rests
 
 
 class chain(Transformation, transparent=True, any_leaves=True):
@@ -27,7 +27,7 @@ class chain(Transformation, transparent=True, any_leaves=True):
     Raises:
       TypeError: a member is no transformation (a factory that was not called, a schedule, a list).
       ValueError: a member's updates must be applied as they are (`ema_params`, `lookahead_wrapper`, `schedule_free`), but another
-        comes after it.
+        comes after it; or a member accumulates, and another after it takes every call for a step (momentum, weight decay).
 
     Example:
       >>> import gradtx
@@ -170,7 +170,7 @@ def _listed(cls: type, arguments: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def check_order(name: str, members: Sequence[Transformation]) -> None:
-    """Raises where something changes the updates of a member that must be applied as they are."""
+    """Raises where something changes the updates of a member that must be applied as they are, or steps between its steps."""
     for i, tx in enumerate(members):
         found = final_in(tx)
         after = next((later for later in members[i + 1 :] if not changes_nothing(later)), None)
@@ -178,4 +178,19 @@ def check_order(name: str, members: Sequence[Transformation]) -> None:
             raise ValueError(
                 f"{name}: argument {i} is {tx!r}, before {after!r}, but the updates of {type(found).__name__} must be applied "
                 "as they are. Expected it last, with what changes updates inside it."
+            )
+        _check_steps(name, i, tx, members[i + 1 :])
+
+
+def _check_steps(name: str, i: int, tx: Transformation, later: Sequence[Transformation]) -> None:
+    """Raises for an accumulation before something that takes every call for a step, unless masks may keep the two apart."""
+    found = next((one for one in everything(tx) if one.gathers), None)
+    if found is None:
+        return
+    for after in later:
+        apart = all(any(one.narrows for one in everything(both)) for both in (tx, after))
+        if not (apart or rests(after)):
+            raise ValueError(
+                f"{name}: argument {i} {'is' if found is tx else 'holds'} {found!r}, whose updates are zero between its steps, but "
+                f"{after!r} after it takes every call for a step. Put it inside: accumulate(chain(...), every_k)."
             )

@@ -16,6 +16,7 @@ from gradtx.core.pairs import as_transformation
 from gradtx.core.transformation import Part, Transformation
 from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.core.value import call_with, hints_of, same, show
+from gradtx.core.walk import rests
 
 
 class InjectHyperparamsState(NamedTuple):
@@ -174,6 +175,11 @@ class injected(Transformation, any_leaves=True):
         hyperparams = set_by_user | self.scheduled(state.count)
         updates, inner_state = self.made(hyperparams).advance(updates, state.inner_state, params, extra_args)
         return updates, InjectHyperparamsState(safe_increment(state.count), hyperparams, inner_state)
+
+    @property
+    def rests(self) -> bool:  # type: ignore[override]
+        """As the transformation, if no schedule counts the calls."""
+        return not self.schedules and rests(self.example)
 
     @property
     def inside(self) -> tuple[Transformation, ...]:

@@ -22,7 +22,7 @@ class MaskedState(NamedTuple):
     inner_state: State
 
 
-class masked(Transformation, transparent=True, any_leaves=True):
+class masked(Transformation, transparent=True, any_leaves=True, narrows=True):
     """Applies a transformation where the mask is True; the other updates pass unchanged and have no state.
 
     Args:

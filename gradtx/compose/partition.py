@@ -23,7 +23,7 @@ class PartitionState(NamedTuple):
     inner_states: Mapping[Hashable, Any]
 
 
-class partition(Transformation, transparent=True, any_leaves=True):
+class partition(Transformation, transparent=True, any_leaves=True, narrows=True):
     """Applies to each parameter the transformation of its label.
 
     Args:

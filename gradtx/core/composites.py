@@ -8,6 +8,7 @@ from gradtx.core.domains import TRANSFORMATION
 from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.transformation import Part, Transformation
 from gradtx.core.types import Extra, ExtraArg, Params, State, Updates
+from gradtx.core.walk import rests
 
 
 class Preset(Transformation, any_leaves=True):
@@ -56,6 +57,11 @@ class Preset(Transformation, any_leaves=True):
         if made.transparent:
             return made.step(updates, state, params, **extra_args)
         return made.checked_step(updates, state, params, extra_args)
+
+    @property
+    def rests(self) -> bool:  # type: ignore[override]
+        """As what it stands for."""
+        return rests(self.stands_for)
 
     @property
     def inside(self) -> tuple[Transformation, ...]:

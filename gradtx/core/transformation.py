@@ -167,6 +167,9 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
       `summary` then knows that it is frozen after `freeze`.
     - `final`: its updates must be applied as they are, since its state holds points that follow from them.
     - `gathers`: it gathers updates over several calls and gives zeros between.
+    - `rests`: updates of zero move nothing, and change nothing of the updates that it gives later. What keeps zero and has no state
+      rests without saying so.
+    - `narrows`: what is inside it sees some of the parameters alone.
     - `measuring`: it returns a measurement, of any tree, in the place of updates.
     - `any_leaves`: it takes leaves of any kind, integers too, as those do that only hand leaves on to others.
     - `transparent`: it only hands updates on, so that `summary` shows what is inside in its place.
@@ -178,6 +181,8 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
     keeps_zero: ClassVar[bool] = False
     final: ClassVar[bool] = False
     gathers: ClassVar[bool] = False
+    rests: ClassVar[bool] = False
+    narrows: ClassVar[bool] = False
     measuring: ClassVar[bool] = False
     any_leaves: ClassVar[bool] = False
     needs_params: ClassVar[bool] = False

@@ -17,6 +17,14 @@ def changes_nothing(tx: Transformation) -> bool:
     return tx.observes or (tx.transparent and bool(tx.inside) and all(map(changes_nothing, tx.inside)))
 
 
+def rests(tx: Transformation) -> bool:
+    """Whether a call with updates of zero moves nothing, and changes nothing of the updates that come later."""
+    if tx.transparent:
+        return all(map(rests, tx.inside))
+    keeps_state = type(tx).unchecked_init is not Transformation.unchecked_init
+    return tx.rests or tx.observes or (tx.keeps_zero and not keeps_state)
+
+
 def final_in(tx: Transformation) -> Transformation | None:
     """The outermost transformation inside `tx` whose updates must be applied as they are."""
     return next((one for one in everything(tx) if one.final), None)

@@ -68,7 +68,7 @@ class clip(Transformation, keeps_zero=True):
         return rule(updates), state
 
 
-class clip_by_global_norm(Transformation, keeps_zero=True):
+class clip_by_global_norm(Transformation, keeps_zero=True, rests=True):
     """Scales all updates down together where their norm is too large: `u * min(1, max_norm / |u|)`.
 
     `|u|` is the Euclidean norm over the whole tree, taken in at least float32 and safe from overflow.

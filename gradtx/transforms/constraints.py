@@ -16,7 +16,7 @@ class ZeroNansState(NamedTuple):
     found_nan: Updates
 
 
-class zero_nans(Transformation, keeps_zero=True):
+class zero_nans(Transformation, keeps_zero=True, rests=True):
     """Replaces NaN by 0, element by element; inf stays.
 
     State: `ZeroNansState(found_nan)`, one boolean a leaf: whether the last update had a NaN there.
@@ -44,7 +44,7 @@ class zero_nans(Transformation, keeps_zero=True):
         return updates, ZeroNansState(found_nan)
 
 
-class keep_params_nonnegative(Transformation, needs_params=True):
+class keep_params_nonnegative(Transformation, needs_params=True, rests=True):
     """Shortens updates so that parameters do not fall below zero: `max(u, -p)`. Put it last in a chain.
 
     Parameters must not be negative at the start. Its update needs `params`.

@@ -50,7 +50,7 @@ class centralize(Transformation, keeps_zero=True):
         return rule(updates), state
 
 
-class normalize_by_update_norm(Transformation, keeps_zero=True):
+class normalize_by_update_norm(Transformation, keeps_zero=True, rests=True):
     """Gives all updates together the norm `scale_factor`: `scale_factor * u / (|u| + eps)`, 0 at 0.
 
     Args:

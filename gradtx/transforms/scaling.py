@@ -127,6 +127,11 @@ class scale_by_learning_rate(Transformation, keeps_zero=True):
     _: KW_ONLY
     flip_sign: Flag = True
 
+    @property
+    def rests(self) -> bool:  # type: ignore[override]
+        """Unless a schedule counts the calls."""
+        return not callable(self.learning_rate)
+
     def rate(self, count: jax.Array | None) -> jax.Array:
         """The rate at a step, as it is in the state."""
         return jnp.array(scheduled_value("learning_rate", self.learning_rate, count), default_float())

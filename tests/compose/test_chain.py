@@ -5,10 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradtx
 from gradtx.transforms.momentum import EmaState, TraceState
+from gradtx.wrappers.multi_steps import MultiSteps
 
 GRADS = {"w": jnp.asarray([3.0, -4.0]), "b": jnp.asarray(0.5)}
 SWAPPED = "were state and params swapped? The call is tx.update(updates, state, params), with the state of tx.init(params)."
@@ -163,3 +165,84 @@ def test_what_changes_the_updates_of_an_average_is_refused(name: str) -> None:
         ):
             getattr(gradtx, wrapper)(tx, **({"learning_rate": 0.1} if wrapper == "schedule_free" else {}))
     gradtx.chain(gradtx.clip(1.0), tx, gradtx.monitor({"size": gradtx.tree.norm}), gradtx.identity())
+
+
+class shrink(gradtx.Transformation, keeps_zero=True):
+    """A transformation of a user's own, without a state."""
+
+    def step(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        return jax.tree.map(lambda u: u / 2, updates), state
+
+
+GATHERING = {
+    "accumulate": gradtx.accumulate(gradtx.identity(), 2),
+    "apply_every": gradtx.apply_every(2),
+    "MultiSteps": MultiSteps(gradtx.identity(), 2),
+    "skip_nonfinite": gradtx.skip_nonfinite(gradtx.chain(gradtx.clip(1.0), gradtx.accumulate(gradtx.identity(), 2))),
+    "masked": gradtx.masked(gradtx.accumulate(gradtx.identity(), 2), {"w": True, "b": False}),
+}
+STEPPING = {
+    "adamw": gradtx.adamw(0.1),
+    "trace": gradtx.trace(0.9),
+    "momentum": gradtx.sgd(0.1, 0.9),
+    "add_decayed_weights": gradtx.add_decayed_weights(0.1),
+    "add_noise": gradtx.add_noise(0.1, 0.5, key=0),
+    "schedule": gradtx.sgd(gradtx.linear_schedule(0.1, 0.0, 10)),
+    "average": gradtx.ema_params(gradtx.sgd(0.1), 0.9),
+    "accumulate": gradtx.accumulate(gradtx.sgd(0.1), 3),
+    "inject_hyperparams": gradtx.inject_hyperparams(gradtx.adam)(0.1),
+    "foreign": optax.scale(-0.1),
+}
+RESTING = {
+    "scale": gradtx.scale(-0.1),
+    "sgd": gradtx.sgd(0.1),
+    "clip": gradtx.chain(gradtx.clip_by_global_norm(0.1), gradtx.clip(0.01), gradtx.scale_by_learning_rate(0.1)),
+    "inject_hyperparams": gradtx.inject_hyperparams(gradtx.sgd)(0.1),
+    "freeze": gradtx.freeze({"w": False, "b": True}),
+    "partition": gradtx.partition({"w": gradtx.sgd(0.1), "b": gradtx.set_to_zero()}, {"w": "w", "b": "b"}),
+    "constraint": gradtx.keep_params_nonnegative(),
+    "own": shrink(),
+    "monitor": gradtx.monitor({"size": gradtx.tree.norm}),
+}
+
+
+@pytest.mark.parametrize("gathering", GATHERING)
+@pytest.mark.parametrize("stepping", STEPPING)
+def test_no_step_after_an_accumulation(gathering: str, stepping: str) -> None:
+    first, second = GATHERING[gathering], STEPPING[stepping]
+    with pytest.raises(
+        ValueError,
+        match=r"^chain: argument 1 (is|holds) (accumulate|apply_every|MultiSteps)\(.*, whose updates are zero between its steps, but .* "
+        r"after it takes every call for a step\. Put it inside: accumulate\(chain\(\.\.\.\), every_k\)\.$",
+    ):
+        gradtx.chain(gradtx.clip(1.0), first, gradtx.identity(), second)
+    with pytest.raises(ValueError, match=r"^named_chain: argument 0 .* takes every call for a step"):
+        gradtx.named_chain(("a", first), ("b", second))
+    gradtx.chain(second, first) if stepping not in ("accumulate", "average") else None
+
+
+@pytest.mark.parametrize("gathering", ["accumulate", "apply_every", "MultiSteps", "skip_nonfinite"])
+@pytest.mark.parametrize("resting", RESTING)
+def test_what_rests_may_follow_an_accumulation(gathering: str, resting: str) -> None:
+    """The step of two calls is that of one call with what was gathered, and between the calls nothing moves."""
+    first, then = GATHERING[gathering], RESTING[resting]
+    tx, params = gradtx.chain(first, then), {"w": jnp.asarray([3.0, 4.0]), "b": jnp.asarray(0.5)}
+    state, after, gathered = tx.init(params), then.init(params), first.init(params)
+    for i in range(4):
+        grads = jax.tree.map(lambda g: g / (i + 1), GRADS)  # noqa: B023
+        updates, state = tx.update(grads, state, params)
+        expected, gathered = first.update(grads, gathered, params)
+        if i % 2:
+            expected, after = then.update(expected, after, params)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), updates, expected)
+        assert any(map(jnp.any, jax.tree.leaves(updates))) == bool(i % 2)
+
+
+def test_masks_may_keep_an_accumulation_and_a_step_apart() -> None:
+    """Each of the two has parameters of its own."""
+    own = {"w": True, "b": False}
+    other = {"w": False, "b": True}
+    tx = gradtx.chain(gradtx.masked(gradtx.accumulate(gradtx.sgd(0.1), 2), own), gradtx.masked(gradtx.adam(0.1), other))
+    updates, _ = tx.update(GRADS, tx.init(GRADS), GRADS)
+    assert not jnp.any(updates["w"])
+    assert jnp.any(updates["b"])
