@@ -16,7 +16,7 @@ REACHED = {
     "files in a traced update of muon": 19,
     "fields of the largest factory": 12,
     "Any per 1,000 code lines": 65,
-    "code lines of core": 1600,
+    "code lines of core": 1640,
     "public names": 180,
 }
 

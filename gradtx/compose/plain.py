@@ -113,7 +113,7 @@ def with_extra_args_support(tx: Any) -> Transformation:
       TypeError: `tx` is no transformation.
 
     Example:
-      >>> import jax.numpy as jnp, gradtx, optax
+      >>> import jax.numpy as jnp, gradtx.optax, optax
       >>> tx = gradtx.optax.with_extra_args_support(optax.scale(-1.0))
       >>> tx.update(jnp.ones(1), tx.init(jnp.ones(1)), value=2.0)[0]
       Array([-1.], dtype=float32)

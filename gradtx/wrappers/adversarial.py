@@ -93,7 +93,7 @@ class sam(Transformation):
         parameters.
 
     Example:
-      >>> import jax.numpy as jnp, gradtx
+      >>> import jax.numpy as jnp, gradtx.optax
       >>> adversary = gradtx.chain(gradtx.normalize(), gradtx.sgd(0.5))
       >>> tx, w = gradtx.optax.contrib.sam(gradtx.sgd(0.1), adversary, opaque_mode=True), jnp.array([3.0, 4.0])
       >>> [round(float(u), 4) for u in tx.update(w, tx.init(w), w, grad_fn=lambda w, i: w)[0]]

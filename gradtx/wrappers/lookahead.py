@@ -67,7 +67,7 @@ class lookahead(Transformation, final=True, needs_params=True):
       also for half-precision parameters); `slow` is None for pairs.
 
     Example:
-      >>> import jax.numpy as jnp, gradtx
+      >>> import jax.numpy as jnp, gradtx.optax
       >>> tx, params = gradtx.optax.lookahead(gradtx.sgd(1.0), sync_period=2, slow_step_size=0.5), jnp.array(0.0)
       >>> state = tx.init(params)
       >>> for _ in range(2):

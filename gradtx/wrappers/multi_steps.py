@@ -44,7 +44,7 @@ class MultiSteps(Transformation):
       8 more.
 
     Example:
-      >>> import jax.numpy as jnp, gradtx
+      >>> import jax.numpy as jnp, gradtx.optax
       >>> tx = gradtx.optax.MultiSteps(gradtx.sgd(1.0), 2, should_skip_update_fn=gradtx.optax.skip_not_finite)
       >>> params = jnp.zeros(())
       >>> state = tx.init(params)
@@ -156,7 +156,7 @@ def skip_not_finite(updates: Updates, gradient_step: Any, params: Params) -> tup
       A boolean scalar, and `{"should_skip", "num_not_finite"}`.
 
     Example:
-      >>> import jax.numpy as jnp, gradtx
+      >>> import jax.numpy as jnp, gradtx.optax
       >>> skip, found = gradtx.optax.skip_not_finite({"w": jnp.array([1.0, jnp.inf])}, 0, None)
       >>> bool(skip), int(found["num_not_finite"])
       (True, 1)
@@ -180,7 +180,7 @@ def skip_large_updates(
       A boolean scalar, and `{"should_skip", "norm_squared"}`.
 
     Example:
-      >>> import jax.numpy as jnp, gradtx
+      >>> import jax.numpy as jnp, gradtx.optax
       >>> skip, found = gradtx.optax.skip_large_updates({"w": jnp.array([3.0, 4.0])}, 0, None, max_squared_norm=20.0)
       >>> bool(skip), float(found["norm_squared"])
       (True, 25.0)

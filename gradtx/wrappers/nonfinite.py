@@ -207,7 +207,7 @@ class apply_if_finite(Wrapper, keeps_zero=True):
     State: `ApplyIfFiniteState(notfinite_count int32, last_finite bool, total_notfinite int32, inner_state)`; 9 bytes more.
 
     Example:
-      >>> import jax.numpy as jnp, gradtx
+      >>> import jax.numpy as jnp, gradtx.optax
       >>> tx = gradtx.optax.apply_if_finite(gradtx.sgd(1.0), max_consecutive_errors=1)
       >>> updates, state = tx.update(jnp.array(jnp.nan), tx.init(jnp.zeros(())))
       >>> float(updates), int(state.total_notfinite)

@@ -87,9 +87,9 @@ def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Param
       TypeError: `state` is no `ScheduleFreeState`.
 
     Example:
-      >>> import jax.numpy as jnp, gradtx
+      >>> import jax.numpy as jnp, gradtx.optax
       >>> tx, params = gradtx.schedule_free_sgd(0.5), jnp.array(4.0)
-      >>> gradtx.optax.schedule_free_eval_params(tx.init(params), params)
+      >>> gradtx.optax.contrib.schedule_free_eval_params(tx.init(params), params)
       Array(4., dtype=float32)
     """
     if not isinstance(state, ScheduleFreeState):
