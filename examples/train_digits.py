@@ -64,7 +64,7 @@ def accuracy(state: TrainState, images: np.ndarray, labels: np.ndarray) -> float
     return float((logits.argmax(-1) == labels).mean())
 
 
-def make_optimizer(steps: int) -> gradtx.GradientTransformation:
+def make_optimizer(steps: int) -> gradtx.Transformation:
     rate = gradtx.warmup_cosine_decay_schedule(0.0, PEAK_RATE, int(WARMUP_FRACTION * steps), steps)
     return gradtx.chain(gradtx.clip_by_global_norm(CLIP_NORM), gradtx.adamw(rate, weight_decay=WEIGHT_DECAY, mask=KERNELS))
 
