@@ -14,15 +14,12 @@ from gradtx.core.walk import changes_nothing, everything, final_in, rests
 class chain(Transformation, transparent=True, any_leaves=True):
     """Applies transformations in turn: `tx_n(... tx_2(tx_1(g)))`.
 
-    Half-precision updates pass from one to the next in float32 and are rounded once, at the end.
+    Extra arguments reach every member. Half-precision updates pass from one to the next in float32 and are rounded once, at the end.
 
     Args:
       *args: transformations, in order of application.
 
     State: a tuple of the transformations' states.
-
-    Returns:
-      The transformation; extra arguments reach every member.
 
     Raises:
       TypeError: a member is no transformation (a factory that was not called, a schedule, a list).
@@ -92,9 +89,6 @@ class named_chain(Transformation, transparent=True, any_leaves=True):
       *args: pairs `(name, transformation)`, in order of application; names are distinct strings.
 
     State: a dict from names to states.
-
-    Returns:
-      The transformation.
 
     Raises:
       TypeError: an argument is no such pair.

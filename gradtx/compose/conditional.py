@@ -36,9 +36,6 @@ class conditionally_transform(Wrapper, keeps_zero=True):
 
     State: `ConditionallyTransformState(inner_state, step int32)`; 4 bytes and the inner state.
 
-    Returns:
-      The transformation.
-
     Raises:
       TypeError: `inner` is no transformation, or the condition no function.
 
@@ -83,9 +80,6 @@ class conditionally_mask(Wrapper, keeps_zero=True):
       forward_extra_args: whether the condition gets the extra arguments too.
 
     State: `ConditionallyMaskState(step int32, inner_state)`; 4 bytes and the inner state.
-
-    Returns:
-      The transformation.
 
     Raises:
       TypeError: `inner` is no transformation, or the condition no function.

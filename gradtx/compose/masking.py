@@ -25,16 +25,15 @@ class MaskedState(NamedTuple):
 class masked(Transformation, transparent=True, any_leaves=True, narrows=True):
     """Applies a transformation where the mask is True; the other updates pass unchanged and have no state.
 
+    The extra arguments `value_fn`, `grad_fn` and `grad` reach the inner one as those of its own leaves, the
+    others held where they are, so that line searches and SAM work on some of the parameters.
+
     Args:
       inner: the transformation.
       mask: tree of booleans with the parameters' paths (a boolean stands for all below it), or a function from parameters to one.
       mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
 
     State: `MaskedState(inner_state)`, with nothing for masked leaves.
-
-    Returns:
-      The transformation. The extra arguments `value_fn`, `grad_fn` and `grad` reach the inner one as those of its own leaves, the
-      others held where they are, so that line searches and SAM work on some of the parameters.
 
     Raises:
       TypeError: `mask` holds something else than booleans (text, say).
@@ -144,9 +143,6 @@ class freeze(Preset, transparent=True):
       mask: True for the parameters to freeze; as in `masked`.
 
     State: `MaskedState(EmptyState())`, 0 bytes.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: as `masked`.

@@ -34,9 +34,6 @@ class partition(Transformation, transparent=True, any_leaves=True, narrows=True)
 
     State: `PartitionState(inner_states)`, a dict from labels to `MaskedState`, each with state for its own leaves alone.
 
-    Returns:
-      The transformation. `multi_transform` is another name for it.
-
     Raises:
       TypeError: `transforms` is no mapping to transformations.
       ValueError: a label has no transformation, a parameter has no label, or a label belongs to no parameter's path.
@@ -132,9 +129,6 @@ class selective_transform(Preset, transparent=True):
       freeze_mask: True for the parameters to freeze; a tree of booleans, or a function from the parameters to one.
 
     State: as `partition` with labels `train` and `freeze`.
-
-    Returns:
-      The transformation.
 
     Raises:
       ValueError, TypeError: as `masked`.

@@ -71,9 +71,6 @@ def msign(
     Returns:
       An array of the shape and dtype of `x`.
 
-    Raises:
-      ValueError, TypeError: an argument outside its domain.
-
     Example:
       >>> import jax.numpy as jnp
       >>> from gradtx.linalg.msign import msign
