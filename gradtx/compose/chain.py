@@ -14,7 +14,8 @@ from gradtx.core.walk import changes_nothing, everything, final_in, rests
 class chain(Transformation, transparent=True, any_leaves=True):
     """Applies transformations in turn: `tx_n(... tx_2(tx_1(g)))`.
 
-    Extra arguments reach every member. Half-precision updates pass from one to the next in float32 and are rounded once, at the end.
+    Extra arguments reach every member. Half-precision updates pass from one to the next in float32 and are rounded once, at the
+    end.
 
     Args:
       *args: transformations, in order of application.
