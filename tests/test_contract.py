@@ -1,7 +1,9 @@
 """Every factory's row against every promise of the design."""
 
+import functools
 import json
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -20,6 +22,17 @@ from gradtx.core.value import registry
 
 ROWS = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
 HALF = (jnp.bfloat16, jnp.float16)
+
+
+def operation_by_operation(test: Callable[..., None]) -> Callable[..., None]:
+    """A test of what is handed on, which needs no compiled program for each row."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with jax.disable_jit():
+            test(*args, **kwargs)
+
+    return run
 
 
 def tree(dtype: Any = jnp.float32, sign: float = 1.0) -> dict[str, Any]:
@@ -157,6 +170,7 @@ def test_key_order_does_not_matter(case: Case) -> None:
 
 
 @ROWS
+@operation_by_operation
 def test_empty_tree(case: Case) -> None:
     tx = case.make()
     updates, state = tx.update({}, tx.init({}), {}, **case.extra_for({}))
@@ -200,6 +214,7 @@ def test_config_round_trip(case: Case) -> None:
 
 
 @ROWS
+@operation_by_operation
 def test_optax_chain_hands_on_extra_arguments(case: Case) -> None:
     seen = []
 
@@ -223,6 +238,7 @@ class Dense(nnx.Module):
 
 
 @ROWS
+@operation_by_operation
 def test_nnx_optimizer(case: Case) -> None:
     model = Dense()
     before = nnx.to_pure_dict(nnx.state(model, nnx.Param))
@@ -237,6 +253,7 @@ def test_nnx_optimizer(case: Case) -> None:
 
 
 @ROWS
+@operation_by_operation
 def test_linen_train_state(case: Case) -> None:
     if case.extra:
         return  # TrainState hands no extra arguments on
@@ -256,6 +273,7 @@ class Module(eqx.Module):
 
 
 @ROWS
+@operation_by_operation
 def test_equinox_module(case: Case) -> None:
     model = Module(jnp.ones((3, 2)), jnp.ones(2), jax.nn.relu)
     params = eqx.filter(model, eqx.is_inexact_array)

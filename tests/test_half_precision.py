@@ -21,8 +21,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(("name", "dtype"), [*((name, jnp.bfloat16) for name in OPTIMIZERS), ("preset", jnp.float16)])
 def test_updates_are_rounded_once(name: str, dtype: Any) -> None:
     tx, keys = OPTIMIZERS[name], jax.random.split(jax.random.key(0), 6)
     params = {"w": jax.random.normal(keys[0], (40, 30)), "b": jax.random.normal(keys[1], (50,))}
