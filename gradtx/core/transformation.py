@@ -148,7 +148,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
     A class defines `step` and, if it keeps a state, `init`; never `update`, which is `step` with the checks around it. The
     caller's `update` checks trees, state and extra arguments, hands `step` half-precision updates and states as float32, and casts
     the results back: updates to the gradients' dtypes, the state to the dtypes that it had. So `init` keeps moments in float32
-    (`zeros_like` does), and a chain, which runs the `step` of its members, rounds once. Outside `jit`, `update` runs compiled.
+    (`zeros_like` does), and a chain, which runs the `step` of its members, rounds once.
 
     `step` ends with `**extra_args`, since a chain hands all extra arguments to all its members. Its keyword-only parameters are
     those that it uses (`*, value`); one without a default has to be passed. The annotation of `state` is checked. A count of steps
