@@ -119,7 +119,7 @@ def misfit(function: Any, *args: Any, **kwargs: Any) -> str:
 
 
 def is_factory(value: Any) -> bool:
-    """Whether `value` is a declared factory itself, not something made by it."""
+    """Whether `value` is a class of values itself, not something made by it."""
     return isinstance(value, type) and hasattr(value, "made_with")
 
 

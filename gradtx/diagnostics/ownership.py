@@ -60,11 +60,7 @@ class Node(NamedTuple):
         inner = [tx for node in self.inside for tx in node.rules(place)]
         if not inner:
             return [self.tx] if place in self.touched and not self.tx.transparent else []
-        return (
-            inner
-            if self.tx.transparent or (isinstance(self.tx, Preset) and not getattr(self.tx, "_pair", False))
-            else [self.tx, *inner]
-        )
+        return inner if self.tx.transparent or isinstance(self.tx, Preset) else [self.tx, *inner]
 
     def idle(self) -> Iterator[str]:
         """Labels and masks inside that no parameter has."""
