@@ -314,3 +314,18 @@ def test_names_that_only_a_type_checker_sees() -> None:
     assert float(scaled(3.0).update(jnp.ones(()), scaled(3.0).init(jnp.ones(())))[0]) == 1.5
     with pytest.raises(ValueError, match=r"^scaled: decay is 1.5 \(float\), expected a number in \[0, 1\)\.$"):
         scaled(3.0, 1.5)
+
+
+def test_values_are_frozen() -> None:
+    tx = gradtx.adam(0.1)
+    text = r"^adam is frozen: b1 cannot be set; dataclasses\.replace makes a changed copy\.$"
+    with pytest.raises(dataclasses.FrozenInstanceError, match=text):
+        tx.b1 = 0.5  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError, match=r"^adam is frozen: b1 cannot be deleted\.$"):
+        del tx.b1  # type: ignore[misc]
+    assert tx == gradtx.adam(0.1)
+
+
+def test_an_own_init_is_kept_and_shown() -> None:
+    assert str(inspect.signature(gradtx.chain)) == "(*args)"
+    assert str(inspect.signature(gathered)) == "(first, rest=(), *, last=None)"
