@@ -33,9 +33,6 @@ def is_masked_or_none(x: Leaf) -> bool:
     return x is None or is_masked(x)
 
 
-_STATIC = (bool, np.bool_, int, float, complex, str, tuple, type(None))
-
-
 def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
     """Lifts a rule for single arrays to trees of one structure: a decorator, for a closure over the scalars of a step.
 
@@ -99,7 +96,7 @@ def _rows(given: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], Any]:
         if treedef is not None and own != treedef:
             raise_unlike(given[0], tree)
         for i, x in enumerate(column):
-            if (dtype := getattr(x, "dtype", None)) is None or compute_dtype(dtype) != dtype:
+            if not isinstance(x, jax.Array) or compute_dtype(x.dtype) != x.dtype:
                 column[i] = promote(x)
             if columns and column[i].shape not in ((), columns[0][i].shape):
                 raise_other_shape(given[0], tree)
@@ -109,79 +106,24 @@ def _rows(given: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], Any]:
 
 
 def map_leaves(rule: Callable[..., Any], *trees: Tree, **scalars: Any) -> Tree:
-    """Applies a rule for one array to every leaf of trees of one structure.
-
-    Leaves enter the rule in at least float32 (`compute_dtype`). Its k-th result is stored in the dtype of the k-th
-    tree; trees beyond the results are only read. Leaves of one shape and dtype share one traced and
-    lowered function, so that a thousand leaves cost little more to trace than a few.
+    """`each_leaf` for functions of plain trees: the result has the dtypes of the first tree.
 
     Args:
-      rule: function at module level, from one leaf of each tree and the scalars by name, to one array or a tuple.
-      *trees: trees of one structure; updates come first.
-      **scalars: what all leaves share. Python scalars are constants of the rule; arrays enter in the leaf's dtype.
-
-    Returns:
-      One tree, or a tuple of trees, as the rule gives one array or a tuple.
-
-    Raises:
-      ValueError: the trees differ in structure, or a leaf is neither a scalar nor of the shape of the first tree's.
+      rule: function of one leaf of each tree, and the scalars by name, that gives one array.
+      *trees: trees of one structure.
+      **scalars: what all leaves share. Floating arrays enter in the leaf's precision.
     """
-    first, treedef = jax.tree.flatten(trees[0])
-    columns = [first]
-    for tree in trees[1:]:
-        column, other = jax.tree.flatten(tree)
-        if other != treedef:
-            raise_unlike(trees[0], tree)
-        if any(np.shape(x) != np.shape(u) and np.shape(x) != () for u, x in zip(first, column, strict=True)):
-            raise_other_shape(trees[0], tree)
-        columns.append(column)
-    static = tuple((k, v) for k, v in scalars.items() if isinstance(v, _STATIC))
-    shared = {k: v for k, v in scalars.items() if not isinstance(v, _STATIC)}
-    rows = list(zip(*columns, strict=True))
-    signatures = [tuple((np.shape(x), getattr(x, "dtype", type(x))) for x in row) for row in rows]
-    times = collections.Counter(signatures)
-    traced = any(is_tracer(x) for x in first)
-    results = [
-        (_apply if times[signature] > 1 or not traced else _apply_plain)(rule, static, row, shared)
-        for row, signature in zip(rows, signatures, strict=True)
-    ]
-    if not results:  # a tree without leaves: only the number of results is wanted
-        probe = jax.eval_shape(functools.partial(_apply, rule, static), (jnp.zeros(()),) * len(trees), shared)
-        return tuple(trees[: len(probe)]) if isinstance(probe, tuple) else trees[0]
-    if isinstance(results[0], tuple):
-        for k, column in enumerate(columns[1 : len(results[0])], start=1):  # no state grows to the shape of its update
-            if any(np.shape(x) != np.shape(row[k]) for x, row in zip(column, results, strict=True)):
-                raise_other_shape(trees[0], trees[k], scalars=False)
-        return tuple(treedef.unflatten(column) for column in zip(*results, strict=True))
-    return treedef.unflatten(results)
 
+    def of_leaf(*row: jax.Array) -> jax.Array:
+        return rule(*row, **{name: _as_scalar_of(x, row[0].dtype) for name, x in scalars.items()})
 
-def _apply_plain(
-    rule: Callable[..., Any], static: tuple[tuple[str, Any], ...], leaves: tuple[Any, ...], shared: dict[str, Any]
-) -> Any:
-    dtypes = [jnp.asarray(leaf).dtype for leaf in leaves]
-    wide = compute_dtype(dtypes[0])
-    shared = {k: _as_scalar_of(v, wide) for k, v in shared.items()}
-    out = rule(*map(promote, leaves), **dict(static), **shared)
-    if isinstance(out, tuple):
-        return tuple(_store(x, dtype) for x, dtype in zip(out, dtypes, strict=False))
-    return _store(out, dtypes[0])
-
-
-# Traced leaves that share a shape share one trace and one lowered function; for a shape of its own, a leaf would pay
-# for both without sharing either. Eager leaves always run compiled: one kernel instead of one for each operation.
-_apply = jax.jit(_apply_plain, static_argnums=(0, 1))
-
-
-def _store(x: Leaf, dtype: DType) -> jax.Array:
-    """`x` in `dtype`, strongly typed."""
-    x = jnp.asarray(x)
-    return x if x.dtype == dtype and not x.weak_type else x.astype(dtype)
+    return in_dtypes_of(each_leaf(of_leaf)(*trees), trees[0])
 
 
 def _as_scalar_of(value: Any, dtype: DType) -> Any:
     """A floating scalar in the real dtype that goes with leaves of `dtype`; anything else as it is."""
-    return value.astype(real_dtype(dtype)) if jnp.issubdtype(jnp.result_type(value), jnp.floating) else value
+    floating = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)
+    return value.astype(real_dtype(dtype)) if floating else value
 
 
 def zeros_like(params: Params, dtype: DType = None) -> Tree:

@@ -103,7 +103,7 @@ def abs_sq(x: jax.Array) -> jax.Array:
     """`|x|**2`, real also for complex `x`, without the square root and its gradient."""
     if jnp.iscomplexobj(x):
         return x.real * x.real + x.imag * x.imag
-    return x * x
+    return jax.lax.square(x)
 
 
 def moments(g: jax.Array, m: jax.Array, v: jax.Array, b1: Scalar, b2: Scalar) -> tuple[jax.Array, jax.Array]:

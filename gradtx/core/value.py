@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import itertools
 import pathlib
 import sys
 import typing
@@ -104,8 +105,8 @@ class Value(metaclass=ValueType):
 
     _domains: typing.ClassVar[dict[str, domains.Domain]] = {}
     _positional: typing.ClassVar[tuple[str, ...]] = ()
-
     _defaults: typing.ClassVar[dict[str, typing.Any]] = {}
+    _names: typing.ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **traits: object):
         super().__init_subclass__()
@@ -116,8 +117,12 @@ class Value(metaclass=ValueType):
         own = {name: domains.domain_of(hint) for name, hint in _own_hints(cls).items()}
         of_fields = {field.name: own.get(field.name, cls._domains.get(field.name)) for field in fields}
         cls._domains = {name: domain for name, domain in of_fields.items() if domain is not None}
-        cls._defaults = {field.name: field.default for field in fields}
+        cls._defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+        cls._names = frozenset(of_fields)
         cls._positional = tuple(field.name for field in fields if not field.kw_only)
+        for before, after in itertools.pairwise(cls._positional):
+            if before in cls._defaults and after not in cls._defaults:
+                raise TypeError(f"{cls.__name__}: the field {after} without a default comes after {before}, which has one.")
         registry[name_of(cls)] = cls
 
     if not typing.TYPE_CHECKING:  # type checkers read the fields instead
@@ -125,13 +130,15 @@ class Value(metaclass=ValueType):
         def __init__(self, *args, **kwargs):
             arguments = {**self._defaults, **dict(zip(self._positional, args, strict=False)), **kwargs}
             misplaced = len(args) > len(self._positional) or not kwargs.keys().isdisjoint(self._positional[: len(args)])
-            if misplaced or len(arguments) > len(self._defaults) or any(x is dataclasses.MISSING for x in arguments.values()):
+            if misplaced or arguments.keys() != self._names:
                 raise TypeError(f"{type(self).__name__}: arguments that do not fit its fields")
             self.__dict__.update(arguments)
             self.__post_init__()
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise dataclasses.FrozenInstanceError(f"{self.called} is frozen: {name} cannot be set; dataclasses.replace makes a changed copy.")
+        raise dataclasses.FrozenInstanceError(
+            f"{self.called} is frozen: {name} cannot be set; dataclasses.replace makes a changed copy."
+        )
 
     def __delattr__(self, name: str) -> None:
         raise dataclasses.FrozenInstanceError(f"{self.called} is frozen: {name} cannot be deleted.")

@@ -4,7 +4,6 @@ from dataclasses import KW_ONLY
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
@@ -83,7 +82,7 @@ class scale_by_adam(Transformation, keeps_zero=True):
         @each_leaf
         def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
             m, v = moments(g, m, v, b1, b2)
-            return guarded_ratio(m_hat(g, m), jnp.sqrt(v / c2 + self.eps_root) + eps, eps), m, v
+            return guarded_ratio(m_hat(g, m), jax.lax.sqrt(v / c2 + self.eps_root) + eps, eps), m, v
 
         updates, mu, nu = rule(updates, state.mu, state.nu)
         return updates, ScaleByAdamState(t, mu, nu)

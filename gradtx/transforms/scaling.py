@@ -149,7 +149,8 @@ class scale_by_learning_rate(Transformation, keeps_zero=True):
             return updates, state
         rate = self.rate(state.count)
         count = None if state.count is None else safe_increment(state.count)
-        return scaled(-rate if self.flip_sign else rate, updates), ScaleByLearningRateState(rate, count)
+        factor = self.learning_rate if isinstance(self.learning_rate, (int, float)) else rate
+        return scaled(-factor if self.flip_sign else factor, updates), ScaleByLearningRateState(rate, count)
 
 
 class scale_by_sign(Transformation, keeps_zero=True):

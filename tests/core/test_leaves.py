@@ -7,13 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gradtx
 from gradtx.core import leaves
-from gradtx.core.leaves import MaskedNode, map_leaves
+from gradtx.core.leaves import MaskedNode, each_leaf, map_leaves
 
 
 def average(g: Any, m: Any, *, b: Any) -> Any:
     m = b * m + (1 - b) * g
     return -m, m
+
+
+def averaged(b: float) -> Any:
+    return each_leaf(lambda g, m: average(g, m, b=b))
 
 
 def double(u: Any) -> Any:
@@ -54,7 +59,7 @@ def test_leaves_are_computed_in_at_least_float32(dtype: str, inside: int) -> Non
 
 def test_float64_stays() -> None:
     with jax.enable_x64(True):
-        out = map_leaves(average, [jnp.full(2, 0.1)], [jnp.zeros(2)], b=0.9)
+        out = averaged(0.9)([jnp.full(2, 0.1)], [jnp.zeros(2)])
         assert out[1][0].dtype == jnp.float64
         np.testing.assert_allclose(out[1][0], 0.01, rtol=1e-15)
         np.testing.assert_allclose(map_leaves(scaled, jnp.full(2, 3.0), factor=jnp.asarray(0.1)), 0.1 * 3, rtol=1e-15)
@@ -63,11 +68,12 @@ def test_float64_stays() -> None:
 def test_results_have_the_dtypes_of_their_trees() -> None:
     """A small gradient in bfloat16 is not lost in a float32 moment near 1, and the update is bfloat16 again."""
     g, m = jnp.full(2, 1e-3, jnp.bfloat16), jnp.ones(2, jnp.float32)
-    updates, moments = map_leaves(average, {"w": g}, {"w": m}, b=0.999)
+    tx = gradtx.ema(0.999, debias=False)
+    updates, state = tx.update({"w": g}, tx.init({"w": g})._replace(ema={"w": m}))
     assert updates["w"].dtype == jnp.bfloat16
-    assert moments["w"].dtype == jnp.float32
-    np.testing.assert_allclose(moments["w"], 0.999 + 0.001 * float(g[0]), rtol=1e-7)
-    stored = map_leaves(average, {"w": m}, {"w": m.astype(jnp.bfloat16)}, b=0.999)[1]["w"]
+    assert state.ema["w"].dtype == jnp.float32
+    np.testing.assert_allclose(state.ema["w"], 0.999 + 0.001 * float(g[0]), rtol=1e-7)
+    stored = tx.update({"w": m}, state._replace(ema={"w": m.astype(jnp.bfloat16)}))[1].ema["w"]
     assert stored.dtype == jnp.bfloat16
 
 
@@ -125,8 +131,8 @@ def test_traced_and_eager_agree_for_shared_and_unique_shapes() -> None:
         "masked": MaskedNode(),
     }
     state = jax.tree.map(lambda x: jnp.full_like(x, 0.5, dtype=jnp.promote_types(x.dtype, jnp.float32)), tree)
-    eager = map_leaves(average, tree, state, b=jnp.asarray(0.75))
-    traced = jax.jit(lambda *trees: map_leaves(average, *trees, b=jnp.asarray(0.75)))(tree, state)
+    eager = averaged(0.75)(tree, state)
+    traced = jax.jit(averaged(0.75))(tree, state)
     assert jax.tree.structure(eager) == jax.tree.structure(traced) == jax.tree.structure((tree, state))
     for x, y in zip(jax.tree.leaves(eager), jax.tree.leaves(traced), strict=True):
         assert (x.shape, x.dtype, x.weak_type) == (y.shape, y.dtype, y.weak_type)
@@ -164,7 +170,7 @@ def test_vmap_over_a_shared_scalar() -> None:
 @pytest.mark.parametrize("tree", [{}, {"a": None}, {"a": MaskedNode(), "b": ()}, ()])
 def test_trees_without_leaves(tree: Any) -> None:
     assert map_leaves(double, tree) == tree
-    assert map_leaves(average, tree, tree, b=jnp.asarray(0.5)) == (tree, tree)
+    assert averaged(0.5)(tree, tree) == (tree, tree)
     assert map_leaves(plus, tree, tree) == tree
 
 
@@ -208,7 +214,7 @@ def test_a_scalar_leaf_goes_with_a_leaf_of_any_shape() -> None:
 )
 def test_trees_that_differ(updates: Any, state: Any, text: str) -> None:
     with pytest.raises(ValueError, match=r"^updates") as error:
-        map_leaves(average, updates, state, b=0.5)
+        averaged(0.5)(updates, state)
     assert str(error.value) == text
 
 

@@ -117,3 +117,9 @@ def test_a_newcomers_adabelief_equals_optax() -> None:
             params = gradtx.apply_updates(params, updates)
         paths.append(params)
     jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-6), *paths)
+
+
+def test_fields_without_defaults_come_first() -> None:
+    text = r"^reversed: the field rate without a default comes after decay, which has one\.$"
+    with pytest.raises(TypeError, match=text):
+        type("reversed", (gradtx.Value,), {"__annotations__": {"decay": float, "rate": float}, "decay": 0.9})
