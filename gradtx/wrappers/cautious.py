@@ -80,7 +80,8 @@ class cautious(Wrapper, keeps_zero=True):
 
         @each_leaf
         def rule(u: jax.Array, g: jax.Array) -> jax.Array:
-            agreement = sign * jnp.real(jnp.sign(u) * jnp.conj(jnp.sign(g)))  # of signs: a product of the numbers could underflow
+            # Of signs: a product of the numbers could underflow.
+            agreement = sign * jnp.real(jnp.sign(u) * jnp.conj(jnp.sign(g)))
             against = agreement <= 0  # False for NaN, which must not become a silent 0
             share = jnp.sum(~against) / max(u.size, 1)
             return jnp.where(against, 0, u / jnp.maximum(share, LEAST_SHARE).astype(u.real.dtype))

@@ -1,8 +1,8 @@
-"""What came after SAM: LookSAM, which reuses its second gradient, and GSAM, which also closes the gap to the worst point."""
+"""LookSAM, which reuses SAM's second gradient, and GSAM, which also closes the surrogate gap."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class LooksamState(NamedTuple):
     direction: Updates
     inner_state: State
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"rho": self.rho}
 
@@ -45,7 +45,7 @@ def unit(tree: Updates, length: jax.Array) -> Updates:
 
 
 def across(x: Updates, y: Updates) -> Updates:
-    """The part of `x` orthogonal to `y`, as vectors: `x - <x, y> / |y|^2 * y`; `x` where `y` is 0."""
+    """The part of `x` orthogonal to `y`: `x - <x, y> / |y|^2 * y`; `x` where `y` is 0."""
     along = unit(y, norm(y))
     share = jnp.real(vdot(along, x))
 
