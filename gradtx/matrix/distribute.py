@@ -105,7 +105,7 @@ def _mesh(axes: tuple[str, ...]) -> AbstractMesh:
 def _spec(
     leaf: jax.Array, numbers: MuonDimensionNumbers, sizes: dict[str, int], stated: PartitionSpec | None, explicit: bool
 ) -> PartitionSpec:
-    """The layout of a leaf: what its type or the user says, else its first axis that is cut evenly."""
+    """How a leaf lies on the axes: as its type or the user says, else cut along one axis."""
     _, _, output = axes_of(numbers, leaf.ndim)
     uncut = output if numbers.output_blocks > 1 else ()  # a cut through the output would mix blocks
     stated = jax.typeof(leaf).sharding.spec if explicit else stated
