@@ -43,8 +43,8 @@ MatrixRule = Tree | Callable[[Params], Tree]
 def numbers_once(what: str, numbers: MatrixRule | None) -> Callable[[Params], Numbers]:
     """`numbers_for` that answers once for each structure and shapes of a tree.
 
-    An answer depends on nothing else: `init` finds the numbers, and each later trace of a step
-    only looks them up.
+    An answer depends on nothing else: `init` finds the numbers, and each later trace of a step only
+    looks them up.
     """
     known: dict[Hashable, Numbers] = {}
 

@@ -64,10 +64,9 @@ class scale_by_backtracking_linesearch(Transformation, keeps_zero=True):
     """Multiplies updates by a step `s` that decreases the value enough.
 
     Enough is `f(x + s*u) <= (1 + rtol) * f(x) + slope_rtol * s * f' + atol`, with `f'` the slope
-    along `u`. The search starts from
-    `min(increase_factor * last step, max_learning_rate)` and multiplies by `decrease_factor` until
-    the condition holds or no evaluations are left; then the last step is taken, or 0 where the
-    value there is not finite.
+    along `u`. The search starts from `min(increase_factor * last step, max_learning_rate)` and
+    multiplies by `decrease_factor` until the condition holds or no evaluations are left; then the
+    last step is taken, or 0 where the value there is not finite.
 
     Updates must point downhill: put a `scale(-1.0)` or a learning rate before. The update needs
     `params` and the extra arguments `value`, `grad` (value and gradient at `params`; for complex
@@ -105,11 +104,11 @@ class scale_by_backtracking_linesearch(Transformation, keeps_zero=True):
     Source: Armijo 1966; Nocedal and Wright 2006, "Numerical Optimization", algorithm 3.1; Vaswani
     et al. 2019, arXiv:1905.09997, for the step that grows again.
 
-    **Differs:** a direction that does not descend must still decrease the value. After a
-    step of 0 the search starts from `max_learning_rate`, where Optax stays at 0. Extra arguments
-    that `value_fn` does not take are left to other transformations. For complex parameters `grad`
-    is the conjugate, as in the zoom search; Optax wants the one here and the other there. Optax has
-    no `has_aux`.
+    **Differs:** a direction that does not descend must still decrease the value. After a step of 0
+    the search starts from `max_learning_rate`, where Optax stays at 0. Extra arguments that
+    `value_fn` does not take are left to other transformations. For complex parameters `grad` is the
+    conjugate, as in the zoom search; Optax wants the one here and the other there. Optax has no
+    `has_aux`.
     """
 
     max_backtracking_steps: PositiveInt

@@ -57,8 +57,8 @@ class accumulate(Wrapper, keeps_zero=True):
 
     Between steps updates are zero, so the training loop stays as it is. Equal microbatches of a
     mean loss give the step of the large batch. The extra arguments of the last microbatch reach
-    `inner`; those of the others are dropped. Methods of two gradients (SAM
-    and its kin), which call `grad_fn`, stand around an accumulation, not in it.
+    `inner`; those of the others are dropped. Methods of two gradients (SAM and its kin), which call
+    `grad_fn`, stand around an accumulation, not in it.
 
     Args:
       inner: the optimizer. Clipping belongs inside, to see the mean; so do weight decay, and

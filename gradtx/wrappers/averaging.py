@@ -51,8 +51,8 @@ class ema_params(Wrapper, final=True, keeps_zero=True, needs_params=True):
 
     `p` are the parameters after each step. Training is the same as without it;
     `gradtx.eval_params(state, params)` gives the average, which spans about `1/(1-decay)` steps.
-    The updates are those of `inner`. Nothing may change them before they are applied: put it
-    around the whole chain. An accumulation stands around it:
+    The updates are those of `inner`. Nothing may change them before they are applied: put it around
+    the whole chain. An accumulation stands around it:
     `accumulate(ema_params(inner, decay), every_k)`. `update` needs `params`.
 
     Args:

@@ -94,10 +94,10 @@ class skip_nonfinite(Wrapper, keeps_zero=True):
     """Skips a step whose gradients, updates or new state hold a NaN or an infinity.
 
     Updates are then zero, and the state stays. So a gradient of 1e30, finite itself, is skipped
-    where its square overflows in a second moment. After a skipped step state and parameters are
-    bit for bit what they were, except for the counters. An accumulation inside leaves out a
-    microbatch that is not finite; where its step is skipped, it drops what it gathered and begins
-    anew. Guard what the loop itself keeps (batch statistics): keep the old one unless
+    where its square overflows in a second moment. After a skipped step state and parameters are bit
+    for bit what they were, except for the counters. An accumulation inside leaves out a microbatch
+    that is not finite; where its step is skipped, it drops what it gathered and begins anew. Guard
+    what the loop itself keeps (batch statistics): keep the old one unless
     `gradtx.metrics(state)["skipped_in_a_row"] == 0`.
 
     Args:

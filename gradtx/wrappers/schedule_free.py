@@ -266,8 +266,7 @@ class schedule_free_adamw(Preset, final=True):
     """Schedule-free AdamW: `z -= learning_rate * (g / (sqrt(v_hat) + eps) + weight_decay * y)`.
 
     `v_hat` is Adam's second moment with its bias corrected; there is no first moment. See
-    `schedule_free`. Evaluate with
-    `gradtx.eval_params(state, params)`. `update` needs `params`.
+    `schedule_free`. Evaluate with `gradtx.eval_params(state, params)`. `update` needs `params`.
 
     Args:
       learning_rate: number >= 0, or a schedule that warms up; one unit moves each parameter of `z`
