@@ -76,7 +76,7 @@ class scale_by_shape(Transformation, keeps_zero=True):
         return numbers_once("weight_dimension_numbers", self.weight_dimension_numbers)
 
     def init(self, params: Params) -> EmptyState:
-        self.numbers(params)  # a leaf that nothing tells about fails here, not at the first step
+        self.numbers(params)  # a leaf without dimension numbers fails here, not at the first step
         return EmptyState()
 
     def step(
@@ -103,10 +103,10 @@ def with_optax_names(name: str, ns_coeffs: Coefficients, ns_steps: int, precondi
 class muon(Preset, keeps_zero=True):
     """Muon for the matrices inside a network, AdamW for all else.
 
-    Of a matrix: `-learning_rate * (shape * msign(m) + weight_decay * p)`. Routed by path and shape
-    as `matrix_axes` says; `explain(tx, params)` shows where each parameter goes, and why. `m` is
-    the average of gradients `beta*m + (1-beta)*g`, bias-corrected, one Nesterov step ahead; AdamW
-    is Nadam's form of it.
+    A matrix moves by `-learning_rate * (shape * msign(m) + weight_decay * p)`. Parameters are
+    routed by path and shape as `matrix_axes` says; `explain(tx, params)` shows where each one goes,
+    and why. `m` is the average of gradients `beta*m + (1-beta)*g`, bias-corrected, one Nesterov
+    step ahead; AdamW has Nesterov momentum too (`nadamw`).
 
     Args:
       learning_rate: number >= 0 or schedule; one unit moves each matrix by `sqrt(max(1, out/in))`
@@ -170,10 +170,9 @@ class muon(Preset, keeps_zero=True):
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; consistent_rms: Liu et
     al. 2025, arXiv:2502.16982.
 
-    **Differs:** Optax sends every leaf of two axes to Muon, embeddings and heads too, and every
-    other to Adam without a word; here matrices are free of scale, and those with orthogonal rows
-    are exact. Its further arguments are those of links here; `gradtx.optax.contrib.muon` takes them
-    all.
+    **Differs:** Optax sends every leaf of two axes to Muon, embeddings and heads too, and silently
+    every other to Adam. Here matrices are free of scale, and those with orthogonal rows are exact.
+    Optax's other arguments are those of links here; `gradtx.optax.contrib.muon` takes them all.
     """
 
     learning_rate: Rate

@@ -48,8 +48,8 @@ class scale_by_normuon(Transformation, keeps_zero=True):
       >>> [round(float(u), 3) for u in updates[0]]
       [2.132, 2.132]
 
-    Source: Li et al. 2025, "NorMuon", arXiv:2510.05491, algorithm 1, which fixes the norm at `0.2
-    sqrt(in*out)`; that is `scale_by_shape("rms")` before it.
+    Source: Li et al. 2025, "NorMuon", arXiv:2510.05491, algorithm 1, which fixes the norm at
+    `0.2 sqrt(in*out)`; that is `scale_by_shape("rms")` before it.
     """
 
     beta2: Decay = 0.95

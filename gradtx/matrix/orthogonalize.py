@@ -101,7 +101,7 @@ class orthogonalize(Transformation, keeps_zero=True):
         return numbers_once("weight_dimension_numbers", self.weight_dimension_numbers)
 
     def init(self, params: Params) -> EmptyState:
-        self.numbers(params)  # a leaf that nothing tells about fails here, not at the first step
+        self.numbers(params)  # a leaf without dimension numbers fails here, not at the first step
         return EmptyState()
 
     def step(

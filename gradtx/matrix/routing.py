@@ -42,7 +42,7 @@ class matrix_axes(Value):
     It is a function from the parameters to a tree of `MuonDimensionNumbers`, with None where a
     parameter is no matrix for Muon; `muon` routes by it.
 
-    Own rules decide first. Then, in this order: numbers and vectors, biases and scales by name,
+    Your rules decide first. Then, in this order: numbers and vectors, biases and scales by name,
     embeddings and output heads by name (`wte`, `token_embedding`, `lm_head`, `classifier`, ...) are
     no matrices for Muon; kernels named as fused attention (`qkv`, `c_attn`) are three matrices side
     by side; kernels named as convolutions reduce all axes but their output; all others with two
@@ -55,9 +55,9 @@ class matrix_axes(Value):
         experts) and attention heads must be stated here.
 
     Raises:
-      ValueError: a parameter of three or more axes that nothing tells about; a pattern, or an
+      ValueError: a parameter of three or more axes that no rule covers; a pattern, or an
         alternative in one, that matches nothing.
-      TypeError: a rule that is none.
+      TypeError: a rule of another type.
 
     Example:
       >>> import jax.numpy as jnp, gradtx

@@ -73,9 +73,9 @@ class accelegrad(Transformation, final=True, needs_params=True):
       gradient_bound: guess of the gradient's norm, > 0; bounds the first step by
         `2*diameter*|g|/gradient_bound`.
       projection: function from a tree to the nearest point of a convex set that holds a minimizer
-        and the start, as `gradtx.projections.l2_ball(1.0)` is one; None is the whole space. It
-        keeps `z` in the set. By the method's design `y`, and so the parameters and their average,
-        may leave it by a gradient step.
+        and the start, such as `gradtx.projections.l2_ball(1.0)`; None is the whole space. It keeps
+        `z` in the set. By the method's design `y`, and so the parameters and their average, may
+        leave it by a gradient step.
 
     State: `AccelegradState(count int32, z, y, average, weight_sum, sum_of_squares, learning_rate)`;
       12 bytes a parameter. `gradtx.metrics` reports `eta` as `learning_rate`. The state holds the

@@ -55,9 +55,9 @@ class unixgrad(Transformation, final=True, needs_params=True):
       diameter: size of the set that is searched, > 0, in units of the parameters: about twice the
         distance to a minimizer.
       projection: function from a tree to the nearest point of a convex set that holds a minimizer
-        and the start, as `gradtx.projections.l2_ball(1.0)` is one. Parameters and average stay in
-        the set. None is the whole space, beyond the paper's theory: the first steps have a length
-        of about `2*diameter*|g|` and overshoot far, until the sum has grown.
+        and the start, such as `gradtx.projections.l2_ball(1.0)`. Parameters and average stay in the
+        set. None is the whole space, beyond the paper's theory: the first steps have a length of
+        about `2*diameter*|g|` and overshoot far, until the sum has grown.
 
     State: `UnixgradState(count int32, y, average, sum_of_squares, learning_rate)`; 8 bytes a
       parameter. `gradtx.metrics` reports `eta` as `learning_rate`. The state holds the iterates:

@@ -105,7 +105,7 @@ class polynomial_schedule(Value):
 class exponential_decay(Value):
     """A factor every so many steps: `init_value * decay_rate^(t/transition_steps)`.
 
-    In the end it is `end_value`, or 0 for a `decay_rate` < 1 without one.
+    It ends at `end_value`; without one, at 0 if `decay_rate` < 1.
 
     Args:
       init_value: finite number.

@@ -104,8 +104,8 @@ class warmup_cosine_decay_schedule(Value):
 class warmup_exponential_decay_schedule(PresetSchedule):
     """Linear warm-up, then `exponential_decay` from `peak_value`.
 
-    Without warm-up it begins at `peak_value`. In the end it is `end_value`, or 0 for a `decay_rate`
-    < 1 without one.
+    Without warm-up it begins at `peak_value`. It ends at `end_value`; without one, at 0 if
+    `decay_rate` < 1.
 
     Args:
       init_value, peak_value: finite numbers.

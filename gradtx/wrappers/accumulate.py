@@ -63,7 +63,7 @@ class accumulate(Wrapper, keeps_zero=True):
     Args:
       inner: the optimizer. Clipping belongs inside, to see the mean; so do weight decay, and
         averages and slow weights, which count steps: `accumulate(ema_params(inner, 0.999), 4)`.
-      every_k: microbatches a step, >= 1, or a schedule of the steps taken so far. 1 is `inner`
+      every_k: microbatches to a step, >= 1, or a schedule of the steps taken so far. 1 is `inner`
         itself, at no cost.
       dtype: dtype of the sum; wider where parameters are.
       skip_nonfinite: whether a microbatch with a NaN or an infinity is left out. The mean is then

@@ -66,13 +66,13 @@ class sam(Transformation):
     """Optax's SAM: `sync_period - 1` steps uphill, then one of `optimizer` from where they began.
 
     `sam(sgd(0.1), chain(normalize(), sgd(0.05)))` is SAM with `rho` = 0.05. Unless opaque, each
-    call of `update` is one of these steps, so that the parameters are perturbed ones after all but
-    each `sync_period`-th call; `gradtx.eval_params(state, params)` gives those to return to. Its
-    updates must then be applied as they are, and an average of the parameters belongs inside, in
-    `optimizer`: around it would count the perturbed ones. `sam_wrapper` has no such states in
-    between: prefer it in new code.
+    call of `update` is one of these steps, so the parameters are perturbed except after each
+    `sync_period`-th call; `gradtx.eval_params(state, params)` gives those to return to. Its updates
+    must then be applied as they are, and an average of the parameters belongs inside, in
+    `optimizer`: outside, it would count the perturbed ones. Prefer `sam_wrapper` in new code: its
+    parameters are never perturbed.
 
-    Its update needs `params`. That of an opaque one needs `grad_fn(params, i)`, too, which gives
+    Its update needs `params`. With `opaque_mode` it also needs `grad_fn(params, i)`, which gives
     the gradient at the parameters after `i + 1` steps uphill.
 
     Args:
@@ -102,9 +102,9 @@ class sam(Transformation):
 
     Source: Foret et al. 2020, arXiv:2010.01412; the form is that of Optax's `contrib.sam`.
 
-    **Differs:** the cache is float32 for half-precision parameters; optimizers that are not due are
-    not run, so that what they would have made of a NaN goes nowhere. In Optax `sync_period` = 1
-    steps from the parameters before last.
+    **Differs:** the cache is float32 for half-precision parameters; only the optimizer that is due
+    runs, so the other one's NaN goes nowhere. In Optax `sync_period` = 1 steps from the parameters
+    before last.
     """
 
     optimizer: Inner

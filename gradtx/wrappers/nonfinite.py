@@ -143,10 +143,10 @@ class skip_spikes(Wrapper, keeps_zero=True):
 
     Far above is `log|g| > mean + sigma * max(std, 0.1)`. Mean and variance of `log|g|` are
     exponential averages over about `window` accepted steps. Skipped steps do not change them, nor
-    do gradients of zero, which are accepted (frozen parameters, masked batches). What lies below
-    `mean - sigma * max(std, 0.1)` enters as that. The averages are trusted after `window / 4` such
-    steps (at least 1); until then only what is not finite is skipped. After `window` steps skipped
-    for their size, with none of usual size between, the new size counts as usual, so that a lasting
+    do gradients of zero, which are accepted (frozen parameters, masked batches). A smaller one
+    enters as `mean - sigma * max(std, 0.1)`. The averages are trusted after `window / 4` such steps
+    (at least 1); until then only what is not finite is skipped. After `window` steps skipped for
+    their size, with none of usual size between, the new size counts as usual, so that a lasting
     change does not stop the training. Updates and new states that are not finite are skipped as by
     `skip_nonfinite`.
 

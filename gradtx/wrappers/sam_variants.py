@@ -57,7 +57,7 @@ def across(x: Updates, y: Updates) -> Updates:
 
 
 class looksam(SharpnessAware, needs_params=True):
-    """LookSAM: SAM each k-th step, and its turn again between: `inner(g + alpha * |g| * v / |v|)`.
+    """LookSAM: SAM at each k-th step, its turn between: `inner(g + alpha * |g| * v / |v|)`.
 
     At the first step and each k-th after it, `s = grad_fn(w + rho * g / |g|)` is the gradient for
     `inner`, and `v` the part of `s` that is orthogonal to `g`. Its update needs `params` and
@@ -92,7 +92,7 @@ class looksam(SharpnessAware, needs_params=True):
     default `alpha` as in rollovd/looksam and pytorch_optimizer.
 
     **Differs:** where `v` is as short as rounding errors (one parameter, or gradients that are
-    parallel), it is taken as 0, whose direction the paper divides out of noise.
+    parallel), it is taken as 0; the paper divides noise by its length.
     """
 
     inner: Inner

@@ -123,8 +123,8 @@ class schedule_free(Transformation, final=True, needs_params=True):
     With `y` the parameters, `u` the wrapped optimizer's update there: `z += u`,
     `x = (1-c)*x + c*z`, `y = (1-b1)*z + b1*x`, where `c = w / sum w` and
     `w = (largest rate so far)^weight_lr_power`. So `x` is an average of `z`, weighted towards steps
-    after the warm-up; evaluate with it: `gradtx.eval_params(state, params)`. A rate that falls is
-    not needed, nor is the number of steps. Nothing may change the updates before they are applied:
+    after the warm-up; evaluate with it: `gradtx.eval_params(state, params)`. It needs neither a
+    falling rate nor the number of steps. Nothing may change the updates before they are applied:
     put it around the whole chain. An accumulation stands around it too. `update` needs `params`.
 
     Args:
