@@ -177,7 +177,8 @@ def _resolve(part: str, name: str) -> Any:
         module, _, attribute = NATIVE[part][name].rpartition(".")
         return getattr(import_module(module), attribute)
     home = _joined("gradtx.optax", part)
-    if name.startswith("_") and name != "__version__":  # Python and its tools ask; Optax's answer would be about Optax
+    # Python and its tools ask for such names; Optax's answer would be about Optax.
+    if name.startswith("_") and name != "__version__":
         raise AttributeError(f"module {home!r} has no attribute {name!r}")
     source = _installed(part)
     if source is None:
@@ -209,7 +210,7 @@ def _joined(*names: str) -> str:
 
 
 def _names(part: str) -> list[str]:
-    """The public names of a module of Optax, its modules too; without Optax those that have twins."""
+    """The public names of a module of Optax, modules too; without Optax those that have twins."""
     source = _installed(part)
     if source is None:
         return sorted(NATIVE.get(part, {}))
@@ -230,7 +231,9 @@ def _parts() -> list[str]:
 
 
 def rows() -> list[tuple[str, str]]:
-    """Every public name of Optax with the place of its twin, or `borrowed`; without Optax the twins alone.
+    """Every public name of Optax with the place of its twin, or `borrowed`.
+
+    Without Optax the twins alone.
 
     Example:
       >>> import gradtx.optax
@@ -251,7 +254,8 @@ def table() -> str:
 
     Example:
       >>> import gradtx.optax
-      >>> [line.split() for line in gradtx.optax.table().splitlines() if line.startswith(("adamw", "adafactor"))]
+      >>> lines = gradtx.optax.table().splitlines()
+      >>> [line.split() for line in lines if line.startswith(("adamw", "adafactor"))]
       [['adafactor', 'borrowed'], ['adamw', 'gradtx.optimizers.adam.adamw']]
     """
     found = rows()
@@ -267,7 +271,7 @@ def table() -> str:
 
 
 def hint(name: str) -> str:
-    """Where a name of Optax is that `gradtx` was asked for and has not; nothing where Optax has it not either.
+    """Where to find a name of Optax that `gradtx` lacks; nothing where Optax lacks it too.
 
     Example:
       >>> import gradtx.optax
@@ -280,13 +284,13 @@ def hint(name: str) -> str:
         return ""
     try:
         example = next(_examples(name), None)
-    except (ImportError, AttributeError):  # an Optax that fails to import must not hide the error of whoever asked
+    except (ImportError, AttributeError):  # a broken Optax must not hide the first error
         return ""
     return f"{example}; gradtx.optax has all of Optax's names." if example else ""
 
 
 def _examples(name: str) -> Iterator[str]:
-    """What to say of a name of Optax, the best first: of a module its first twin, of a name its own."""
+    """What to say of a name of Optax, the best first: a module's first twin, or the name's own."""
     if NATIVE.get(name):
         first, place = next(item for item in NATIVE[name].items() if item[0].islower())
         yield f"{_public(place, f'{name}.{first}')} is optax.{name}.{first}"
@@ -298,7 +302,7 @@ def _examples(name: str) -> Iterator[str]:
 
 
 def _public(place: str, path: str) -> str:
-    """The short name of a place that the index has, or that of a twin which only this module has."""
+    """The short name of a place in the index, or that of a twin which only this module has."""
     name = place.rpartition(".")[2]
     if place.count(".") == 2:
         return place

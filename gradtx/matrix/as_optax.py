@@ -1,14 +1,13 @@
-"""`optax.contrib.muon` and `scale_by_muon` with all of Optax's arguments, as chains of gradtx's links."""
-
-from typing import Any
+"""`optax.contrib.muon` and `scale_by_muon` with all of Optax's arguments, as chains of links."""
 
 from gradtx.compose.chain import chain
 from gradtx.compose.partition import partition
 from gradtx.core.checked import checked
 from gradtx.core.domains import Decay, Flag, FloatDType, Mask, NonNegative, PositiveInt, Rate
 from gradtx.core.transformation import Transformation
+from gradtx.matrix.dimensions import MatrixRule
 from gradtx.matrix.muon import Preconditioning, scale_by_shape, with_optax_names
-from gradtx.matrix.orthogonalize import scale_by_dual_norm
+from gradtx.matrix.orthogonalize import Coefficients, scale_by_dual_norm
 from gradtx.matrix.routing import muon_labels
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.decay import add_decayed_weights
@@ -18,7 +17,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 
 @checked
 def scale_by_muon(
-    ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
+    ns_coeffs: Coefficients = (3.4445, -4.7750, 2.0315),
     ns_steps: PositiveInt = 5,
     beta: Decay = 0.95,
     eps: NonNegative = 1e-8,
@@ -27,7 +26,7 @@ def scale_by_muon(
     nesterov: Flag = True,
     adaptive: Flag = False,
     preconditioning: Preconditioning = "frobenius",
-    weight_dimension_numbers: Any = None,
+    weight_dimension_numbers: MatrixRule | None = None,
 ) -> Transformation:
     """Muon's direction with Optax's arguments: an average of gradients, then Newton-Schulz.
 
@@ -71,7 +70,7 @@ def scale_by_muon(
 @checked
 def muon(
     learning_rate: Rate,
-    ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
+    ns_coeffs: Coefficients = (3.4445, -4.7750, 2.0315),
     ns_steps: PositiveInt = 5,
     beta: Decay = 0.95,
     eps: NonNegative = 1e-8,
@@ -87,15 +86,16 @@ def muon(
     adam_eps_root: NonNegative = 0.0,
     adam_weight_decay: Rate = 0.0,
     adam_learning_rate: Rate | None = None,
-    muon_weight_dimension_numbers: Any = None,
+    muon_weight_dimension_numbers: MatrixRule | None = None,
     consistent_rms: NonNegative | None = None,
 ) -> Transformation:
     """`gradtx.muon` with all of Optax's arguments: Muon for matrices, AdamW for all else.
 
     Args:
-      learning_rate, ns_coeffs, ns_steps, beta, eps, weight_decay, weight_decay_mask,
-      preconditioning, adam_learning_rate,
-        muon_weight_dimension_numbers, consistent_rms: as in `gradtx.muon`.
+      learning_rate, ns_coeffs, ns_steps, beta, eps, weight_decay, weight_decay_mask: as in
+        `gradtx.muon`.
+      preconditioning, adam_learning_rate, muon_weight_dimension_numbers, consistent_rms: as in
+        `gradtx.muon`.
       mu_dtype, nesterov: of the momentum of either half.
       adaptive: as in `scale_by_muon`.
       adam_b1, adam_b2, adam_eps_root: of AdamW.
@@ -115,11 +115,14 @@ def muon(
     first.
     """
     labels = muon_labels(muon_weight_dimension_numbers)
-    numbers = {"weight_dimension_numbers": labels.axes}
+    axes = labels.axes
     momentum = {"nesterov": nesterov, "adaptive": adaptive, "preconditioning": preconditioning}
+    signs = scale_by_muon(ns_coeffs, ns_steps, beta, eps, mu_dtype, **momentum, weight_dimension_numbers=axes)
     matrices = chain(
-        *scale_by_muon(ns_coeffs, ns_steps, beta, eps, mu_dtype, **momentum, **numbers).inside,
-        scale_by_shape(**numbers) if consistent_rms is None else scale_by_shape("rms", consistent_rms, **numbers),
+        *signs.inside,
+        scale_by_shape(weight_dimension_numbers=axes)
+        if consistent_rms is None
+        else scale_by_shape("rms", consistent_rms, weight_dimension_numbers=axes),
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),
     )

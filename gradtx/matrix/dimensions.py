@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from gradtx.compose.labels import resolve
 from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.paths import ROOT, leaves_by_path
-from gradtx.core.types import Leaf, Params
+from gradtx.core.types import Leaf, Params, Tree
 from gradtx.core.value import record
 
 
@@ -36,15 +36,17 @@ class MuonDimensionNumbers(NamedTuple):
 
 Numbers = tuple[MuonDimensionNumbers | None, ...]
 """For each leaf of a tree its dimension numbers; None where it is no matrix."""
+MatrixRule = Tree | Callable[[Params], Tree]
+"""A tree of dimension numbers, a prefix of one, or a function from parameters to one."""
 
 
-def numbers_once(what: str, numbers: Any) -> Callable[[Params], Numbers]:
+def numbers_once(what: str, numbers: MatrixRule | None) -> Callable[[Params], Numbers]:
     """`numbers_for` that answers once for each structure and shapes of a tree.
 
-    They are all that an answer hangs on, so `init` finds the numbers, and each later trace of a
-    step only looks them up.
+    An answer depends on nothing else: `init` finds the numbers, and each later trace of a step only
+    looks them up.
     """
-    known: dict[Any, Numbers] = {}
+    known: dict[Hashable, Numbers] = {}
 
     def found(params: Params) -> Numbers:
         leaves, treedef = jax.tree.flatten(params)
@@ -56,8 +58,8 @@ def numbers_once(what: str, numbers: Any) -> Callable[[Params], Numbers]:
     return found
 
 
-def numbers_for(what: str, numbers: Any, params: Params) -> list[MuonDimensionNumbers | None]:
-    """One entry for each leaf of `params` from a tree of dimension numbers, a prefix of one, or a function from `params` to one.
+def numbers_for(what: str, numbers: MatrixRule | None, params: Params) -> list[MuonDimensionNumbers | None]:
+    """The dimension numbers of each leaf of `params`, from a tree of them, a prefix, or a function.
 
     None gives every leaf of two axes a plain matrix, and no numbers to those of fewer. An empty
     leaf has no matrix.

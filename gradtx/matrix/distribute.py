@@ -1,18 +1,18 @@
-"""Matrix signs of sharded parameters: whole matrices to devices and back, in one collective each way."""
+"""Matrix signs of sharded parameters: matrices to devices and back, a collective each way."""
 
 import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from gradtx.core import checks
 from gradtx.core.numerics import common_dtype, promote
 from gradtx.core.platforms import on_platform
-from gradtx.core.types import Scalar
+from gradtx.core.types import Leaf, Scalar
 from gradtx.core.value import record
 from gradtx.linalg.msign import Recipe
 from gradtx.linalg.msign_many import msign_many
@@ -20,16 +20,19 @@ from gradtx.linalg.newton_schulz import newton_schulz, newton_schulz_tall
 from gradtx.matrix.dimensions import MuonDimensionNumbers, axes_of, from_matrices, to_matrices
 
 ROUND_ELEMENTS = 2**27
-"""Most elements of whole matrices on one device at a time (0.5 GiB in float32); more run in rounds, each with its collectives."""
+"""Most elements of whole matrices on one device at a time (0.5 GiB in float32).
+
+More run in rounds, each with its own collectives.
+"""
 
 
 @record
 class Distribution(NamedTuple):
-    """Which mesh axes share the work of matrix signs, and how parameters lie on them where axes are automatic.
+    """Which mesh axes share the work of matrix signs, and how parameters lie on them.
 
     Attributes:
       axes: a mesh axis, or several.
-      spec: how every parameter lies on them, such as `PartitionSpec("data", "model")`, or
+      spec: how every parameter lies on automatic axes, such as `PartitionSpec("data", "model")`, or
         `PartitionSpec()` where every device has every parameter whole (as in ZeRO-1). None: along
         its first axis that the devices divide. With explicit axes the parameters themselves say it.
     """
@@ -38,8 +41,12 @@ class Distribution(NamedTuple):
     spec: PartitionSpec | None = None
 
 
+Sharing = str | Sequence[str] | Distribution
+"""The mesh axes that share the work: a name, several, or a `Distribution`."""
+
+
 class _Piece(NamedTuple):
-    """The local matrices of one leaf: `(batch, rows, columns)`, and the mesh axes that cut rows and columns."""
+    """The local matrices of one leaf, `(batch, rows, columns)`, and the axes that cut these two."""
 
     leaf: int
     local: jax.Array
@@ -48,7 +55,7 @@ class _Piece(NamedTuple):
 
 
 def distributed_msign(
-    leaves: Sequence[jax.Array], numbers: Sequence[MuonDimensionNumbers], recipe: Recipe, eps: Scalar, distribute: Any
+    leaves: Sequence[jax.Array], numbers: Sequence[MuonDimensionNumbers], recipe: Recipe, eps: Scalar, distribute: Sharing
 ) -> list[jax.Array]:
     """`msign` of the matrices of each leaf, with the work shared by the devices along mesh axes.
 
@@ -67,8 +74,8 @@ def distributed_msign(
     Raises:
       ValueError: no mesh is set, or it lacks an axis.
     """
-    axes, spec = distribute if isinstance(distribute, Distribution) else (distribute, None)
-    axes = (axes,) if isinstance(axes, str) else tuple(axes)
+    shared: Any = distribute if isinstance(distribute, Distribution) else Distribution(distribute)
+    axes, spec = (shared.axes,) if isinstance(shared.axes, str) else tuple(shared.axes), shared.spec
     mesh = _mesh(axes)
     sizes = {axis: mesh.shape[axis] for axis in axes}
     explicit = any(mesh_type == AxisType.Explicit for mesh_type in mesh.axis_types)
@@ -85,7 +92,7 @@ def distributed_msign(
     return [jax.sharding.reshard(r, s) for r, s in zip(results, before, strict=True)] if explicit else results
 
 
-def _mesh(axes: tuple[str, ...]) -> Any:
+def _mesh(axes: tuple[str, ...]) -> AbstractMesh:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         raise checks.WrongValue(f"distribute is {axes!r}, but there is no mesh. Call it under jax.set_mesh(mesh).")
@@ -98,7 +105,7 @@ def _mesh(axes: tuple[str, ...]) -> Any:
 def _spec(
     leaf: jax.Array, numbers: MuonDimensionNumbers, sizes: dict[str, int], stated: PartitionSpec | None, explicit: bool
 ) -> PartitionSpec:
-    """How a leaf lies on the axes: as its type or the user says, else along its first axis that can be cut."""
+    """How a leaf lies on the axes: as its type or the user says, else cut along one axis."""
     _, _, output = axes_of(numbers, leaf.ndim)
     uncut = output if numbers.output_blocks > 1 else ()  # a cut through the output would mix blocks
     stated = jax.typeof(leaf).sharding.spec if explicit else stated
@@ -117,7 +124,7 @@ def _spec(
     return PartitionSpec()
 
 
-def _names(entry: Any) -> tuple[str, ...]:
+def _names(entry: str | Sequence[str] | None) -> tuple[str, ...]:
     return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
 
 
@@ -130,7 +137,7 @@ def _local(
     eps: Scalar,
 ) -> list[jax.Array]:
     """What one device does."""
-    results: list[Any] = [None] * len(shards)
+    results: list[Leaf] = [None] * len(shards)
     cut, whole, alone, summed = [], [], [], []
     pieces = []
     for i, (shard, entry, spec) in enumerate(zip(shards, numbers, specs, strict=True)):
@@ -168,7 +175,7 @@ def _local(
     ]
 
 
-def _key(piece: _Piece) -> Any:
+def _key(piece: _Piece) -> Hashable:
     return piece.local.shape[1:], piece.rows, piece.columns
 
 
@@ -190,8 +197,8 @@ def _rounds(pieces: list[_Piece], sizes: dict[str, int]) -> list[list[_Piece]]:
     return rounds
 
 
-def _groups(pieces: list[_Piece]) -> dict[Any, list[_Piece]]:
-    groups: dict[Any, list[_Piece]] = collections.defaultdict(list)
+def _groups(pieces: list[_Piece]) -> dict[Hashable, list[_Piece]]:
+    groups: dict[Hashable, list[_Piece]] = collections.defaultdict(list)
     for piece in pieces:
         groups[_key(piece)].append(piece)
     return groups
@@ -205,7 +212,7 @@ def _stacked(group: list[_Piece], devices: int) -> jax.Array:
     return stack.reshape(devices, share, *stack.shape[1:])
 
 
-def _to_pieces(group: list[_Piece], stack: jax.Array, results: list[Any]) -> list[Any]:
+def _to_pieces(group: list[_Piece], stack: jax.Array, results: list[Leaf]) -> list[Leaf]:
     start = 0
     for piece in group:
         results[piece.leaf] = stack[start : start + piece.local.shape[0]]
@@ -226,12 +233,13 @@ def _unwired(buffer: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
     return [buffer[:, a:b].reshape(stack.shape).astype(stack.dtype) for a, b, stack in zip(ends[:-1], ends[1:], like, strict=True)]
 
 
-def _exchanged(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: Scalar, results: list[Any]) -> list[Any]:
-    """Every device gets its share of whole matrices, and gives back everybody's parts of their signs."""
+def _exchanged(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: Scalar, results: list[Leaf]) -> list[Leaf]:
+    """Every device gets its share of whole matrices, and gives back the parts of their signs."""
     axes, devices = tuple(sizes), math.prod(sizes.values())
     groups = list(_groups(pieces).values())
     stacks = [_stacked(group, devices) for group in groups]
-    received = jax.lax.all_to_all(_wire(stacks, recipe), axes, 0, 0, tiled=True)  # row s: what device s has of my matrices
+    # Row s of what is received: what device s has of my matrices.
+    received = jax.lax.all_to_all(_wire(stacks, recipe), axes, 0, 0, tiled=True)
     mine = [_assembled(part, group[0], sizes) for part, group in zip(_unwired(received, stacks), groups, strict=True)]
     signs = msign_many(mine, recipe, eps)
     parts = [_taken_apart(sign, group[0], sizes) for sign, group in zip(signs, groups, strict=True)]
@@ -242,10 +250,10 @@ def _exchanged(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps:
 
 
 def _assembled(parts: jax.Array, piece: _Piece, sizes: dict[str, int]) -> jax.Array:
-    """`(devices, share, rows, columns)` of parts as `(share, all rows, all columns)`, up to the order of rows and columns.
+    """Parts of shape `(devices, share, rows, columns)` as `(share, all rows, all columns)`.
 
-    `msign` commutes with permutations of rows and columns, so the order need only be the one that
-    `_taken_apart` undoes.
+    Rows and columns are in an order of their own. `msign` commutes with permutations of rows and
+    columns, so the order need only be the one that `_taken_apart` undoes.
     """
     axes = tuple(sizes)
     parts = parts.reshape(*sizes.values(), *parts.shape[1:])
@@ -263,7 +271,7 @@ def _taken_apart(matrices: jax.Array, piece: _Piece, sizes: dict[str, int]) -> j
     return matrices.reshape(shape).transpose(order).reshape(math.prod(sizes.values()), len(matrices), n, m)
 
 
-def _gathered(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: Scalar, results: list[Any]) -> list[Any]:
+def _gathered(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: Scalar, results: list[Leaf]) -> list[Leaf]:
     """Every device has all matrices, signs its share, and all gather the results."""
     axes, devices = tuple(sizes), math.prod(sizes.values())
     groups = list(_groups(pieces).values())
@@ -277,7 +285,7 @@ def _gathered(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: 
 
 
 def _gram_sum(piece: _Piece, sizes: dict[str, int], recipe: Recipe, eps: Scalar) -> jax.Array:
-    """The local part of signs of matrices that are cut along their long side; what is summed over devices is `R = X X^H`."""
+    """The local part of signs of matrices cut along their long side; devices sum `R = X X^H`."""
     n, m = _full(piece, sizes)
 
     def on(platform: str, x: jax.Array) -> jax.Array:

@@ -1,12 +1,10 @@
 """Where an optimizer sends each parameter, in words."""
 
-from typing import Any
-
 import numpy as np
 
 from gradtx.compose.partition import partition
 from gradtx.core import checks, domains
-from gradtx.core.pairs import as_transformation
+from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.types import Params
 from gradtx.core.walk import everything
@@ -14,7 +12,7 @@ from gradtx.matrix.dimensions import axes_of, numbers_for
 from gradtx.matrix.routing import matrix_axes, muon_labels, routes
 
 
-def explain(tx: Any, params: Params) -> str:
+def explain(tx: Inner, params: Params) -> str:
     """A table of where Muon sends each parameter, and why.
 
     Muon may be anywhere inside `tx`, and written by hand with `muon_labels`.
@@ -31,9 +29,9 @@ def explain(tx: Any, params: Params) -> str:
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> print(gradtx.explain(gradtx.muon(0.02), {"attn": {"qkv": {"kernel": jnp.ones((8, 24))}}}))
-      parameter        shape    to    why
-      attn/qkv/kernel  (8, 24)  muon  query, key and value, by the name 'qkv': inputs (0,), outputs (1,), 3 blocks
+      >>> print(gradtx.explain(gradtx.muon(0.02), {"mlp": {"kernel": jnp.ones((8, 24))}}))
+      parameter   shape    to    why
+      mlp/kernel  (8, 24)  muon  a matrix: inputs (0,), outputs (1,)
     """
     domains.check_argument("explain", "tx", tx, domains.TRANSFORMATION)
     labels = [one.param_labels for one in everything(as_transformation(tx)) if isinstance(one, partition)]

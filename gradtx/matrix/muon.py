@@ -13,18 +13,19 @@ from gradtx.compose.partition import partition
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Mask, NonNegative, PositiveInt, Rate, one_of
 from gradtx.core.transformation import EmptyState, Transformation
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 from gradtx.linalg.coefficients import newton_schulz_table
 from gradtx.linalg.newton_schulz import NORMALIZATIONS
-from gradtx.matrix.dimensions import Numbers, fan, numbers_once
-from gradtx.matrix.orthogonalize import orthogonalize
+from gradtx.matrix.dimensions import MatrixRule, Numbers, fan, numbers_once
+from gradtx.matrix.distribute import Sharing
+from gradtx.matrix.orthogonalize import Coefficients, orthogonalize
 from gradtx.matrix.routing import muon_labels
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.scaling import scale_by_learning_rate
 
-SCALES: dict[str, Callable[[int, int, Any], Any]] = {
+SCALES: dict[str, Callable[[int, int, Scalar], Scalar]] = {
     "jordan": lambda inputs, outputs, rms: math.sqrt(max(1, outputs / inputs)),
     "spectral": lambda inputs, outputs, rms: math.sqrt(outputs / inputs),
     "rms": lambda inputs, outputs, rms: rms * math.sqrt(max(inputs, outputs)),
@@ -67,7 +68,7 @@ class scale_by_shape(Transformation, keeps_zero=True):
     scale: UpdateScale = "jordan"
     rms: NonNegative = 0.2
     _: KW_ONLY
-    weight_dimension_numbers: Any = None
+    weight_dimension_numbers: MatrixRule | None = None
 
     @functools.cached_property
     def numbers(self) -> Callable[[Params], Numbers]:
@@ -75,7 +76,7 @@ class scale_by_shape(Transformation, keeps_zero=True):
         return numbers_once("weight_dimension_numbers", self.weight_dimension_numbers)
 
     def init(self, params: Params) -> EmptyState:
-        self.numbers(params)  # a leaf that nothing tells about fails here, not at the first step
+        self.numbers(params)  # a leaf without dimension numbers fails here, not at the first step
         return EmptyState()
 
     def step(
@@ -89,23 +90,23 @@ class scale_by_shape(Transformation, keeps_zero=True):
         return treedef.unflatten(leaves), state
 
 
-def with_optax_names(name: str, ns_coeffs: Any, ns_steps: int, preconditioning: str, **links: Any) -> orthogonalize:
-    """`orthogonalize` by Optax's names: one row of coefficients runs `ns_steps` times, a table of rows is the steps."""
+def with_optax_names(name: str, ns_coeffs: Coefficients, ns_steps: int, preconditioning: str, **links: Any) -> orthogonalize:
+    """`orthogonalize` by Optax's names: one row runs `ns_steps` times, a table of rows once."""
     named = isinstance(ns_coeffs, str)
     one_row = isinstance(ns_coeffs, (list, tuple)) and not any(isinstance(row, (list, tuple)) for row in ns_coeffs)
     steps = ns_steps if named or one_row or getattr(ns_coeffs, "ndim", 2) == 1 else None
     coefficients = "jordan" if named and ns_coeffs == "standard" else ns_coeffs
-    newton_schulz_table(name, coefficients, steps, "ns_coeffs")  # wrong ones are refused by the name that was used
+    newton_schulz_table(name, coefficients, steps, "ns_coeffs")  # errors say `ns_coeffs`
     return orthogonalize(coefficients, steps, normalization=PRECONDITIONINGS[preconditioning], **links)
 
 
 class muon(Preset, keeps_zero=True):
     """Muon for the matrices inside a network, AdamW for all else.
 
-    Of a matrix: `-learning_rate * (shape * msign(m) + weight_decay * p)`. Routed by path and shape
-    as `matrix_axes` says; `explain(tx, params)` shows where each parameter goes, and why. `m` is
-    the average of gradients `beta*m + (1-beta)*g`, bias-corrected, one Nesterov step ahead; AdamW
-    is Nadam's form of it.
+    A matrix moves by `-learning_rate * (shape * msign(m) + weight_decay * p)`. Parameters are
+    routed by path and shape as `matrix_axes` says; `explain(tx, params)` shows where each one goes,
+    and why. `m` is the average of gradients `beta*m + (1-beta)*g`, bias-corrected, one Nesterov
+    step ahead; AdamW has Nesterov momentum too (`nadamw`).
 
     Args:
       learning_rate: number >= 0 or schedule; one unit moves each matrix by `sqrt(max(1, out/in))`
@@ -140,7 +141,8 @@ class muon(Preset, keeps_zero=True):
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> params = {"dense": {"kernel": jnp.ones((4, 8)), "bias": jnp.ones(8)}, "head": {"kernel": jnp.ones((8, 10))}}
+      >>> dense = {"kernel": jnp.ones((4, 8)), "bias": jnp.ones(8)}
+      >>> params = {"dense": dense, "head": {"kernel": jnp.ones((8, 10))}}
       >>> tx = gradtx.muon(0.02, weight_decay=0.1)
       >>> print(gradtx.explain(tx, params))
       parameter     shape    to    why
@@ -148,33 +150,33 @@ class muon(Preset, keeps_zero=True):
       dense/kernel  (4, 8)   muon  a matrix: inputs (0,), outputs (1,)
       head/kernel   (8, 10)  adam  an output head, by the name 'head'
 
-      All else is said by the links. NorMuon with cautious decay, the momentum in bfloat16, and an
-      AdamW of one's own:
+      All else you write with links: here NorMuon with cautious decay, the momentum in bfloat16, and
+      an AdamW of your own:
 
-      >>> axes = gradtx.matrix_axes()
+      >>> axes = {"weight_dimension_numbers": gradtx.matrix_axes()}
       >>> matrices = gradtx.chain(
-      ...     gradtx.ema(0.95, accumulator_dtype="bfloat16", nesterov=True),  # or gradtx.trace(0.95)
-      ...     gradtx.orthogonalize("polar_express", 5, dtype="bfloat16", weight_dimension_numbers=axes),
-      ...     gradtx.scale_by_normuon(0.95, weight_dimension_numbers=axes),
-      ...     gradtx.scale_by_shape("rms", 0.2, weight_dimension_numbers=axes),
+      ...     gradtx.ema(0.95, accumulator_dtype="bfloat16", nesterov=True),  # or trace(0.95)
+      ...     gradtx.orthogonalize("polar_express", 5, dtype="bfloat16", **axes),
+      ...     gradtx.scale_by_normuon(0.95, **axes),
+      ...     gradtx.scale_by_shape("rms", 0.2, **axes),
       ...     gradtx.add_cautious_decayed_weights(0.1),
       ...     gradtx.scale_by_learning_rate(1e-3),
       ... )
-      >>> tx = gradtx.partition({"muon": matrices, "adam": gradtx.adamw(1e-3, b2=0.95)}, gradtx.muon_labels(axes))
+      >>> rest, labels = gradtx.adamw(1e-3, b2=0.95), gradtx.muon_labels()
+      >>> tx = gradtx.partition({"muon": matrices, "adam": rest}, labels)
       >>> print(gradtx.explain(tx, params).splitlines()[2])
       dense/kernel  (4, 8)   muon  a matrix: inputs (0,), outputs (1,)
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; consistent_rms: Liu et
     al. 2025, arXiv:2502.16982.
 
-    **Differs:** Optax sends every leaf of two axes to Muon, embeddings and heads too, and every
-    other to Adam without a word; here matrices are free of scale, and those with orthogonal rows
-    are exact. Its further arguments are those of links here; `gradtx.optax.contrib.muon` takes them
-    all.
+    **Differs:** Optax sends every leaf of two axes to Muon, embeddings and heads too, and silently
+    every other to Adam. Here matrices are free of scale, and those with orthogonal rows are exact.
+    Optax's other arguments are those of links here; `gradtx.optax.contrib.muon` takes them all.
     """
 
     learning_rate: Rate
-    ns_coeffs: Any = (3.4445, -4.7750, 2.0315)
+    ns_coeffs: Coefficients = (3.4445, -4.7750, 2.0315)
     ns_steps: PositiveInt = 5
     beta: Decay = 0.95
     eps: NonNegative = 1e-8
@@ -183,9 +185,9 @@ class muon(Preset, keeps_zero=True):
     _: KW_ONLY
     preconditioning: Preconditioning = "frobenius"
     adam_learning_rate: Rate | None = None
-    muon_weight_dimension_numbers: Any = None
+    muon_weight_dimension_numbers: MatrixRule | None = None
     consistent_rms: NonNegative | None = None
-    distribute: Any = None
+    distribute: Sharing | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,11 +205,13 @@ class muon(Preset, keeps_zero=True):
         return with_optax_names("muon", self.ns_coeffs, self.ns_steps, self.preconditioning, eps=self.eps, **links)
 
     def chain(self) -> partition:
-        axes, rms = {"weight_dimension_numbers": self.labels.axes}, self.consistent_rms
+        axes, rms = self.labels.axes, self.consistent_rms
         matrices = chain(
             ema(self.beta, nesterov=True),
             self.direction,
-            scale_by_shape(**axes) if rms is None else scale_by_shape("rms", rms, **axes),
+            scale_by_shape(weight_dimension_numbers=axes)
+            if rms is None
+            else scale_by_shape("rms", rms, weight_dimension_numbers=axes),
             add_decayed_weights(self.weight_decay, self.weight_decay_mask),
             scale_by_learning_rate(self.learning_rate),
         )

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from gradtx.core.numerics import abs_sq, guarded_ratio, promote
 from gradtx.core.transformation import Transformation
 from gradtx.core.trees import raise_unlike
 from gradtx.core.types import ExtraArg, Params, Updates
-from gradtx.matrix.dimensions import MuonDimensionNumbers, Numbers, from_matrices, numbers_once, to_matrices
+from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, from_matrices, numbers_once, to_matrices
 
 
 class ScaleByNormuonState(NamedTuple):
@@ -24,12 +24,12 @@ class ScaleByNormuonState(NamedTuple):
 
 
 class scale_by_normuon(Transformation, keeps_zero=True):
-    """Updates of one size for all output neurons: `O / (sqrt(v) + eps)`, scaled to be as long as `O`.
+    """Updates of one size for all output neurons: `O / (sqrt(v) + eps)`, scaled to the norm of `O`.
 
-    With `v = beta2*v + (1-beta2) * mean_in(O^2)`, a number for each output.
-    After `orthogonalize`: of a matrix of more outputs than inputs, signs still have columns of
-    unlike norm. The result is scaled back to the Frobenius norm of `O`, so that a `scale_by_shape`
-    beside it and rates keep their meaning.
+    `v = beta2*v + (1-beta2) * mean_in(O^2)`, a number for each output. It stands after
+    `orthogonalize`: where a matrix has more outputs than inputs, the columns of its sign differ in
+    norm. The result has the Frobenius norm of `O`, so that `scale_by_shape` and learning rates keep
+    their meaning.
 
     Args:
       beta2: decay of the running mean squares, in [0, 1).
@@ -48,13 +48,13 @@ class scale_by_normuon(Transformation, keeps_zero=True):
       >>> [round(float(u), 3) for u in updates[0]]
       [2.132, 2.132]
 
-    Source: Li et al. 2025, "NorMuon", arXiv:2510.05491, algorithm 1, which fixes the norm at `0.2
-    sqrt(in*out)`; that is `scale_by_shape("rms")` before it.
+    Source: Li et al. 2025, "NorMuon", arXiv:2510.05491, algorithm 1, which fixes the norm at
+    `0.2 sqrt(in*out)`; that is `scale_by_shape("rms")` before it.
     """
 
     beta2: Decay = 0.95
     eps: NonNegative = 1e-8
-    weight_dimension_numbers: Any = None
+    weight_dimension_numbers: MatrixRule | None = None
 
     @functools.cached_property
     def numbers(self) -> Callable[[Params], Numbers]:

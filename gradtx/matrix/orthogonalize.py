@@ -3,10 +3,12 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.lax import PrecisionLike
 
 from gradtx.core.composites import Wrapper
 from gradtx.core.domains import FloatDType, NonNegative, PositiveInt, one_of
@@ -19,9 +21,11 @@ from gradtx.linalg.coefficients import newton_schulz_table
 from gradtx.linalg.msign import METHODS, Recipe, make_recipe, unit_vector
 from gradtx.linalg.msign_many import msign_many
 from gradtx.linalg.newton_schulz import NORMALIZATIONS
-from gradtx.matrix.dimensions import MuonDimensionNumbers, Numbers, from_matrices, numbers_once, to_matrices
-from gradtx.matrix.distribute import distributed_msign
+from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, from_matrices, numbers_once, to_matrices
+from gradtx.matrix.distribute import Sharing, distributed_msign
 
+Coefficients = str | Sequence[float] | Sequence[Sequence[float]] | np.ndarray | jax.Array
+"""A name, one row of three numbers, or a table of such rows."""
 Normalization = Annotated[str, one_of(*NORMALIZATIONS)]
 Method = Annotated[str, one_of(*METHODS)]
 
@@ -70,16 +74,16 @@ class orthogonalize(Transformation, keeps_zero=True):
     https://kellerjordan.github.io/posts/muon/.
     """
 
-    coefficients: Any = "polar_express"
+    coefficients: Coefficients = "polar_express"
     steps: PositiveInt | None = None
     _: KW_ONLY
     normalization: Normalization = "schatten8"
     method: Method = "auto"
     dtype: FloatDType | None = None
-    precision: Any = None
+    precision: PrecisionLike = None
     eps: NonNegative = 0.0
-    weight_dimension_numbers: Any = None
-    distribute: Any = None
+    weight_dimension_numbers: MatrixRule | None = None
+    distribute: Sharing | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,7 +101,7 @@ class orthogonalize(Transformation, keeps_zero=True):
         return numbers_once("weight_dimension_numbers", self.weight_dimension_numbers)
 
     def init(self, params: Params) -> EmptyState:
-        self.numbers(params)  # a leaf that nothing tells about fails here, not at the first step
+        self.numbers(params)  # a leaf without dimension numbers fails here, not at the first step
         return EmptyState()
 
     def step(
@@ -116,7 +120,7 @@ class orthogonalize(Transformation, keeps_zero=True):
         return treedef.unflatten(leaves), state
 
     def signs(self, leaves: Sequence[jax.Array], numbers: Sequence[MuonDimensionNumbers]) -> list[jax.Array]:
-        """The matrix signs of leaves that are matrices: all at once, since equal shapes share one program, and devices the work."""
+        """The matrix signs of leaves, all at once, so that equal shapes share one program."""
         if not leaves:
             return []
         if self.distribute is not None:

@@ -2,8 +2,8 @@
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.types import Params, Tree
 from gradtx.core.value import Value
-from gradtx.matrix.dimensions import MuonDimensionNumbers, Numbers, numbers_once
+from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, numbers_once
 
 
 class Route(NamedTuple):
@@ -23,6 +23,9 @@ class Route(NamedTuple):
     numbers: MuonDimensionNumbers | None
     why: str
 
+
+Rules = list[tuple[re.Pattern[str], MuonDimensionNumbers | str]]
+"""Patterns of whole paths, and for each dimension numbers, 'muon' or 'adam'."""
 
 _NO_WEIGHT = re.compile(r"b|bias(es)?|scale|gamma|beta|offset", re.IGNORECASE)
 _EMBEDDING = re.compile(r".*embed.*|wte|wpe|.*vocab.*|pos_emb.*|position.*", re.IGNORECASE)
@@ -39,7 +42,7 @@ class matrix_axes(Value):
     It is a function from the parameters to a tree of `MuonDimensionNumbers`, with None where a
     parameter is no matrix for Muon; `muon` routes by it.
 
-    Own rules decide first. Then, in this order: numbers and vectors, biases and scales by name,
+    Your rules decide first. Then, in this order: numbers and vectors, biases and scales by name,
     embeddings and output heads by name (`wte`, `token_embedding`, `lm_head`, `classifier`, ...) are
     no matrices for Muon; kernels named as fused attention (`qkv`, `c_attn`) are three matrices side
     by side; kernels named as convolutions reduce all axes but their output; all others with two
@@ -52,21 +55,22 @@ class matrix_axes(Value):
         experts) and attention heads must be stated here.
 
     Raises:
-      ValueError: a parameter of three or more axes that nothing tells about; a pattern, or an
+      ValueError: a parameter of three or more axes that no rule covers; a pattern, or an
         alternative in one, that matches nothing.
-      TypeError: a rule that is none.
+      TypeError: a rule of another type.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> params = {"experts": {"up": jnp.zeros((8, 4, 16))}, "lm_head": {"kernel": jnp.zeros((4, 100))}}
-      >>> rule = gradtx.matrix_axes({"experts/up": gradtx.MuonDimensionNumbers(1, 2)})
-      >>> rule(params)
-      {'experts': {'up': MuonDimensionNumbers(reduction_axis=1, output_axis=2, output_blocks=1)}, 'lm_head': {'kernel': None}}
+      >>> params = {"lm_head": jnp.zeros((4, 100)), "up": jnp.zeros((8, 4, 16))}
+      >>> rule = gradtx.matrix_axes({"up": gradtx.MuonDimensionNumbers(1, 2)})
+      >>> rule(params)["lm_head"]
+      >>> rule(params)["up"]
+      MuonDimensionNumbers(reduction_axis=1, output_axis=2, output_blocks=1)
 
     Source: which parameters Muon is for: Jordan 2024, https://kellerjordan.github.io/posts/muon/.
     """
 
-    rules: Mapping[str, Any] | None = None
+    rules: Mapping[str, MuonDimensionNumbers | str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,7 +87,7 @@ class matrix_axes(Value):
         self.compiled  # noqa: B018  # a wrong pattern fails here, not at the first step
 
     @functools.cached_property
-    def compiled(self) -> list[tuple[re.Pattern[str], Any]]:
+    def compiled(self) -> Rules:
         """The patterns and their rules."""
         return compile_patterns("matrix_axes", self.rules or {})
 
@@ -100,8 +104,8 @@ class matrix_axes(Value):
 class muon_labels(Value):
     """A rule that labels matrices `"muon"` and all other parameters `"adam"`, for `partition`.
 
-    With it a user writes Muon by hand: a chain of links of one's own for the matrices, any
-    transformation for the rest.
+    With it you write Muon by hand: a chain of your own for the matrices, any transformation for the
+    rest.
 
     Args:
       weight_dimension_numbers: what is a matrix: `matrix_axes({...})` with rules of your own, or a
@@ -114,11 +118,12 @@ class muon_labels(Value):
       >>> rule = gradtx.muon_labels()
       >>> rule(params)
       {'bias': 'adam', 'kernel': 'muon'}
-      >>> links = gradtx.chain(gradtx.trace(0.9), gradtx.orthogonalize(), gradtx.scale_by_learning_rate(0.02))
+      >>> rate = gradtx.scale_by_learning_rate(0.02)
+      >>> links = gradtx.chain(gradtx.trace(0.9), gradtx.orthogonalize(), rate)
       >>> tx = gradtx.partition({"muon": links, "adam": gradtx.adamw(1e-3)}, rule)
     """
 
-    weight_dimension_numbers: Any = None
+    weight_dimension_numbers: MatrixRule | None = None
 
     @functools.cached_property
     def numbers(self) -> Callable[[Params], Numbers]:
@@ -126,7 +131,7 @@ class muon_labels(Value):
         return numbers_once("weight_dimension_numbers", self.axes)
 
     @property
-    def axes(self) -> Any:
+    def axes(self) -> MatrixRule:
         """What tells the dimension numbers."""
         return matrix_axes() if self.weight_dimension_numbers is None else self.weight_dimension_numbers
 
@@ -140,7 +145,7 @@ AMBIGUOUS = "ambiguous"
 """Why a parameter has no route."""
 
 
-def routes(rules: Sequence[tuple[re.Pattern[str], Any]], params: Params) -> list[Route]:
+def routes(rules: Rules, params: Params) -> list[Route]:
     """The route of every leaf, masked and missing ones included."""
     leaves = leaves_by_path(params, is_leaf=is_masked_or_none)
     if leaves and not any(map(may_hide_paths, leaves.values())):
@@ -159,7 +164,7 @@ def routes(rules: Sequence[tuple[re.Pattern[str], Any]], params: Params) -> list
     return found
 
 
-def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Sequence[tuple[re.Pattern[str], Any]]) -> Route:
+def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Rules) -> Route:
     path, name = "/".join(parts) or ROOT, parts[-1] if parts else ""
     plain = MuonDimensionNumbers(1, 0) if name == "weight" else MuonDimensionNumbers(0, 1)
     for pattern, rule in rules:
@@ -197,7 +202,7 @@ def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Sequence[tuple
 
 
 def _cure(parts: tuple[str, ...]) -> str:
-    """The rules that may be meant, the likeliest first: Flax names the projections of its attention."""
+    """Rules to suggest, the likeliest first: Flax names the projections of its attention."""
     into, out_of = "MuonDimensionNumbers(0, (1, 2))", "MuonDimensionNumbers((0, 1), 2)"
     ways = {
         into: "(inputs, heads, width) as one matrix",

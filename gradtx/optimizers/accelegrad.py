@@ -16,7 +16,7 @@ from gradtx.tree.reductions import norm
 
 
 class AccelegradState(NamedTuple):
-    """Steps taken, both sequences, the weighted average of `y`, the two sums, and the step size in use."""
+    """Steps taken, both sequences, the average of `y`, the two sums, and the step size in use."""
 
     count: jax.Array
     z: Params
@@ -36,7 +36,7 @@ class AccelegradState(NamedTuple):
 
 
 def mirror_step(projection: Callable[[Params], Params] | None, gradient: Updates, z: Params, step: jax.Array) -> Params:
-    """`projection(z - step * gradient)`, in the dtypes of `z`; without a projection the step itself."""
+    """`projection(z - step * gradient)` in the dtypes of `z`; without a projection the step."""
 
     @each_leaf
     def rule(g: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -59,10 +59,10 @@ class accelegrad(Transformation, final=True, needs_params=True):
     """AcceleGrad: two sequences, coupled with growing weights, under one adaptive step size.
 
     At step `k = 0, 1, ...`, with `g` the gradient at the parameters `x`: `alpha = max(1, (k+1)/4)`,
-    `tau = 1/alpha`, `eta = 2*diameter / sqrt(gradient_bound^2 + sum_i alpha_i^2 |g_i|^2)` (the present
-    term included), `z = projection(z - alpha*eta*g)`, `y = x - eta*g`. The parameters move to the next
-    query point `x = tau*z + (1-tau)*y` (with the next `tau`). The method's output is the average
-    `sum alpha*y / sum alpha`: `gradtx.eval_params(state, params)`.
+    `tau = 1/alpha`, `eta = 2*diameter / sqrt(gradient_bound^2 + sum_i alpha_i^2 |g_i|^2)` (the
+    present term included), `z = projection(z - alpha*eta*g)`, `y = x - eta*g`. The parameters move
+    to the next query point `x = tau*z + (1-tau)*y` (with the next `tau`). The method's output is
+    the average `sum alpha*y / sum alpha`: `gradtx.eval_params(state, params)`.
 
     Its update needs `params`. All leaves together are one vector with one step size. There is no
     learning rate: one unit of `diameter` lets the parameters move by about 1 in the first steps.
@@ -72,15 +72,14 @@ class accelegrad(Transformation, final=True, needs_params=True):
         distance to a minimizer.
       gradient_bound: guess of the gradient's norm, > 0; bounds the first step by
         `2*diameter*|g|/gradient_bound`.
-      projection: function from a tree to the nearest point of a convex set that holds a minimizer and
-        the start, as `gradtx.projections.l2_ball(1.0)` is one; None is the whole space. It keeps `z` in
-        the set. By the method's design `y`, and so the parameters and their average, may leave it by a
-        gradient step.
+      projection: function from a tree to the nearest point of a convex set that holds a minimizer
+        and the start, such as `gradtx.projections.l2_ball(1.0)`; None is the whole space. It keeps
+        `z` in the set. By the method's design `y`, and so the parameters and their average, may
+        leave it by a gradient step.
 
-    State: `AccelegradState(count int32, z, y, average, weight_sum, sum_of_squares, learning_rate)`; 12
-      bytes a parameter. `gradtx.metrics` reports `eta` as `learning_rate`. The state holds the
-      iterates: parameters that were replaced from outside return to where the state has them, so make a
-      new state for new parameters.
+    State: `AccelegradState(count int32, z, y, average, weight_sum, sum_of_squares, learning_rate)`;
+      12 bytes a parameter. `gradtx.metrics` reports `eta` as `learning_rate`. The state holds the
+      iterates: make a new state for new parameters, or they return to where the state has them.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx

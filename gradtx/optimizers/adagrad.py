@@ -22,9 +22,9 @@ class ScaleByRssState(NamedTuple):
 
 
 class scale_by_rss(Transformation, keeps_zero=True):
-    """Divides by the root of the sum of squares: `g / sqrt(s + eps)`, `s = s + |g|^2`; 0 while `s` is 0.
+    """Divides by the root of the sum of squares: `g / sqrt(s + eps)`, `s = s + |g|^2`.
 
-    At constant gradients its output falls as `1/sqrt(t)`.
+    It gives 0 while `s` is 0. At constant gradients its output falls as `1/sqrt(t)`.
 
     Args:
       initial_accumulator_value: `s` at the start, >= 0; in units of the gradient squared.
@@ -139,7 +139,9 @@ class scale_by_adagrad_norm(Transformation, keeps_zero=True):
 
 
 class adagrad_norm(Preset):
-    """AdaGrad-Norm: `-learning_rate * g / sqrt(b^2 + eps)`, `b^2 = b^2 + |g|^2`; see `scale_by_adagrad_norm`.
+    """AdaGrad-Norm: `-learning_rate * g / sqrt(b^2 + eps)`, `b^2 = b^2 + |g|^2`.
+
+    See `scale_by_adagrad_norm`.
 
     Args:
       learning_rate: number >= 0 or schedule; one unit moves the whole tree by about `1/sqrt(t)`, in

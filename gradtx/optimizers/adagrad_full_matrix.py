@@ -1,7 +1,8 @@
 """AdaGrad with the full matrix of second moments."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,21 +29,24 @@ class ScaleByFullMatrixAdagradState(NamedTuple):
 
 
 class scale_by_full_matrix_adagrad(Transformation):
-    """Divides by the root of the sum of outer products: `Q (sqrt(lambda) + eps)^-1 Q^T g`, `S = S + g g^T = Q lambda Q^T`.
+    """Divides by the root of the sum of outer products: `Q (sqrt(lambda) + eps)^-1 Q^T g`.
 
-    Each leaf is one vector `g` with its own `S`, or all leaves together are. Where `S` and `g` are zero, the output is
-    zero. At constant gradients the output falls as `1/sqrt(t)`. A rotation of the parameters rotates the updates, which the
-    diagonal form (`scale_by_rss`) does not. A step costs one symmetric eigendecomposition for each leaf, some `10 n^3` operations
-    for `n` elements.
+    `S = S + g g^T = Q lambda Q^T`. Each leaf is one vector `g` with its own `S`, or all leaves
+    together are. Where `S` and `g` are zero, the output is zero. At constant gradients the output
+    falls as `1/sqrt(t)`. A rotation of the parameters rotates the updates, which the diagonal form
+    (`scale_by_rss`) does not. A step costs one symmetric eigendecomposition for each leaf, some
+    `10 n^3` operations for `n` elements.
 
     Args:
       initial_accumulator_value: `S` at the start is this times the identity, >= 0.
       eps: added outside the root, >= 0; in units of the gradient.
-      whole_tree: whether all leaves are one vector, with one `S`; all are real then, or all complex.
+      whole_tree: whether all leaves are one vector, with one `S`; all are real then, or all
+        complex.
       max_size: largest number of elements of a vector, >= 1; `init` refuses more.
 
-    State: `ScaleByFullMatrixAdagradState(sum_of_outer_products)`; `n` by `n` for each vector, so `4n` bytes a parameter.
-      For complex leaves `S` is Hermitian, `g g^H`. Every device has `S` whole, also where parameters are sharded explicitly.
+    State: `ScaleByFullMatrixAdagradState(sum_of_outer_products)`; `n` by `n` for each vector, so
+      `4n` bytes a parameter. For complex leaves `S` is Hermitian, `g g^H`. Every device has `S`
+      whole, also where parameters are sharded explicitly.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -113,11 +117,11 @@ def _parted(vector: jax.Array, like: Updates) -> Updates:
     """The tree of `_joined`."""
     leaves, treedef = jax.tree.flatten(like)
     parts = jnp.split(vector, np.cumsum([np.size(leaf) for leaf in leaves], dtype=int)[:-1])
-    new = zip(parts, map(jnp.asarray, leaves), strict=False)  # of an empty tree there is one part, and no leaf
+    new = zip(parts, map(jnp.asarray, leaves), strict=False)  # an empty tree has one part, no leaf
     return treedef.unflatten([placed_like(part.reshape(leaf.shape).astype(leaf.dtype), leaf) for part, leaf in new])
 
 
-def _dtype(leaf: Leaf) -> Any:
+def _dtype(leaf: Leaf) -> DType:
     return compute_dtype(jnp.result_type(leaf))
 
 
@@ -141,7 +145,7 @@ def _check_size(what: str, size: int, dtype: DType, max_size: int) -> None:
         )
 
 
-def _check_matrices(updates: Updates, vectors: list[Any], matrices: list[Any]) -> None:
+def _check_matrices(updates: Updates, vectors: Sequence[Leaf], matrices: Sequence[Leaf]) -> None:
     for i, (vector, matrix) in enumerate(zip(vectors, matrices, strict=True)):
         size = np.size(vector)
         if matrix.shape != (size, size):
@@ -154,13 +158,17 @@ def _check_matrices(updates: Updates, vectors: list[Any], matrices: list[Any]) -
 
 
 class adagrad_full_matrix(Preset):
-    """AdaGrad with the full matrix: `-learning_rate * (S^(1/2) + eps)^-1 g`, `S = S + g g^T`; see `scale_by_full_matrix_adagrad`.
+    """AdaGrad with the full matrix: `-learning_rate * (S^(1/2) + eps)^-1 g`, `S = S + g g^T`.
+
+    See `scale_by_full_matrix_adagrad`.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each vector by about `1/sqrt(t)` along each axis seen, at step `t`.
+      learning_rate: number >= 0 or schedule; one unit moves each vector by about `1/sqrt(t)` along
+        each axis seen, at step `t`.
       initial_accumulator_value, eps, whole_tree, max_size: as in `scale_by_full_matrix_adagrad`.
 
-    State: `(ScaleByFullMatrixAdagradState, ScaleByLearningRateState)`; `4n` bytes a parameter for a leaf of `n` elements.
+    State: `(ScaleByFullMatrixAdagradState, ScaleByLearningRateState)`; `4n` bytes a parameter for a
+      leaf of `n` elements.
 
     Example:
       >>> import gradtx
@@ -177,7 +185,7 @@ class adagrad_full_matrix(Preset):
     whole_tree: Flag = False
     max_size: PositiveInt = 1024
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         kernel = scale_by_full_matrix_adagrad(
             self.initial_accumulator_value, self.eps, whole_tree=self.whole_tree, max_size=self.max_size
         )

@@ -166,7 +166,8 @@ class adamw(Preset):
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.adamw(1e-2, weight_decay=0.1, mask=gradtx.by_path({r".*bias": False}, default=True))
+      >>> mask = gradtx.by_path({r".*bias": False}, default=True)
+      >>> tx = gradtx.adamw(1e-2, weight_decay=0.1, mask=mask)
       >>> params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
       >>> grads = {"kernel": jnp.zeros(2), "bias": jnp.zeros(2)}
       >>> updates, _ = tx.update(grads, tx.init(params), params)

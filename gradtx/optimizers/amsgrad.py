@@ -55,8 +55,8 @@ class scale_by_amsgrad(Transformation, keeps_zero=True):
 
     Source: Reddi et al. 2018, "On the Convergence of Adam and Beyond", algorithm 2.
 
-    **Differs:** Optax has no `nu_dtype`. PyTorch takes the maximum before the bias correction, Optax
-    and this after it.
+    **Differs:** Optax has no `nu_dtype`. PyTorch takes the maximum before the bias correction,
+    Optax and this after it.
     """
 
     b1: Decay = 0.9

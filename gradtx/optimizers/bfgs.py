@@ -1,7 +1,7 @@
 """BFGS, the quasi-Newton method with a dense matrix: `scale_by_bfgs`, `bfgs`."""
 
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from gradtx.transforms.scaling import scale, scale_by_learning_rate
 
 
 class ScaleByBFGSState(NamedTuple):
-    """Steps taken, pairs used; last parameters and gradient as vectors; the estimate of the inverse Hessian."""
+    """Steps taken, pairs used, last parameters and gradient as vectors, the inverse Hessian."""
 
     count: jax.Array
     pairs: jax.Array
@@ -36,22 +36,25 @@ class ScaleByBFGSState(NamedTuple):
 class scale_by_bfgs(Transformation, needs_params=True):
     """Multiplies gradients by a dense estimate `P` of the inverse Hessian: `P @ g`.
 
-    With `s = x_{t+1} - x_t`, `y = g_{t+1} - g_t`, `rho = 1/<s, y>`: `P <- (I - rho*s*y') P (I - rho*y*s') + rho*s*s'`.
-    `P` is `min(1, 1/||g||) * I` for the first step, and `<s, y>/<y, y> * I` before its first pair. A pair without positive
-    curvature is left out. If the parameters did not move since the last step, `P` starts anew.
+    With `s = x_{t+1} - x_t`, `y = g_{t+1} - g_t`, `rho = 1/<s, y>`:
+    `P <- (I - rho*s*y') P (I - rho*y*s') + rho*s*s'`. `P` is `min(1, 1/||g||) * I` for the first
+    step, and `<s, y>/<y, y> * I` before its first pair. A pair without positive curvature is left
+    out. If the parameters did not move since the last step, `P` starts anew.
 
-    The whole tree is one vector; complex elements count as two, with conjugates of `jax.grad` as gradients. A step costs a few
-    products of the matrix with a vector. The update needs `params`.
+    The whole tree is one vector; complex elements count as two, with conjugates of `jax.grad` as
+    gradients. A step costs a few products of the matrix with a vector. The update needs `params`.
 
     Args:
       max_size: largest number of elements `d`, >= 1; `init` refuses more.
 
-    State: `ScaleByBFGSState(count int32, pairs int32, params, updates, inverse_hessian)`; `4 * d + 8` bytes a parameter.
-      The whole tree is one vector, whole on every device also where parameters are sharded explicitly.
+    State: `ScaleByBFGSState(count int32, pairs int32, params, updates, inverse_hessian)`;
+      `4 * d + 8` bytes a parameter. The whole tree is one vector, whole on every device also where
+      parameters are sharded explicitly.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
-      >>> tx, params = gradtx.chain(gradtx.scale_by_bfgs(), gradtx.scale(-1.0)), jnp.array([3.0, -2.0])
+      >>> tx = gradtx.chain(gradtx.scale_by_bfgs(), gradtx.scale(-1.0))
+      >>> params = jnp.array([3.0, -2.0])
       >>> state, update = tx.init(params), jax.jit(tx.update)
       >>> for _ in range(20):
       ...     updates, state = update(jnp.array([1.0, 4.0]) * params, state, params)
@@ -104,19 +107,23 @@ def _with_pair(p: jax.Array, s: jax.Array, y: jax.Array, rho: jax.Array) -> jax.
 class bfgs(Preset):
     """BFGS with a line search: `-s * P @ g`, for the full batch; see `scale_by_bfgs`.
 
-    The update needs `params` and, with a line search, the extra arguments `value`, `grad` and `value_fn`; `minimize` passes them.
+    The update needs `params` and, with a line search, the extra arguments `value`, `grad` and
+    `value_fn`; `minimize` passes them.
 
     Args:
-      learning_rate: number >= 0 or schedule, multiplies the direction before the line search; None is 1.
+      learning_rate: number >= 0 or schedule, multiplies the direction before the line search; None
+        is 1.
       linesearch: transformation that finds the step `s`, as in `lbfgs`; None takes `s = 1`.
       max_size: as in `scale_by_bfgs`.
 
-    State: `(ScaleByBFGSState, state of the rate, state of the line search)`; `4 * d + 12` bytes a parameter.
+    State: `(ScaleByBFGSState, state of the rate, state of the line search)`; `4 * d + 12` bytes a
+      parameter.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> fn = lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
-      >>> params, result = gradtx.minimize(fn, jnp.array([-1.2, 1.0]), gradtx.bfgs(), max_steps=100, tol=1e-3)
+      >>> start = jnp.array([-1.2, 1.0])
+      >>> params, result = gradtx.minimize(fn, start, gradtx.bfgs(), max_steps=100, tol=1e-3)
       >>> params.round(2), result.message()
       (Array([1., 1.], dtype=float32), 'converged: no component of the gradient is above tol')
 
@@ -128,6 +135,6 @@ class bfgs(Preset):
     _: KW_ONLY
     max_size: PositiveInt = 1024
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         rate = scale(-1.0) if self.learning_rate is None else scale_by_learning_rate(self.learning_rate)
         return chain(scale_by_bfgs(max_size=self.max_size), rate, identity() if self.linesearch is None else self.linesearch)

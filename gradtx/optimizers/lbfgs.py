@@ -1,6 +1,6 @@
 """L-BFGS, the quasi-Newton method of limited memory: `scale_by_lbfgs`, `lbfgs`."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from gradtx.core.numerics import root_sum_squares, safe_increment, zero_count
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Transformation
 from gradtx.core.trees import raise_other_shape, raise_unlike
-from gradtx.core.types import DType, ExtraArg, Leaf, Params, Tree, Updates
+from gradtx.core.types import DType, ExtraArg, Params, Tree, Updates
 from gradtx.core.varying import scan
 from gradtx.transforms.linesearch import line_dtype, moved, scaled
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
@@ -28,9 +28,10 @@ FROM_ONE = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
 
 
 class ScaleByLBFGSState(NamedTuple):
-    """Steps taken; last parameters and gradients; the last `memory_size` differences of both, and the weights of these pairs.
+    """Steps taken, last parameters and gradients, and differences of both with their weights.
 
-    Pair `t` lies at `t % memory_size` of the memories' first axis. A weight is `1 / <s, y>`, or 0 for a pair left out.
+    There are `memory_size` pairs of differences. Pair `t` lies at `t % memory_size` of the
+    memories' first axis. A weight is `1 / <s, y>`, or 0 for a pair left out.
     """
 
     count: jax.Array
@@ -41,8 +42,8 @@ class ScaleByLBFGSState(NamedTuple):
     weights_memory: jax.Array
 
 
-def stored_like(tree: Tree, stored: Any) -> Tree:
-    """`tree` in the dtypes of a tree in the state, after a check that the two have one structure and its shapes."""
+def stored_like(tree: Tree, stored: Tree) -> Tree:
+    """`tree` in the dtypes of one in the state, after a check that structure and shapes agree."""
     if jax.tree.structure(tree) != jax.tree.structure(stored):
         raise_unlike(tree, stored)
     if any(np.shape(x) != np.shape(y) for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(stored), strict=True)):
@@ -50,13 +51,13 @@ def stored_like(tree: Tree, stored: Any) -> Tree:
     return cast_like(tree, stored)
 
 
-def inner(x: Leaf, y: Leaf, dtype: DType) -> jax.Array:
+def inner(x: Tree, y: Tree, dtype: DType) -> jax.Array:
     """`Re <x, y>`: complex numbers count as pairs of real ones."""
     return jnp.real(vdot(x, y)).astype(dtype)
 
 
-def curvature_weight(s: Any, y: Leaf, dtype: DType) -> jax.Array:
-    """`1 / <s, y>`, or 0 where the curvature is not positive or too small against rounding to be told from 0."""
+def curvature_weight(s: Params, y: Updates, dtype: DType) -> jax.Array:
+    """`1 / <s, y>`, or 0 where the curvature is not positive, or no larger than rounding errors."""
     info = jnp.finfo(dtype)
     curvature, square = inner(s, y, dtype), inner(y, y, dtype)
     lengths = norm(s).astype(dtype) * norm(y).astype(dtype)
@@ -65,7 +66,7 @@ def curvature_weight(s: Any, y: Leaf, dtype: DType) -> jax.Array:
 
 
 def first_scale(updates: Updates, dtype: DType) -> jax.Array:
-    """`min(1, 1/||g||)`: where no curvature is known, a step is no longer than 1 and no longer than the gradient."""
+    """`min(1, 1/||g||)`: without curvature, a step is no longer than 1, nor than the gradient."""
     length = root_sum_squares(jax.tree.leaves(updates)).astype(dtype)
     return 1 / jnp.maximum(length, 1)
 
@@ -74,24 +75,28 @@ class scale_by_lbfgs(Transformation, keeps_zero=True, needs_params=True):
     """Multiplies gradients by an estimate `P` of the inverse Hessian, from the last steps: `P @ g`.
 
     With `s = x_{t+1} - x_t`, `y = g_{t+1} - g_t` and `rho = 1/<s, y>`, oldest pair first:
-    `P <- (I - rho*s*y') P (I - rho*y*s') + rho*s*s'`, from `P = gamma*I`, `gamma = <s, y>/<y, y>` of the newest pair.
-    `P` is never formed; a product costs `4 * memory_size` inner products and additions.
+    `P <- (I - rho*s*y') P (I - rho*y*s') + rho*s*s'`, from `P = gamma*I`, `gamma = <s, y>/<y, y>`
+    of the newest pair. `P` is never formed; a product costs `4 * memory_size` inner products and
+    additions.
 
-    A pair without positive curvature, or with less than rounding lets tell, is left out. If the parameters did not move since
-    the last step (a line search found nothing), all pairs are forgotten. Without a pair, `gamma = min(1, 1/||g||)`.
+    A pair is left out if its curvature is not positive, or no larger than rounding errors. If the
+    parameters did not move since the last step (a line search found nothing), all pairs are
+    forgotten. Without a pair, `gamma = min(1, 1/||g||)`.
 
-    The update needs `params`. Complex parameters count as pairs of real ones, with conjugates of `jax.grad` as gradients.
+    The update needs `params`. Complex parameters count as pairs of real ones, with conjugates of
+    `jax.grad` as gradients.
 
     Args:
       memory_size: how many pairs are kept, >= 1.
       scale_init_precond: whether to use `gamma`; else 1.
 
-    State: `ScaleByLBFGSState(count int32, params, updates, diff_params_memory, diff_updates_memory, weights_memory)`;
-      `8 * memory_size + 8` bytes a parameter.
+    State: `ScaleByLBFGSState(count int32, params, updates, diff_params_memory, diff_updates_memory,
+      weights_memory)`; `8 * memory_size + 8` bytes a parameter.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
-      >>> tx, params = gradtx.chain(gradtx.scale_by_lbfgs(), gradtx.scale(-1.0)), jnp.array([3.0, -2.0])
+      >>> tx = gradtx.chain(gradtx.scale_by_lbfgs(), gradtx.scale(-1.0))
+      >>> params = jnp.array([3.0, -2.0])
       >>> state, update = tx.init(params), jax.jit(tx.update)
       >>> for _ in range(20):
       ...     updates, state = update(jnp.array([1.0, 4.0]) * params, state, params)
@@ -99,10 +104,11 @@ class scale_by_lbfgs(Transformation, keeps_zero=True, needs_params=True):
       >>> bool(jnp.max(jnp.abs(params)) < 1e-4)
       True
 
-    Source: Nocedal 1980; Liu and Nocedal 1989; Nocedal and Wright 2006, "Numerical Optimization", algorithms 7.4 and 7.5.
-    The first scale is a heuristic of Optax's.
+    Source: Nocedal 1980; Liu and Nocedal 1989; Nocedal and Wright 2006, "Numerical Optimization",
+    algorithms 7.4 and 7.5. The first scale is a heuristic of Optax's.
 
-    **Differs:** Optax keeps pairs of negative and of tiny curvature, scales by 1 where the newest pair has none, and forgets none.
+    **Differs:** Optax keeps pairs of negative and of tiny curvature, scales by 1 where the newest
+    pair has none, and forgets none.
     """
 
     memory_size: PositiveInt = 10
@@ -163,31 +169,36 @@ def _two_loops(g: Updates, memory_s: Params, memory_y: Updates, weights: jax.Arr
     return scan(forth, scaled(q, gamma), (order, alphas))[0]
 
 
-def _remember(memory: Any, tree: Tree, index: jax.Array) -> Tree:
+def _remember(memory: Tree, tree: Tree, index: jax.Array) -> Tree:
     return jax.tree.map(lambda m, x: m.at[index].set(x), memory, tree)
 
 
-def _recall(memory: Any, index: jax.Array) -> Any:
+def _recall(memory: Tree, index: jax.Array) -> Tree:
     return jax.tree.map(lambda m: m[index], memory)
 
 
 class lbfgs(Preset):
     """L-BFGS with a line search: `-s * P @ g`, for the full batch; see `scale_by_lbfgs`.
 
-    The update needs `params` and, with a line search, the extra arguments `value`, `grad` and `value_fn`; `minimize` passes them.
+    The update needs `params` and, with a line search, the extra arguments `value`, `grad` and
+    `value_fn`; `minimize` passes them.
 
     Args:
-      learning_rate: number >= 0 or schedule, multiplies the direction before the line search; None is 1.
+      learning_rate: number >= 0 or schedule, multiplies the direction before the line search; None
+        is 1.
       memory_size, scale_init_precond: as in `scale_by_lbfgs`.
-      linesearch: transformation that finds the step `s`, `scale_by_zoom_linesearch(20, initial_guess_strategy="one")` if none is
-        given; None takes `s = 1`.
+      linesearch: transformation that finds the step `s`,
+        `scale_by_zoom_linesearch(20, initial_guess_strategy="one")` if none is given; None takes
+        `s = 1`.
 
-    State: `(ScaleByLBFGSState, state of the rate, state of the line search)`; `8 * memory_size + 12` bytes a parameter.
+    State: `(ScaleByLBFGSState, state of the rate, state of the line search)`;
+      `8 * memory_size + 12` bytes a parameter.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
-      >>> rosenbrock = lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
-      >>> params, result = gradtx.minimize(rosenbrock, jnp.array([-1.2, 1.0]), gradtx.lbfgs(), max_steps=100, tol=1e-3)
+      >>> fn = lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+      >>> start = jnp.array([-1.2, 1.0])
+      >>> params, result = gradtx.minimize(fn, start, gradtx.lbfgs(), max_steps=100, tol=1e-3)
       >>> params.round(2), bool(result.converged)
       (Array([1., 1.], dtype=float32), True)
 
@@ -199,7 +210,7 @@ class lbfgs(Preset):
     scale_init_precond: Flag = True
     linesearch: Inner | None = FROM_ONE
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         rate = scale(-1.0) if self.learning_rate is None else scale_by_learning_rate(self.learning_rate)
         return chain(
             scale_by_lbfgs(self.memory_size, self.scale_init_precond),

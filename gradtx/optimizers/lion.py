@@ -34,7 +34,8 @@ class scale_by_lion(Transformation, keeps_zero=True):
     Args:
       b1: weight of the momentum in the direction, in [0, 1).
       b2: decay of the momentum, in [0, 1).
-      mu_dtype: dtype in which the momentum is stored; None is float32, or wider for wider parameters.
+      mu_dtype: dtype in which the momentum is stored; None is float32, or wider for wider
+        parameters.
       mode: 'hard' is `sign(c)`; 'smooth' is `tanh(smooth_beta * c)`; 'refined' is `c` where
         `|c| < 1`, else `sign(c)`.
       smooth_beta: steepness of 'smooth', > 0; per unit of the gradient.
@@ -84,11 +85,12 @@ class lion(Preset):
     Its update needs `params`.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each parameter by 1 a step. A third to a
-        tenth of Adam's.
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by 1 a step. A third to
+        a tenth of Adam's.
       b1: weight of the momentum in the direction, in [0, 1).
       b2: decay of the momentum, in [0, 1).
-      mu_dtype: dtype in which the momentum is stored; None is float32, or wider for wider parameters.
+      mu_dtype: dtype in which the momentum is stored; None is float32, or wider for wider
+        parameters.
       weight_decay: number >= 0 or schedule; each step shrinks parameters by the factor
         `1 - learning_rate * weight_decay`.
       mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the

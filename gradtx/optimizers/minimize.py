@@ -1,6 +1,6 @@
 """Running an optimizer to convergence in one loop."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from gradtx.core.numerics import is_tracer, safe_increment, zero_count
 from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.transformation import wants
 from gradtx.core.trees import check_leaves
-from gradtx.core.types import DType, Params, State, Updates
+from gradtx.core.types import DType, Params, State, Tree, Updates
 from gradtx.core.varying import while_loop
 from gradtx.transforms.backtracking import ScaleByBacktrackingLinesearchState
 from gradtx.transforms.linesearch import ascent, bind_value_fn, line_dtype
@@ -39,7 +39,8 @@ class MinimizeResult(NamedTuple):
       value: the function at the parameters returned.
       gradient_norm: largest magnitude of an element of its gradient.
       steps: updates made.
-      evaluations: of the function, at the steps and in line searches; without those of Hessians and of `grad_fn`.
+      evaluations: of the function, at the steps and in line searches; without those of Hessians and
+        of `grad_fn`.
       converged: whether `gradient_norm <= tol`.
       reason: a code; `message()` has it in words.
       aux: what the function gives besides the value, with `has_aux`.
@@ -51,7 +52,7 @@ class MinimizeResult(NamedTuple):
     evaluations: jax.Array
     converged: jax.Array
     reason: jax.Array
-    aux: Any = None
+    aux: Tree = None
 
     def message(self) -> str:
         """The reason in words."""
@@ -75,7 +76,7 @@ class _Point(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """A run under way. `at` is its last finite point, `best` has the least value and gradient norm so far."""
+    """A run under way: `at` is its last finite point, `best` the least value and gradient norm."""
 
     at: _Point
     state: State
@@ -100,7 +101,7 @@ def minimize(
     fn: Function,
     x0: Params,
     tx: Inner,
-    *args: Any,
+    *args: Tree,
     max_steps: PositiveInt = 1000,
     tol: NonNegative = 1e-5,
     patience: PositiveInt = 100,
@@ -108,8 +109,9 @@ def minimize(
 ) -> tuple[Params, MinimizeResult]:
     """Runs an optimizer on a function until its gradient is small, in one `lax.while_loop`.
 
-    Every step passes `value`, `grad` and `value_fn` to the optimizer, so that `lbfgs`, `bfgs`, `newton` and line searches work as
-    they are, and `grad_fn` to one that wants it. What a line search at the end of the chain evaluated is not evaluated again.
+    Every step passes `value`, `grad` and `value_fn` to the optimizer, so that `lbfgs`, `bfgs`,
+    `newton` and line searches work as they are, and `grad_fn` to one that wants it. What a line
+    search at the end of the chain evaluated is not evaluated again.
 
     Args:
       fn: function `fn(x, *args)` to a real scalar.
@@ -118,13 +120,15 @@ def minimize(
       *args: further arguments of `fn`, such as data.
       max_steps: most updates, >= 1.
       tol: converged when no element of the gradient is larger, >= 0; in units of the gradient.
-      patience: stops after so many steps in a row in which neither the value nor the gradient's norm fell below its least.
+      patience: stops after so many steps in a row in which neither the value nor the gradient's
+        norm fell below its least.
       has_aux: whether `fn` gives `(value, aux)`.
 
     Returns:
-      The parameters, and a `MinimizeResult(value, gradient_norm, steps, evaluations, converged, reason, aux)`. The loop also stops
-      where the parameters did not move for two steps, and, with the last finite parameters, where a value is not finite. Can be
-      called under `jax.jit` and `jax.vmap`.
+      The parameters, and a `MinimizeResult(value, gradient_norm, steps, evaluations, converged,
+      reason, aux)`. The loop also stops where the parameters did not move for two steps, and, with
+      the last finite parameters, where a value is not finite. Can be called under `jax.jit` and
+      `jax.vmap`.
 
     Raises:
       TypeError: `fn` does not give a real scalar, or a leaf of `x0` is no floating array.
@@ -132,7 +136,8 @@ def minimize(
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
       >>> fn = lambda x, c: jnp.sum((x["w"] - c) ** 4 + (x["w"] - c) ** 2)
-      >>> params, result = gradtx.minimize(fn, {"w": jnp.zeros(2)}, gradtx.lbfgs(), jnp.array([1.0, 2.0]), tol=1e-4)
+      >>> start, c = {"w": jnp.zeros(2)}, jnp.array([1.0, 2.0])
+      >>> params, result = gradtx.minimize(fn, start, gradtx.lbfgs(), c, tol=1e-4)
       >>> params["w"].round(3), bool(result.converged), int(result.steps) < 10
       (Array([1., 2.], dtype=float32), True, True)
     """
@@ -195,7 +200,7 @@ def _after(run: _Run, new: _Point, state: State, evaluations: jax.Array, limits:
     return _Run(at, state, best, since_best, since_move, steps, evaluations, reason)
 
 
-def _last_search(state: State) -> Any:
+def _last_search(state: State) -> State:
     """The state of a line search at the end of a chain that kept value and gradient, else None."""
     while type(state) is tuple and state:
         state = state[-1]

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import Flag, NonNegative, PositiveInt, Rate
 from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.trees import require_params
-from gradtx.core.types import DType, ExtraArg, Params, Updates
+from gradtx.core.types import DType, ExtraArg, Params, Scalar, Tree, Updates
 from gradtx.core.vectors import from_vector, to_vector
 from gradtx.transforms.linesearch import bind_value_fn, line_dtype
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -33,14 +32,16 @@ def check_size(params: Params, max_size: int, dtype: DType, instead: str) -> Non
 
 
 class scale_by_newton(Transformation):
-    """Multiplies gradients by the inverse Hessian: `solve(H + damping*I, g)`, with `H` the Hessian of `value_fn` at `params`.
+    """Multiplies gradients by the inverse Hessian: `solve(H + damping*I, g)`.
 
-    The whole tree is one vector; complex elements count as two. Where the system is singular, updates stay as they are.
-    Time grows with the cube of the number of elements, memory with the square. The update needs `params` and the extra argument
-    `value_fn`; other extra arguments go to `value_fn` where it takes them.
+    `H` is the Hessian of `value_fn` at `params`. The whole tree is one vector; complex elements
+    count as two. Where the system is singular, updates stay as they are. Time grows with the cube
+    of the number of elements, memory with the square. The update needs `params` and the extra
+    argument `value_fn`; other extra arguments go to `value_fn` where it takes them.
 
     Args:
-      damping: added to the diagonal, >= 0, in units of the Hessian. Above the largest negative curvature, steps descend.
+      damping: added to the diagonal, >= 0, in units of the Hessian. Above the largest negative
+        curvature, steps descend.
       max_size: largest number of elements, >= 1; `init` refuses more.
       has_aux: whether `value_fn` gives `(value, aux)`; `aux` is dropped.
 
@@ -54,7 +55,8 @@ class scale_by_newton(Transformation):
       >>> step.round(4)
       Array([ 3., -2.], dtype=float32)
 
-    Source: Nocedal and Wright 2006, "Numerical Optimization", equation 3.30; damping after Levenberg 1944.
+    Source: Nocedal and Wright 2006, "Numerical Optimization", equation 3.30; damping after
+    Levenberg 1944.
     """
 
     damping: NonNegative = 0.0
@@ -72,8 +74,8 @@ class scale_by_newton(Transformation):
         state: EmptyState,
         params: Params | None = None,
         *,
-        value: Any = None,  # not used; known, so that a call as for line searches is no misspelling of value_fn
-        value_fn: Callable[..., Any],
+        value: Scalar = None,  # not used: a call as for line searches may pass it
+        value_fn: Callable[..., Tree],
         **extra_args: ExtraArg,
     ) -> tuple[Updates, EmptyState]:
         dtype = line_dtype(require_params(params))
@@ -90,8 +92,8 @@ class scale_by_newton(Transformation):
 class newton(Preset):
     """Newton's method: `-learning_rate * solve(H + damping*I, g)`; see `scale_by_newton`.
 
-    It finds any stationary point, saddles and maxima too. Put a line search behind it where the start is far. The update needs
-    `params` and the extra argument `value_fn`; `minimize` passes it.
+    It finds any stationary point, saddles and maxima too. Put a line search behind it where the
+    start is far. The update needs `params` and the extra argument `value_fn`; `minimize` passes it.
 
     Args:
       learning_rate: number >= 0 or schedule; 1 jumps to where the quadratic model is stationary.
@@ -115,7 +117,7 @@ class newton(Preset):
     max_size: PositiveInt = 1024
     has_aux: Flag = False
 
-    def chain(self) -> Any:
+    def chain(self) -> Transformation:
         return chain(
             scale_by_newton(self.damping, max_size=self.max_size, has_aux=self.has_aux), scale_by_learning_rate(self.learning_rate)
         )

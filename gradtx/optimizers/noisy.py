@@ -1,4 +1,4 @@
-"""Gradient descent with noise that leaves saddles, or that samples: perturbed SGD, perturbed GD, Langevin dynamics."""
+"""Gradient descent with noise, to leave saddles or to sample: perturbed SGD and GD, Langevin."""
 
 import functools
 from collections.abc import Callable
@@ -21,12 +21,13 @@ from gradtx.transforms.scaling import ScaleByLearningRateState, scale_by_learnin
 
 
 class perturbed_sgd(Preset):
-    """Noisy gradient descent: `-learning_rate * (g + xi)`, `xi` uniform on the sphere `|xi| = radius`.
+    """Noisy gradient descent: `-learning_rate * (g + xi)`, with `|xi| = radius`.
 
-    All parameters are one vector. The noise is another one at every step.
+    `xi` is uniform on the sphere, and new at every step. All parameters are one vector.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient and the noise.
+      learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient and the
+        noise.
       radius: length of the noise, > 0, in units of the update.
       key: random key, or a whole number to seed one.
 
@@ -51,7 +52,7 @@ class perturbed_sgd(Preset):
 
 
 class PerturbedGdState(NamedTuple):
-    """Steps since the last perturbation, the key for the next one, and the learning rate's state."""
+    """Steps since the last perturbation, the key for the next, and the learning rate's state."""
 
     steps_since: jax.Array
     rng_key: jax.Array
@@ -59,11 +60,11 @@ class PerturbedGdState(NamedTuple):
 
 
 class perturbed_gd(Transformation):
-    """Gradient descent with a push where the gradient is small: `xi - learning_rate * g` there, else `-learning_rate * g`.
+    """Gradient descent, with a push where the gradient is small: `xi - learning_rate * g` there.
 
-    `xi` is uniform on the sphere `|xi| = radius`. It is drawn where `|g| <= gradient_threshold` and the
-    last push, if any, was more than `interval` steps ago. Descent alone leaves a saddle that it runs
-    into only after very long, or never.
+    `xi` is uniform on the sphere `|xi| = radius`. It is drawn where `|g| <= gradient_threshold` and
+    the last push, if any, was more than `interval` steps ago; else it is 0. Descent alone leaves a
+    saddle late, or never.
 
     With the extra argument `grad_fn`, a function from parameters to gradients, a perturbed step
     descends along the gradient of the perturbed parameters, as in the paper, and needs `params`;
@@ -89,9 +90,9 @@ class perturbed_gd(Transformation):
 
     Source: Jin et al. 2017, arXiv:1703.00887, algorithm 2.
 
-    **Differs:** the paper draws from the ball of that radius, and ends where the loss has not fallen
-    enough `interval` steps after a perturbation; here the noise is on the sphere, and the end of the
-    loop is the caller's.
+    **Differs:** the paper draws from the ball of that radius, and ends where the loss has not
+    fallen enough `interval` steps after a perturbation; here the noise is on the sphere, and the
+    end of the loop is the caller's.
     """
 
     learning_rate: Rate
@@ -142,15 +143,16 @@ class perturbed_gd(Transformation):
 
 
 class sgld(Preset):
-    """Stochastic gradient Langevin dynamics: `-learning_rate * g + sqrt(2 * learning_rate * temperature) * xi`.
+    """Langevin dynamics (SGLD): `-learning_rate * g + sqrt(2 * learning_rate * temperature) * xi`.
 
-    `xi` is standard normal. For small rates the parameters become samples of the density proportional
-    to `exp(-loss / temperature)`, where the loss is the whole data's sum, not its mean. On
-    `lam * x**2 / 2` their variance is `temperature / (lam * (1 - learning_rate * lam / 2))`.
+    `xi` is standard normal. For small rates the parameters become samples of the density
+    proportional to `exp(-loss / temperature)`, where the loss is the whole data's sum, not its
+    mean. On `lam * x**2 / 2` their variance is
+    `temperature / (lam * (1 - learning_rate * lam / 2))`.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient, and the noise's
-        variance by twice the temperature.
+      learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient, and the
+        noise's variance by twice the temperature.
       temperature: >= 0; 1 samples from `exp(-loss)`, 0 adds nothing.
       key: random key, or a whole number to seed one.
 

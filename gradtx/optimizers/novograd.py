@@ -28,10 +28,10 @@ class ScaleByNovogradState(NamedTuple):
 class scale_by_novograd(Transformation):
     """NovoGrad's direction: `m = b1*m + (g / (sqrt(v + eps_root) + eps) + weight_decay * p)`.
 
-    With `v = b2*v + (1-b2)*|g|^2` by leaf: each leaf is a layer with one number `v`, which is `|g|^2`
-    at the first step. No bias is corrected; `m` is a sum, no average. One unit of a learning rate
-    after it moves each leaf by about `1/(1-b1)` in Euclidean norm at steady gradients. With a weight
-    decay its update needs `params`.
+    With `v = b2*v + (1-b2)*|g|^2` by leaf: each leaf is a layer with one number `v`, which is
+    `|g|^2` at the first step. No bias is corrected; `m` is a sum, no average. One unit of a
+    learning rate after it moves each leaf by about `1/(1-b1)` in Euclidean norm at steady
+    gradients. With a weight decay its update needs `params`.
 
     Args:
       b1: decay of the first moment, in [0, 1).
@@ -51,11 +51,11 @@ class scale_by_novograd(Transformation):
       >>> [round(float(u), 4) for u in updates], float(state.nu)
       ([0.6, -0.8], 25.0)
 
-    Source: Ginsburg et al. 2019, arXiv:1905.11286, algorithm 1; there the first step has no `eps`, and
-    decays are 0.95, 0.98.
+    Source: Ginsburg et al. 2019, arXiv:1905.11286, algorithm 1; there the first step has no `eps`,
+    and decays are 0.95, 0.98.
 
-    **Differs:** Optax needs `params` without a weight decay too, takes no schedule for it, and divides
-    float16 zeros by zero.
+    **Differs:** Optax needs `params` without a weight decay too, takes no schedule for it, and
+    divides float16 zeros by zero.
     """
 
     b1: Decay = 0.9
@@ -112,8 +112,8 @@ class novograd(Preset):
       eps_root: added inside the root, >= 0; in units of the norm squared.
       weight_decay: number >= 0 or schedule; added before the momentum.
 
-    State: `(ScaleByNovogradState, ScaleByLearningRateState)`; 4 bytes a parameter, and one float32 a
-      leaf.
+    State: `(ScaleByNovogradState, ScaleByLearningRateState)`; 4 bytes a parameter, and one float32
+      a leaf.
 
     Example:
       >>> import gradtx

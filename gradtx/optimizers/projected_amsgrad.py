@@ -1,8 +1,9 @@
-"""AMSGrad on a convex set: each step ends at the nearest point of the set, in the norm of the second moment."""
+"""AMSGrad on a convex set: each step ends in the set, nearest in the second moment's norm."""
 
 import functools
 import inspect
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from gradtx.core import checks, domains
 from gradtx.core.domains import Decay, DecayOrSchedule, Domain, Positive, Rate
 from gradtx.core.leaves import each_leaf, widen
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Scalar, Updates
+from gradtx.core.types import ExtraArg, Params, Scalar, Tree, Updates
 from gradtx.optimizers.amsgrad import ScaleByAmsgradState, scale_by_amsgrad
 from gradtx.projections import check_projection
 from gradtx.transforms.scaling import ScaleByLearningRateState, scale_by_learning_rate
@@ -24,35 +25,35 @@ class ProjectedAmsgradState(NamedTuple):
     rate: ScaleByLearningRateState
 
 
-def _takes_weights(value: Any) -> bool:
+def _takes_weights(value: object) -> bool:
     if not callable(value) or checks.is_factory(value):
         return False
     parameters = inspect.signature(value).parameters.values()
     return any(p.name == "weights" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def _hint(value: Any) -> str:
+def _hint(value: Tree) -> str:
     if checks.is_factory(value):
         return f" This is the factory itself: call it, {value.__name__}(...)."
     return " It projects in a weighted norm: minimize sum(weights * (x - tree)^2) over the set."
 
 
-WeightedProjection = Annotated[Any, Domain("a function project(tree, weights=None)", _takes_weights, _hint)]
+WeightedProjection = Annotated[Callable[..., Tree], Domain("a function project(tree, weights=None)", _takes_weights, _hint)]
 
 
 class projected_amsgrad(Transformation, needs_params=True):
     """AMSGrad with projection: `x = argmin over K of sum(w * (x - y)^2)`.
 
     With `y = p - learning_rate * m / w`, `w = sqrt(v_max) + eps`, `m = b1*m + (1-b1)*g`,
-    `v = b2*v + (1-b2)*|g|^2`, `v_max = max(v_max, v)`, and no bias correction. The update is `x - p`:
-    parameters that start anywhere are in `K` after one step, up to the rounding of `p + (x - p)`. It
-    must be the last of a chain. Its update needs `params`.
+    `v = b2*v + (1-b2)*|g|^2`, `v_max = max(v_max, v)`, and no bias correction. The update is
+    `x - p`: parameters that start anywhere are in `K` after one step, up to the rounding of
+    `p + (x - p)`. It must be the last of a chain. Its update needs `params`.
 
     Args:
-      learning_rate: number >= 0 or schedule; the theory has `c/sqrt(k)` (`inverse_sqrt_schedule`). One
-        unit moves each parameter by about 1 a step, before the projection.
-      projection: function `project(tree, weights=None)` to the nearest point of a convex set `K`, in
-        the norm with these positive weights: `gradtx.projections.box(-1.0, 1.0)`, say.
+      learning_rate: number >= 0 or schedule; the theory has `c/sqrt(k)` (`inverse_sqrt_schedule`).
+        One unit moves each parameter by about 1 a step, before the projection.
+      projection: function `project(tree, weights=None)` to the nearest point of a convex set `K`,
+        in the norm with these positive weights: `gradtx.projections.box(-1.0, 1.0)`, say.
       b1: decay of the first moment, in [0, 1), or a schedule.
       b2: decay of the second moment, in [0, 1).
       eps: added to the root, > 0, so that weights are positive; in units of the gradient.
@@ -67,7 +68,8 @@ class projected_amsgrad(Transformation, needs_params=True):
       >>> gradtx.apply_updates(params, updates)
       Array([1. , 0.5], dtype=float32)
 
-    Source: Reddi et al. 2018, "On the Convergence of Adam and Beyond", algorithm 2; `eps` is not in the paper.
+    Source: Reddi et al. 2018, "On the Convergence of Adam and Beyond", algorithm 2; `eps` is not in
+    the paper.
     """
 
     learning_rate: Rate

@@ -22,7 +22,7 @@ Threshold = Annotated[ArrayLike, interval(4, INF, "[)", lambda _: " At or below 
 
 
 def _langevin(x: jax.Array) -> jax.Array:
-    """`coth(x) - 1/x` for `x` in [0, 1], as Gauss's continued fraction: a sum of positive terms, so nothing cancels."""
+    """`coth(x) - 1/x` for `x` in [0, 1], as Gauss's continued fraction: no terms that cancel."""
     d = jnp.full_like(x, 21)
     for k in range(19, 1, -2):
         d = k + x * x / d
@@ -30,10 +30,11 @@ def _langevin(x: jax.Array) -> jax.Array:
 
 
 def approximate_length(b2: Scalar, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The lengths of simple averages like those after `t` steps and at last: `rho = rho_inf - 2*t*b2^t/(1-b2^t)`, and `rho_inf`.
+    """Lengths of like simple averages: `rho = rho_inf - 2*t*b2^t/(1-b2^t)` now, `rho_inf` at last.
 
-    In float32 the textbook form loses the first ten steps at b2 = 0.9999, a small difference of numbers near 20,000. With
-    `u = -log(b2)` and `L(x) = coth(x) - 1/x` it equals `t*(1 - L(t*u/2)) + L(u/2)`, which serves while `t*u/2 < 1`.
+    In float32 this form loses the first ten steps at b2 = 0.9999: it is a small difference of
+    numbers near 20,000. With `u = -log(b2)` and `L(x) = coth(x) - 1/x` it equals
+    `t*(1 - L(t*u/2)) + L(u/2)`, which serves while `t*u/2 < 1`.
     """
     t = count.astype(default_float())
     if isinstance(b2, (int, float)):
@@ -58,15 +59,15 @@ def rectification(rho: jax.Array, rho_inf: jax.Array, threshold: Scalar) -> tupl
 class scale_by_radam(Transformation, keeps_zero=True):
     """RAdam's direction: `r * m_hat / (sqrt(v_hat + eps_root) + eps)` once `rho >= threshold`.
 
-    Before it is `m_hat` alone. With `m = b1*m + (1-b1)*g`, `v = b2*v + (1-b2)*|g|^2`,
+    Until then it is `m_hat` alone. With `m = b1*m + (1-b1)*g`, `v = b2*v + (1-b2)*|g|^2`,
     `m_hat = m/(1-b1^t)`, `v_hat = v/(1-b2^t)`, `rho_inf = 2/(1-b2) - 1`,
     `rho = rho_inf - 2*t*b2^t/(1-b2^t)`,
     `r = sqrt((rho-4) * (rho-2) * rho_inf / ((rho_inf-4) * (rho_inf-2) * rho))`; with `nesterov`,
     `m_hat = b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`.
 
     `rho` is about `t` at first: at the usual `b2` the sixth step is the first that adapts. For `b2`
-    up to 0.6 `rho` never exceeds 4, and no step does. One unit of a learning rate after it moves each
-    parameter by about 1 a step once it adapts; by the size of the gradient before.
+    up to 0.6 `rho` never exceeds 4, and no step does. One unit of a learning rate after it moves
+    each parameter by about 1 a step once it adapts; by the size of the gradient before.
 
     Args:
       b1: decay of the first moment, in [0, 1).
@@ -96,8 +97,9 @@ class scale_by_radam(Transformation, keeps_zero=True):
     Source: Liu et al. 2019, "On the Variance of the Adaptive Learning Rate and Beyond",
     arXiv:1908.03265, algorithm 2.
 
-    **Differs:** Optax takes a threshold below 4, where `r` is imaginary, and its `rho` is a difference
-    of large numbers in float32. PyTorch adds `eps` to the root of `v` before its bias is corrected.
+    **Differs:** Optax takes a threshold below 4, where `r` is imaginary, and its `rho` is a
+    difference of large numbers in float32. PyTorch adds `eps` to the root of `v` before its bias is
+    corrected.
     """
 
     b1: Decay = 0.9
@@ -135,8 +137,8 @@ class radam(Preset):
     `scale_by_radam`.
 
     Args:
-      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step once it
-        adapts.
+      learning_rate: number >= 0 or schedule; one unit moves each parameter by about 1 a step once
+        it adapts.
       b1: decay of the first moment, in [0, 1).
       b2: decay of the second moment, in [0, 1).
       eps: added outside the root, >= 0; in units of the gradient.

@@ -38,7 +38,7 @@ def over_root(g: jax.Array, v: jax.Array, eps: Scalar, eps_in_sqrt: bool) -> jax
 
 
 class scale_by_rms(Transformation, keeps_zero=True):
-    """Divides by the running root mean square: `g / sqrt(v + eps)`, `v = decay*v + (1-decay)*|g|^2`.
+    """Divides by a running root mean square: `g / sqrt(v + eps)`, `v = decay*v + (1-decay)*|g|^2`.
 
     One unit of a learning rate after it moves each parameter by about 1 a step.
 

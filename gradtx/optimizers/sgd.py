@@ -1,20 +1,18 @@
 """Stochastic gradient descent: plain, with momentum, with decoupled decay, with noise."""
 
-from typing import Any
-
 from gradtx.compose.chain import chain
 from gradtx.compose.plain import identity
 from gradtx.core.composites import Preset
 from gradtx.core.domains import DecayOrSchedule, Flag, FloatDType, Mask, NonNegative, Rate
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import Tree
+from gradtx.core.types import DType, Tree
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import Key, add_noise
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
-def momentum_of(momentum: Tree, nesterov: bool, accumulator_dtype: Any) -> Transformation:
+def momentum_of(momentum: Tree, nesterov: bool, accumulator_dtype: DType) -> Transformation:
     """A trace of the gradients, or nothing."""
     return identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)
 
@@ -26,10 +24,11 @@ class sgd(Preset):
       learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient.
       momentum: number in [0, 1) or schedule, the `decay` of a `trace`; None is plain descent.
       nesterov: whether to look one step ahead.
-      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider parameters.
+      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider
+        parameters.
 
-    State: `(TraceState or EmptyState, ScaleByLearningRateState)`; 4 bytes a parameter with momentum,
-      else 0.
+    State: `(TraceState or EmptyState, ScaleByLearningRateState)`; 4 bytes a parameter with
+      momentum, else 0.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -55,14 +54,15 @@ class sgd(Preset):
 class sgdw(Preset):
     """SGD with decoupled weight decay: `-learning_rate * (m + weight_decay * p)`.
 
-    The decay is outside the momentum, `m = g + momentum * m`. An L2 penalty, which passes through it,
-    is `chain(add_decayed_weights(l2), sgd(...))`. Its update needs `params`.
+    The decay is outside the momentum, `m = g + momentum * m`. An L2 penalty, which passes through
+    it, is `chain(add_decayed_weights(l2), sgd(...))`. Its update needs `params`.
 
     Args:
       learning_rate: number >= 0 or schedule; one unit moves parameters by the gradient.
       momentum: number in [0, 1) or schedule, the `decay` of a `trace`; None is plain descent.
       nesterov: whether to look one step ahead.
-      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider parameters.
+      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider
+        parameters.
       weight_decay: number >= 0 or schedule; each step shrinks parameters by the factor
         `1 - learning_rate * weight_decay`.
       mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the
@@ -77,8 +77,8 @@ class sgdw(Preset):
       >>> tx.update(jnp.array([1.0]), tx.init(params), params)[0]
       Array([-1.], dtype=float32)
 
-    Source: Loshchilov and Hutter 2017, arXiv:1711.05101, algorithm 1, with the decay multiplied by the
-    learning rate.
+    Source: Loshchilov and Hutter 2017, arXiv:1711.05101, algorithm 1, with the decay multiplied by
+    the learning rate.
     """
 
     learning_rate: Rate

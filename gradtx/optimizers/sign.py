@@ -39,7 +39,8 @@ class signum(Preset):
     Args:
       learning_rate: number >= 0 or schedule; one unit moves each parameter by 1 a step.
       beta: decay of the average, in [0, 1).
-      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider parameters.
+      accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider
+        parameters.
 
     State: `(EmaState, EmptyState, ScaleByLearningRateState)`; 4 bytes a parameter.
 

@@ -16,7 +16,7 @@ from gradtx.tree.reductions import norm
 
 
 class StormState(NamedTuple):
-    """Steps taken, the gradient's estimate, the parameters before the last step, the sum, and the step size in use."""
+    """Steps taken, the gradient's estimate, the last parameters, the sum, the step size in use."""
 
     count: jax.Array
     estimate: Updates
@@ -30,7 +30,7 @@ class StormState(NamedTuple):
 
 
 class StormPlusState(NamedTuple):
-    """As `StormState`, with the sum that sets the step size beside the one that sets the momentum."""
+    """As `StormState`, with a second sum: it sets the step size, the first sets the momentum."""
 
     estimate: Updates
     previous: Params
@@ -46,7 +46,8 @@ class StormPlusState(NamedTuple):
 def recursive_momentum(g: jax.Array, d: jax.Array, g_previous: jax.Array, a: Leaf) -> jax.Array:
     """`d = g + (1-a) * (d - g_previous)`, with both gradients from one minibatch.
 
-    Under additive noise of variance `s`, the estimate's error has variance `a*s/(2-a)` in the long run.
+    Under additive noise of variance `s`, the estimate's error has variance `a*s/(2-a)` in the long
+    run.
     """
     return g + (1 - a) * (d - g_previous)
 
@@ -60,8 +61,8 @@ class storm(Transformation, needs_params=True):
     """STORM: `-eta * d`, `d = g + (1-a) * (d - grad_fn(previous parameters))`.
 
     With the step size `eta = k / (w + sum |g|^2)^(1/3)` (the present term included) and
-    `a = min(1, c*eta^2)` with the `eta` of the step before; the first step has `d = g`. On full batches
-    `d` is the gradient. All leaves together are one vector with one step size.
+    `a = min(1, c*eta^2)` with the `eta` of the step before; the first step has `d = g`. On full
+    batches `d` is the gradient. All leaves together are one vector with one step size.
 
     Its update needs `params` and `grad_fn`, the function from parameters to the gradient on the
     minibatch of this step: a step costs two gradients, the one handed in and one at the previous
@@ -75,7 +76,8 @@ class storm(Transformation, needs_params=True):
         power -2.
 
     State: `StormState(count int32, estimate, previous, sum_of_squares, learning_rate)`; 8 bytes a
-      parameter, 4 of them the previous parameters. `gradtx.metrics` reports `eta` as `learning_rate`.
+      parameter, 4 of them the previous parameters. `gradtx.metrics` reports `eta` as
+      `learning_rate`.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -88,8 +90,8 @@ class storm(Transformation, needs_params=True):
       >>> bool(abs(params).max() < 0.2)
       True
 
-    Source: Cutkosky and Orabona 2019, arXiv:1905.10018, algorithm 1; defaults of `k` and `w` from its
-    experiments.
+    Source: Cutkosky and Orabona 2019, arXiv:1905.10018, algorithm 1; defaults of `k` and `w` from
+    its experiments.
 
     **Differs:** `a` is at most 1, which the paper's choice of `w` ensures.
     """
@@ -132,16 +134,17 @@ class storm(Transformation, needs_params=True):
 class storm_plus(Transformation, needs_params=True):
     """STORM+: `storm` without anything to tune.
 
-    `d = g + (1-a) * (d - grad_fn(previous parameters))` with `a = 1 / (1 + sum |g|^2)^(2/3)` over the
-    steps before, and `-eta * d` with `eta = 1 / (sum |d|^2 / a)^(1/3)`, where `a` counts the step's own
-    gradient too, as the next step's does. While all gradients are zero, `eta` is 0.
+    `d = g + (1-a) * (d - grad_fn(previous parameters))` with `a = 1 / (1 + sum |g|^2)^(2/3)` over
+    the steps before, and `-eta * d` with `eta = 1 / (sum |d|^2 / a)^(1/3)`, where `a` counts the
+    step's own gradient too, as the next step's does. While all gradients are zero, `eta` is 0.
 
     Its update needs `params` and `grad_fn`, the function from parameters to the gradient on the
-    minibatch of this step, as that of `storm`. There is no learning rate: a first gradient `g` below 1
-    moves the parameters by about `|g|^(1/3)`, whatever their scale.
+    minibatch of this step, as that of `storm`. There is no learning rate: a first gradient `g`
+    below 1 moves the parameters by about `|g|^(1/3)`, whatever their scale.
 
-    State: `StormPlusState(estimate, previous, sum_of_squares, scaled_sum, learning_rate)`; 8 bytes a
-      parameter, 4 of them the previous parameters. `gradtx.metrics` reports `eta` as `learning_rate`.
+    State: `StormPlusState(estimate, previous, sum_of_squares, scaled_sum, learning_rate)`; 8 bytes
+      a parameter, 4 of them the previous parameters. `gradtx.metrics` reports `eta` as
+      `learning_rate`.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx

@@ -17,7 +17,7 @@ from gradtx.tree.reductions import norm
 
 
 class UnixgradState(NamedTuple):
-    """Steps taken, the mirror point, the weighted average of the points `x`, the sum, and the step size in use."""
+    """Steps taken, the mirror point, the average of the `x`, the sum, the step size in use."""
 
     count: jax.Array
     y: Params
@@ -40,29 +40,28 @@ class unixgrad(Transformation, final=True, needs_params=True):
     At step `t = 1, 2, ...`, with `M` the gradient at the parameters and `alpha = t`,
     `share = alpha / sum_{i<=t} i = 2/(t+1)`: `x = projection(y - alpha*eta*M)`,
     `average += share * (x - average)`, `g = grad_fn(average)`, `y = projection(y - alpha*eta*g)`,
-    `eta = 2*diameter / sqrt(1 + sum_{i<t} alpha_i^2 |g_i - M_i|^2)`. The parameters then move to the
-    next query point, `average + share * (y - average)` with the next `share`. The method's output is
-    `average`: `gradtx.eval_params(state, params)`.
+    `eta = 2*diameter / sqrt(1 + sum_{i<t} alpha_i^2 |g_i - M_i|^2)`. The parameters then move to
+    the next query point, `average + share * (y - average)` with the next `share`. The method's
+    output is `average`: `gradtx.eval_params(state, params)`.
 
     Its update needs `params` and `grad_fn`, the function from parameters to the gradient on the
-    minibatch of this step. The parameters are the point of the *first* gradient of a step (`M`), the
-    one that is handed to `update`; the second one is taken inside, by `grad_fn`. So a step costs
-    exactly two gradients. Transformations before it in a chain change the first gradient only, so put
-    it first. All leaves together are one vector with one step size. There is no learning rate: one unit
-    of `diameter` is one of the parameters.
+    minibatch of this step. The parameters are the point of the *first* gradient of a step (`M`),
+    the one that is handed to `update`; the second one is taken inside, by `grad_fn`. So a step
+    costs exactly two gradients. Transformations before it in a chain change the first gradient
+    only, so put it first. All leaves together are one vector with one step size. There is no
+    learning rate: one unit of `diameter` is one of the parameters.
 
     Args:
       diameter: size of the set that is searched, > 0, in units of the parameters: about twice the
         distance to a minimizer.
-      projection: function from a tree to the nearest point of a convex set that holds a minimizer and
-        the start, as `gradtx.projections.l2_ball(1.0)` is one. Parameters and average stay in the set.
-        None is the whole space, beyond the paper's theory: the first steps have a length of about
-        `2*diameter*|g|` and overshoot far, until the sum has grown.
+      projection: function from a tree to the nearest point of a convex set that holds a minimizer
+        and the start, such as `gradtx.projections.l2_ball(1.0)`. Parameters and average stay in the
+        set. None is the whole space, beyond the paper's theory: the first steps have a length of
+        about `2*diameter*|g|` and overshoot far, until the sum has grown.
 
-    State: `UnixgradState(count int32, y, average, sum_of_squares, learning_rate)`; 8 bytes a parameter.
-      `gradtx.metrics` reports `eta` as `learning_rate`. The state holds the iterates: parameters that
-      were replaced from outside return to where the state has them, so make a new state for new
-      parameters.
+    State: `UnixgradState(count int32, y, average, sum_of_squares, learning_rate)`; 8 bytes a
+      parameter. `gradtx.metrics` reports `eta` as `learning_rate`. The state holds the iterates:
+      make a new state for new parameters, or they return to where the state has them.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx

@@ -1,9 +1,10 @@
 """Projections: the nearest tree of a set. Functions, as in `optax.projections`, and sets as values.
 
-`projection_l2_ball(tree, 2.0)` projects; `l2_ball(2.0)` is the same projection as a value, for arguments such as
-`projection=` of an optimizer. Boxes, the orthant, the hypercube and the L-infinity ball bound each element; for the other sets the
-whole tree is one vector. Numbers are computed in at least float32 and stored in the dtypes of the tree, so that in half
-precision a result is in the set up to the rounding of its dtype. A tree without elements comes back as it is.
+`projection_l2_ball(tree, 2.0)` projects; `l2_ball(2.0)` is the same projection as a value, for
+arguments such as `projection=` of an optimizer. Boxes, the orthant, the hypercube and the
+L-infinity ball bound each element; for the other sets the whole tree is one vector. Numbers are
+computed in at least float32 and stored in the dtypes of the tree, so that in half precision a
+result is in the set up to the rounding of its dtype. A tree without elements comes back as it is.
 """
 
 from gradtx.projections.boxes import projection_box, projection_hypercube, projection_linf_ball, projection_non_negative

@@ -48,15 +48,18 @@ def projection_box(tree: Tree, lower: Scalar, upper: Scalar, *, weights: Tree = 
       The projected tree, in the dtypes of `tree`. NaN stays NaN.
 
     Raises:
-      ValueError: `lower > upper` somewhere, or a bound or `weights` has another structure or shape than `tree`.
+      ValueError: `lower > upper` somewhere, or a bound or `weights` has another structure or shape
+        than `tree`.
       TypeError: a leaf is no real floating array, or a bound is no number.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> gradtx.projections.projection_box({"w": jnp.array([-3.0, 0.5, 3.0])}, -1.0, {"w": jnp.array([9.0, 9.0, 2.0])})
+      >>> tree, upper = {"w": jnp.array([-3.0, 0.5, 3.0])}, {"w": jnp.array([9.0, 9.0, 2.0])}
+      >>> gradtx.projections.projection_box(tree, -1.0, upper)
       {'w': Array([-1. ,  0.5,  2. ], dtype=float32)}
 
-    **Differs:** Optax takes one number for both bounds only where `tree` is a single array, and has no `weights`.
+    **Differs:** Optax takes one number for both bounds only where `tree` is a single array, and has
+    no `weights`.
     """
     parts(tree)
     lows, highs = like("lower", lower, tree), like("upper", upper, tree)
@@ -94,7 +97,9 @@ def projection_hypercube(tree: Tree, scale: Scalar = 1) -> Tree:
 
 @projection
 def projection_linf_ball(tree: Tree, scale: Positive = 1) -> Tree:
-    """The nearest tree with no magnitude above `scale`: `min(max(x, -scale), scale)`, or `x * min(1, scale/|x|)` if complex.
+    """The nearest tree with no magnitude above `scale`: `min(max(x, -scale), scale)`.
+
+    For complex numbers: `x * min(1, scale/|x|)`.
 
     Args:
       tree: tree of floating or complex arrays.

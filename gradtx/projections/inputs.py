@@ -1,9 +1,9 @@
-"""The boundary around projections, and checks of bounds, weights and normal vectors, and of what a projection gives back."""
+"""The boundary around projections, and checks of what they take and give back."""
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, ParamSpec, TypeVar, cast
+from typing import Annotated, ParamSpec, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,17 @@ from gradtx.core.leaves import cast_like
 from gradtx.core.numerics import compute_dtype, is_tracer
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
 from gradtx.core.trees import check_leaves
-from gradtx.core.types import Scalar, Tree
+from gradtx.core.types import Leaf, Scalar, Tree
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def projection(function: Callable[P, R]) -> Callable[P, R]:
-    """The boundary around a projection: it sees its tree in at least float32, and gives one in the dtypes of what it was given.
+    """The boundary around a projection.
 
-    Arguments are checked against the domains in their annotations, and refusals below say which projection was at work.
+    It sees its tree in at least float32; the result has the dtypes of the tree that was given.
+    Arguments are checked against the domains in their annotations, and errors name the projection.
     """
     signature = inspect.signature(function)
 
@@ -52,28 +53,28 @@ def parts(tree: Tree, *, ordered: bool = True) -> list[jax.Array]:
     return [x for x in jax.tree.leaves(tree) if x.size]
 
 
-def _is_numeric(value: Any) -> bool:
+def _is_numeric(value: object) -> bool:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return True
     dtype = getattr(value, "dtype", None)
     return dtype is not None and (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating))
 
 
-def _is_scalar(value: Any) -> bool:
+def _is_scalar(value: Tree) -> bool:
     return jax.tree_util.all_leaves([value]) and np.shape(value) == ()
 
 
-def _is_numbers(value: Any) -> bool:
+def _is_numbers(value: Tree) -> bool:
     leaves = jax.tree.leaves(value)
     return bool(leaves) and all(map(_is_numeric, leaves))
 
 
-Numbers = Annotated[Any, Domain("a real number or a tree of them like the tree to project", _is_numbers)]
+Numbers = Annotated[Tree, Domain("a real number or a tree of them like the tree to project", _is_numbers)]
 NUMBERS = cast(Domain, domains.domain_of(Numbers))
 
 
-def like(argument: str, value: Any, tree: Tree, *, scalars: bool = True) -> Tree:
-    """`value` as a tree with the leaves of `tree`: one number for all, or a tree whose leaves have the same shapes."""
+def like(argument: str, value: Tree, tree: Tree, *, scalars: bool = True) -> Tree:
+    """`value` as a tree like `tree`: one number for all leaves, or a tree of the same shapes."""
     leaves, treedef = jax.tree.flatten(tree)
     if leaves:
         domains.check_argument("", argument, value, NUMBERS)
@@ -91,14 +92,14 @@ def like(argument: str, value: Any, tree: Tree, *, scalars: bool = True) -> Tree
     return value
 
 
-def known(value: Any) -> np.ndarray | None:
-    """The numbers of a value that can be read now: no tracer, and no array spread over other hosts."""
+def known(value: Leaf) -> np.ndarray | None:
+    """The numbers of a value that can be read now: no tracer, no array spread over other hosts."""
     if is_tracer(value) or not getattr(value, "is_fully_addressable", True):
         return None
     return np.asarray(value)
 
 
-def check_each(argument: str, tree: Tree, test: Callable[[np.ndarray], Any], expected: str, cause: str = "") -> None:
+def check_each(argument: str, tree: Tree, test: Callable[[np.ndarray], np.ndarray], expected: str, cause: str = "") -> None:
     """Raises a `ValueError` that shows the first number for which `test` fails, of those known."""
     for path, leaf in leaves_by_path(tree).items():
         numbers = known(leaf)
@@ -135,7 +136,7 @@ def check_weights(weights: Tree, tree: Tree) -> Tree:
     return weights
 
 
-def check_projection(before: Any, after: Any) -> None:
+def check_projection(before: Tree, after: Tree) -> None:
     """Raises unless a projection gave back a tree of the structure and shapes that it was given.
 
     For transformations that take a projection from their user; it costs nothing at run time.
@@ -151,9 +152,9 @@ def check_projection(before: Any, after: Any) -> None:
       >>> import jax.numpy as jnp
       >>> from gradtx.projections import check_projection
       >>> check_projection({"w": jnp.ones(3)}, {"w": jnp.zeros(3)})
-      >>> check_projection({"w": jnp.ones(3)}, {"w": jnp.zeros(2)})
+      >>> check_projection({"w": jnp.ones(3)}, {"w": jnp.zeros(2)})  # doctest: +ELLIPSIS
       Traceback (most recent call last):
-      gradtx.WrongValue: projection changed the shape of `w` from (3,) to (2,), expected a tree like the one it is given.
+      gradtx.WrongValue: projection changed the shape of `w` from (3,) to (2,), expected a tree ...
     """
     expected = "expected a tree like the one it is given"
     if jax.tree.structure(before) != jax.tree.structure(after):

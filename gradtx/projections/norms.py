@@ -1,12 +1,11 @@
 """Balls and spheres of three norms, and the simplex. The whole tree is one vector.
 
-Multipliers of the constraints are found by Newton's method in sums over leaves: no sort, and no copy of the tree as one
-array, so that sharded leaves stay where they are.
+Multipliers of the constraints are found by Newton's method in sums over leaves: no sort, and no
+copy of the tree as one array, so that sharded leaves stay where they are.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +19,10 @@ from gradtx.projections.boxes import positive_part, shorten
 from gradtx.projections.inputs import check_weights, parts, projection
 
 LEAST_WEIGHT = 1e-30
-"""Weights below this part of the largest one are taken as it, so that an element without cost has a place to go."""
+"""Least weight, as a part of the largest: an element without cost needs a place to go."""
 
 FARTHEST = 1e30
-"""From this many radii on, the direction of the nearest point of a weighted ball changes no more within rounding."""
+"""From so many radii on, the nearest point of a weighted ball stays the same up to rounding."""
 
 
 @projection
@@ -35,7 +34,8 @@ def projection_simplex(tree: Tree, scale: Positive = 1) -> Tree:
       scale: what the elements sum to, > 0; 1 is the probability simplex.
 
     Returns:
-      The projected tree, in the dtypes of `tree`. An element that is not finite makes elements NaN, unless it is -inf.
+      The projected tree, in the dtypes of `tree`. An element that is not finite makes elements NaN,
+      unless it is -inf.
 
     Raises:
       ValueError: `scale` is not positive.
@@ -46,10 +46,11 @@ def projection_simplex(tree: Tree, scale: Positive = 1) -> Tree:
       >>> gradtx.projections.projection_simplex({"w": jnp.array([2.5, 3.25]), "b": jnp.array(0.5)})
       {'b': Array(0., dtype=float32), 'w': Array([0.125, 0.875], dtype=float32)}
 
-    Source: Michelot 1986, "A finite algorithm for finding the projection of a point onto the canonical simplex".
+    Source: Michelot 1986, "A finite algorithm for finding the projection of a point onto the
+    canonical simplex".
 
-    **Differs:** Optax sorts all elements; here `theta` is computed from the largest element down, so that it stays right for
-    elements far from zero.
+    **Differs:** Optax sorts all elements; here `theta` is computed from the largest element down,
+    so that it stays right for elements far from zero.
     """
     xs = parts(tree)
     if not xs:
@@ -78,7 +79,8 @@ def projection_l1_ball(tree: Tree, scale: Positive = 1) -> Tree:
       >>> gradtx.projections.projection_l1_ball(jnp.array([-2.0, 1.5, 0.25]))
       Array([-0.75,  0.25,  0.  ], dtype=float32)
 
-    Source: Duchi et al. 2008, "Efficient projections onto the l1-ball for learning in high dimensions".
+    Source: Duchi et al. 2008, "Efficient projections onto the l1-ball for learning in high
+    dimensions".
     """
     sizes = [jnp.abs(x) for x in parts(tree, ordered=False)]
     if not sizes:
@@ -90,7 +92,7 @@ def projection_l1_ball(tree: Tree, scale: Positive = 1) -> Tree:
 
 @projection
 def projection_l1_sphere(tree: Tree, scale: Positive = 1) -> Tree:
-    """The nearest tree with `sum |x| = scale`: `sign(x) * max(|x| - theta, 0)`, with 1 for the sign of 0.
+    """The nearest tree with `sum |x| = scale`: `sign(x) * max(|x| - theta, 0)`, `sign(0) = 1`.
 
     Args:
       tree: tree of floating or complex arrays, as one vector. Of zeros, all elements become equal.
@@ -121,21 +123,23 @@ def projection_l1_sphere(tree: Tree, scale: Positive = 1) -> Tree:
 def projection_l2_ball(tree: Tree, scale: Positive = 1, *, weights: Tree = None) -> Tree:
     """The nearest tree with `||x|| <= scale`: `x * min(1, scale/||x||)`.
 
-    With weights, the `y` in the ball that has the least `sum w_i*(y_i - x_i)^2`: `y_i = w_i*x_i/(w_i + mu)`, where `mu >= 0`
-    makes the norm `scale`.
+    With weights, the `y` in the ball that has the least `sum w_i*(y_i - x_i)^2`:
+    `y_i = w_i*x_i/(w_i + mu)`, where `mu >= 0` makes the norm `scale`.
 
     Args:
       tree: tree of floating or complex arrays, as one vector.
       scale: radius, > 0.
-      weights: costs `w` of moving each element, >= 0: one number, or a tree like `tree` of numbers and arrays. Only ratios
-        matter; an element that costs nothing moves first. None is equal costs.
+      weights: costs `w` of moving each element, >= 0: one number, or a tree like `tree` of numbers
+        and arrays. Only ratios matter; an element that costs nothing moves first. None is equal
+        costs.
 
     Returns:
-      The projected tree, in the dtypes of `tree`; a tree inside the ball as it is. An element that is not finite makes
-      elements NaN.
+      The projected tree, in the dtypes of `tree`; a tree inside the ball as it is. An element that
+      is not finite makes elements NaN.
 
     Raises:
-      ValueError: `scale` is not positive, a weight is negative, or `weights` has another structure or shape than `tree`.
+      ValueError: `scale` is not positive, a weight is negative, or `weights` has another structure
+        or shape than `tree`.
       TypeError: a leaf is no floating or complex array.
 
     Example:
@@ -199,10 +203,13 @@ def projection_l2_sphere(tree: Tree, scale: Positive = 1) -> Tree:
 
 @projection
 def projection_linf_sphere(tree: Tree, scale: Positive = 1) -> Tree:
-    """The nearest tree whose largest magnitude is `scale`: all are cut to `scale`, and the largest is moved there.
+    """The nearest tree whose largest magnitude is `scale`.
+
+    All are cut to `scale`, and the largest is moved there.
 
     Args:
-      tree: tree of floating or complex arrays, as one vector. Of elements that are equally large up to rounding the first is moved.
+      tree: tree of floating or complex arrays, as one vector. Of elements that are equally large up
+        to rounding the first is moved.
       scale: radius, > 0.
 
     Returns:
@@ -234,22 +241,23 @@ def projection_linf_sphere(tree: Tree, scale: Positive = 1) -> Tree:
     return push(tree, treedef.unflatten(at))
 
 
-# Multipliers ----------------------------------------------------------------------------------------------
+# Multipliers --------------------------------------------------------------------------------------
 
 
 def _total(xs: list[jax.Array]) -> jax.Array:
     return jnp.sum(jnp.stack([jnp.sum(x) for x in xs]))
 
 
-def _newton(step: Callable[..., jax.Array], *data: Any) -> jax.Array:
-    """The root to which `step(root, *data)` rises from 0: Newton's method for a convex falling function, from its left.
+def _newton(step: Callable[..., jax.Array], *data: Tree) -> jax.Array:
+    """The root to which `step(root, *data)` rises from 0.
 
-    It ends where rounding lets it rise no more. One more step carries derivatives: at the root, those of a
-    Newton step are those of the root.
+    It is Newton's method for a convex falling function, from the left of the root. It ends where
+    rounding lets it rise no more. One more step carries derivatives: at the root, those of a Newton
+    step are those of the root.
     """
     fixed = jax.lax.stop_gradient(data)
 
-    def rises(carry: tuple[Any, ...]) -> jax.Array:
+    def rises(carry: tuple[jax.Array, jax.Array, Scalar]) -> jax.Array:
         before, after, steps = carry
         return (after > before) & (steps < 200)
 
@@ -279,7 +287,7 @@ def _simplex_step(theta: jax.Array, xs: list[jax.Array], scale: jax.Array) -> ja
 
 @jax.jit
 def _multiplier(xs: list[jax.Array], ws: list[jax.Array], length: jax.Array, scale: Scalar) -> tuple[jax.Array, jax.Array]:
-    """`mu` of the weighted ball, and the factor that brings the point that it makes onto the sphere."""
+    """`mu` of the weighted ball, and the factor that brings its point onto the sphere."""
     ratio = jnp.clip(length / scale, 1, FARTHEST).astype(length.dtype)
     unit = jnp.where(length > 0, length, 1)
     xs = [x / unit.astype(real_dtype(x.dtype)) for x in xs]
@@ -289,7 +297,7 @@ def _multiplier(xs: list[jax.Array], ws: list[jax.Array], length: jax.Array, sca
 
 
 def _weigh_all(xs: list[jax.Array], ws: list[jax.Array], mu: jax.Array) -> list[jax.Array]:
-    # Not `x / (1 + mu / w)`: XLA makes one division of two in a row, and the product of the divisors overflows.
+    # Not `x / (1 + mu / w)`: XLA makes the two one division, by a product that overflows.
     return [x * (w / (w + mu.astype(w.dtype))) for x, w in zip(xs, ws, strict=True)]
 
 
@@ -301,7 +309,7 @@ def _ball_step(mu: jax.Array, xs: list[jax.Array], ws: list[jax.Array], ratio: j
     return (mu + (length * ratio - 1) / jnp.where(slope > 0, slope, 1)).astype(mu.dtype)
 
 
-# Parts of rules -------------------------------------------------------------------------------------------
+# Parts of rules -----------------------------------------------------------------------------------
 
 
 def _sign(x: jax.Array) -> jax.Array:
@@ -332,6 +340,9 @@ def _places(x: jax.Array) -> jax.Array:
 
 @jax.jit
 def _first(x: jax.Array, top: jax.Array) -> jax.Array:
-    """The first place where `|x|` is `top`, up to rounding: XLA may compute `x` twice. Beyond all places where `top` is NaN."""
+    """The first place where `|x|` is `top`, or beyond all places where `top` is NaN.
+
+    Up to rounding: XLA may compute `x` twice.
+    """
     largest = jnp.abs(x) >= top * (1 - 4 * jnp.finfo(x.dtype).eps)
     return jnp.min(jnp.where(largest, _places(x), x.size), initial=x.size)

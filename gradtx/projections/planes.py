@@ -1,6 +1,7 @@
-"""Sets given by linear equations: a line through the origin, hyperplane, halfspace, affine set. The whole tree is one vector."""
+"""Sets of linear equations: a line through 0, hyperplane, halfspace, affine set.
 
-from typing import Any
+The whole tree is one vector.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from gradtx.projections.inputs import known, like, parts, projection
 
 
 @projection
-def projection_vector(x: Leaf, a: Leaf) -> Any:
+def projection_vector(x: Tree, a: Tree) -> Tree:
     """The nearest multiple of `a`: `a * <a, x>/<a, a>`.
 
     Args:
@@ -34,7 +35,8 @@ def projection_vector(x: Leaf, a: Leaf) -> Any:
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> gradtx.projections.projection_vector(jnp.array([3.0, 1.0]), jnp.array([1.0, 1.0])).round(3)
+      >>> x, a = jnp.array([3.0, 1.0]), jnp.array([1.0, 1.0])
+      >>> gradtx.projections.projection_vector(x, a).round(3)
       Array([2., 2.], dtype=float32)
     """
     length, along = _along(x, a)
@@ -42,7 +44,7 @@ def projection_vector(x: Leaf, a: Leaf) -> Any:
 
 
 @projection
-def projection_hyperplane(x: Leaf, a: Leaf, b: Number) -> Any:
+def projection_hyperplane(x: Tree, a: Tree, b: Number) -> Tree:
     """The nearest tree with `<a, y> = b`: `x + a * (b - <a, x>)/<a, a>`.
 
     Args:
@@ -59,7 +61,8 @@ def projection_hyperplane(x: Leaf, a: Leaf, b: Number) -> Any:
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> gradtx.projections.projection_hyperplane(jnp.array([3.0, 1.0]), jnp.array([1.0, 1.0]), 2.0).round(3)
+      >>> x, a = jnp.array([3.0, 1.0]), jnp.array([1.0, 1.0])
+      >>> gradtx.projections.projection_hyperplane(x, a, 2.0).round(3)
       Array([2., 0.], dtype=float32)
     """
     length, along = _along(x, a)
@@ -67,7 +70,7 @@ def projection_hyperplane(x: Leaf, a: Leaf, b: Number) -> Any:
 
 
 @projection
-def projection_halfspace(x: Leaf, a: Leaf, b: Number) -> Any:
+def projection_halfspace(x: Tree, a: Tree, b: Number) -> Tree:
     """The nearest tree with `<a, y> <= b`: `x + a * min(b - <a, x>, 0)/<a, a>`.
 
     Args:
@@ -84,7 +87,8 @@ def projection_halfspace(x: Leaf, a: Leaf, b: Number) -> Any:
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> gradtx.projections.projection_halfspace(jnp.array([-3.0, 1.0]), jnp.array([1.0, 1.0]), 2.0)
+      >>> x, a = jnp.array([-3.0, 1.0]), jnp.array([1.0, 1.0])
+      >>> gradtx.projections.projection_halfspace(x, a, 2.0)
       Array([-3.,  1.], dtype=float32)
     """
     length, along = _along(x, a)
@@ -92,13 +96,15 @@ def projection_halfspace(x: Leaf, a: Leaf, b: Number) -> Any:
 
 
 @projection
-def projection_affine_set(x: Leaf, a: ArrayLike, b: ArrayLike) -> Any:
+def projection_affine_set(x: Tree, a: ArrayLike, b: ArrayLike) -> Tree:
     """The nearest tree with `A y = b`: `x - pinv(A) (A x - b)`.
 
     Args:
-      x: tree of real floating arrays, as one vector: the leaves in the order of `jax.tree.leaves`, each row by row.
+      x: tree of real floating arrays, as one vector: the leaves in the order of `jax.tree.leaves`,
+        each row by row.
       a: matrix `A` of shape (equations, elements of `x`), of any rank.
-      b: right-hand sides, of shape (equations,). Where no `y` solves them, the nearest of the least-squares solutions is given.
+      b: right-hand sides, of shape (equations,). Where no `y` solves them, the nearest of the
+        least-squares solutions is given.
 
     Returns:
       The projected tree, in the dtypes of `x`.
@@ -110,7 +116,8 @@ def projection_affine_set(x: Leaf, a: ArrayLike, b: ArrayLike) -> Any:
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> x = {"v": jnp.array([1.0, 2.0]), "w": jnp.array(4.0)}
-      >>> y = gradtx.projections.projection_affine_set(x, jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 2.0]]), jnp.array([1.0, 6.0]))
+      >>> a, b = jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 2.0]]), jnp.array([1.0, 6.0])
+      >>> y = gradtx.projections.projection_affine_set(x, a, b)
       >>> [round(float(v), 3) for v in (*y["v"], y["w"])]
       [0.0, 1.0, 3.0]
 
@@ -137,14 +144,14 @@ def check_equations(a: Leaf, b: Leaf) -> None:
         raise checks.WrongValue(f"{found}, expected (equations, elements) and (equations,).")
 
 
-def check_normal(a: Leaf) -> None:
+def check_normal(a: Tree) -> None:
     """Raises a `ValueError` where all of `a` is known to be zero."""
     numbers = [known(leaf) for leaf in jax.tree.leaves(a) if np.size(leaf)]
     if numbers and all(n is not None and not np.any(n) for n in numbers):
         raise checks.WrongValue("a is zero, expected a vector with a direction.")
 
 
-def _along(x: Leaf, a: Leaf) -> tuple[jax.Array, jax.Array]:
+def _along(x: Tree, a: Tree) -> tuple[jax.Array, jax.Array]:
     """The length of `a`, and that of `x` along it."""
     xs = parts(x)
     a = like("a", a, x, scalars=False)
@@ -156,7 +163,7 @@ def _along(x: Leaf, a: Leaf) -> tuple[jax.Array, jax.Array]:
     return unit, jnp.sum(jnp.stack(products)) if products else jnp.zeros((), length.dtype)
 
 
-def _with_elements(tree: Tree) -> list[Any]:
+def _with_elements(tree: Tree) -> list[Leaf]:
     return [leaf for leaf in jax.tree.leaves(tree) if np.size(leaf)]
 
 
@@ -164,6 +171,6 @@ def _offset(b: Leaf, length: jax.Array) -> jax.Array:
     return jnp.asarray(b).astype(length.dtype) / length
 
 
-def _moved(x: Leaf, a: Leaf, length: jax.Array, by: jax.Array) -> Any:
+def _moved(x: Tree, a: Tree, length: jax.Array, by: jax.Array) -> Tree:
     """`x`, moved along `a` by a length."""
     return each_leaf(lambda x, a: x + by * (a / length))(x, a)

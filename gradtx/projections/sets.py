@@ -1,11 +1,11 @@
-"""Sets as values, for arguments such as `projection=`: each is a function `project(tree, weights=None)`.
+"""Sets as values, for arguments such as `projection=`: functions `project(tree, weights=None)`.
 
-Like optimizers they print as the call that made them, compare, hash, pickle and turn into configs. With `weights` the
-function gives the point `y` of the set with the least `sum w_i*(y_i - x_i)^2`; sets without that form refuse them.
+Like optimizers they print as the call that made them, compare, hash, pickle and turn into configs.
+With `weights` the function gives the point `y` of the set with the least `sum w_i*(y_i - x_i)^2`;
+sets without that form refuse them.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from jax.typing import ArrayLike
 
@@ -38,15 +38,18 @@ from gradtx.projections.planes import (
     projection_vector,
 )
 
-Projection = Callable[..., Any]
+Projection = Callable[..., Tree]
 """A function `project(tree, weights=None)` that gives the nearest tree of a set."""
 
 
 class Set(Value):
-    """A set as a value, whose call gives the nearest tree in it: subclasses define `project`, and `check` for their arguments."""
+    """A set as a value, whose call gives the nearest tree in it.
+
+    Subclasses define `project`, and `check` for their arguments.
+    """
 
     def __init_subclass__(cls, **traits: object):
-        if cls.__module__ == __name__:  # `repr`, errors and configs call gradtx's own as a user finds them
+        if cls.__module__ == __name__:  # `repr`, errors and configs use the name that users write
             cls.__name__ = f"projections.{cls.__name__}"
         super().__init_subclass__(**traits)
 
@@ -131,7 +134,9 @@ class hypercube(ElementwiseSet):
 
 
 class non_negative(ElementwiseSet):
-    """The trees without negative elements, as a value: `projection_non_negative`; with or without weights.
+    """The trees without negative elements, as a value: `projection_non_negative`.
+
+    With or without weights.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -144,7 +149,9 @@ class non_negative(ElementwiseSet):
 
 
 class linf_ball(ElementwiseSet):
-    """The trees with no magnitude above `radius`, as a value: `projection_linf_ball`; with or without weights.
+    """The trees with no magnitude above `radius`, as a value: `projection_linf_ball`.
+
+    With or without weights.
 
     Args:
       radius: > 0.
@@ -299,7 +306,8 @@ class hyperplane(Set):
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> gradtx.projections.hyperplane({"v": 1.0, "w": 1.0}, 2.0)({"v": 3.0, "w": 1.0})["v"].round(3)
+      >>> project = gradtx.projections.hyperplane({"v": 1.0, "w": 1.0}, 2.0)
+      >>> project({"v": 3.0, "w": 1.0})["v"].round(3)
       Array(2., dtype=float32)
     """
 
@@ -322,7 +330,8 @@ class halfspace(Set):
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> gradtx.projections.halfspace({"v": 1.0, "w": 1.0}, 2.0)({"v": 3.0, "w": 1.0})["v"].round(3)
+      >>> project = gradtx.projections.halfspace({"v": 1.0, "w": 1.0}, 2.0)
+      >>> project({"v": 3.0, "w": 1.0})["v"].round(3)
       Array(2., dtype=float32)
     """
 

@@ -1,9 +1,10 @@
-"""Schedules: functions of the step count `t` that give a learning rate, or any other number, to use at that step.
+"""Schedules: functions of the step count `t` that give a learning rate, or another number.
 
-`t` is the number of steps taken before, 0 at the first: integers or floats, one or an array, traced or not. The value has
-its shape and is float32 (float64 where `jax_enable_x64` is set). Steps are counted exactly, up to `2**31 - 1`; a count
-outside 0 to that is taken as the nearest. Everything is per step: what is planned in epochs is multiplied by the steps
-per epoch (`decay_steps=90 * steps_per_epoch`).
+`t` is the number of steps taken before, 0 at the first: integers or floats, one or an array, traced
+or not. The value has its shape and is float32 (float64 where `jax_enable_x64` is set). Steps are
+counted exactly, up to `2**31 - 1`; a count outside 0 to that is taken as the nearest. Everything is
+per step: what is planned in epochs is multiplied by the steps per epoch
+(`decay_steps=90 * steps_per_epoch`).
 """
 
 from gradtx.schedules.decay import (

@@ -1,10 +1,10 @@
-"""What schedules are made of: counts, curves between two values, and the domains of their arguments."""
+"""What schedules are made of: counts, curves between two values, domains of arguments."""
 
 import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, TypeGuard, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ LAST = 2**31 - 1
 
 
 class PresetSchedule(Value):
-    """A schedule that stands for another one: subclasses write it as `schedule()`, from their fields."""
+    """A schedule that stands for another one: subclasses make that in `schedule()`."""
 
     def schedule(self) -> Schedule:
         """What it stands for."""
@@ -39,10 +39,10 @@ class PresetSchedule(Value):
 
 
 def _whole(least: int) -> Domain:
-    def contains(value: Any) -> bool:
+    def contains(value: object) -> bool:
         return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(least <= value <= LAST)
 
-    def hint(value: Any) -> str:
+    def hint(value: object) -> str:
         if isinstance(value, float):
             return f" Steps are whole: int({value!r})."
         return " For no steps at all use constant_schedule(value)." if isinstance(value, int) and value == 0 else ""
@@ -50,11 +50,11 @@ def _whole(least: int) -> Domain:
     return Domain(f"a whole number >= {least} (and < 2**31)", contains, hint, numeric=True)
 
 
-def _is_share(value: Any) -> bool:
+def _is_share(value: object) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(0 <= value <= 1)
 
 
-def is_list(value: Any) -> bool:
+def is_list(value: object) -> TypeGuard[Sequence]:
     """Whether `value` is a list, a tuple or an array."""
     return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
 
@@ -67,14 +67,15 @@ Whole = Annotated[int, WHOLE]
 Share = Annotated[float, Domain("a number in [0, 1], not traced", _is_share, numeric=True)]
 
 
-def real(value: Any) -> jax.Array:
+def real(value: Leaf) -> jax.Array:
     """`value` in the dtype of schedules."""
     return jnp.asarray(value, default_float())
 
 
 def as_count(count: ArrayLike) -> jax.Array:
     """`count` as int32 from 0 to `LAST`; a floating one as a float from 0 on."""
-    xp = np if isinstance(count, (int, float, np.generic, np.ndarray)) else jnp  # NumPy's integers are the wider ones
+    # NumPy's integers are the wider ones.
+    xp = np if isinstance(count, (int, float, np.generic, np.ndarray)) else jnp
     count = xp.asarray(count)
     if not jnp.issubdtype(count.dtype, jnp.integer):
         return jnp.maximum(real(count), 0)
@@ -87,13 +88,13 @@ def since(t: jax.Array, begin: int) -> jax.Array:
 
 
 def linear(t: jax.Array, begin: int, steps: int) -> tuple[jax.Array, jax.Array]:
-    """The parts of the `steps` after `begin` that are left and done; the small one of the two is right to the last digits."""
+    """The parts of the `steps` after `begin` that are left and done; the small one is exact."""
     done = jnp.minimum(since(t, begin), int(steps))
     return real(int(steps) - done) / steps, real(done) / steps
 
 
 def cosine(t: jax.Array, begin: int, steps: int) -> tuple[jax.Array, jax.Array]:
-    """`(1 + cos(pi * done)) / 2` and one minus it, as squares of sines, which keep the digits near 0."""
+    """`(1 + cos(pi * done)) / 2` and one minus it, as squares of sines: exact near 0, too."""
     left, done = linear(t, begin, steps)
     return jnp.sin(math.pi / 2 * left) ** 2, jnp.sin(math.pi / 2 * done) ** 2
 
@@ -113,13 +114,13 @@ def bend(a: Leaf, b: Leaf, left: jax.Array, power: Scalar) -> jax.Array:
     return blend(a, b, left, 1 - left)
 
 
-def hold(t: jax.Array, value: Any) -> jax.Array:
+def hold(t: jax.Array, value: Leaf) -> jax.Array:
     """`value` for every count of `t`."""
     value = real(value)
     return jnp.broadcast_to(value, jnp.broadcast_shapes(value.shape, t.shape))
 
 
-def through(t: jax.Array, curve: str, steps: Sequence[int], values: Sequence[Any]) -> jax.Array:
+def through(t: jax.Array, curve: str, steps: Sequence[int], values: Sequence[Leaf]) -> jax.Array:
     """From value to value, to be there at the given steps (the first is 0); stays at the last."""
     value = hold(t, values[0])
     for (begin, end), (a, b) in zip(itertools.pairwise(steps), itertools.pairwise(values), strict=True):
@@ -128,7 +129,7 @@ def through(t: jax.Array, curve: str, steps: Sequence[int], values: Sequence[Any
     return value
 
 
-def warm_up(t: jax.Array, init_value: Any, peak_value: Any, steps: int, after: jax.Array) -> jax.Array:
+def warm_up(t: jax.Array, init_value: Leaf, peak_value: Leaf, steps: int, after: jax.Array) -> jax.Array:
     """Linear up to `steps`, then `after`."""
     return jnp.where(t < int(steps), through(t, "linear", (0, steps), (init_value, peak_value)), after)
 
@@ -142,5 +143,8 @@ def join(t: jax.Array, schedules: Sequence[Schedule], boundaries: Sequence[int])
 
 
 def log(rate: Scalar) -> jax.Array:
-    """`log(rate)`, from float64 unless `rate` is a JAX array: that of 0.99999 rounded to float32 is off by thousandths."""
+    """`log(rate)`, from float64 unless `rate` is a JAX array.
+
+    That of 0.99999 rounded to float32 is wrong by thousandths.
+    """
     return jnp.log(real(rate)) if isinstance(rate, jax.Array) else real(np.log(np.asarray(rate, np.float64)))

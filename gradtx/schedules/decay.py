@@ -1,4 +1,4 @@
-"""Schedules that hold or fall: constant, linear, polynomial, exponential, by steps, inverse root, cosine."""
+"""Schedules that hold or fall: constant, linear, power, exponential, inverse root, cosine."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,8 @@ class constant_schedule(Value):
 class linear_schedule(Value):
     """A straight line: `init_value + (end_value - init_value) * t/transition_steps`.
 
-    To 0 it is `eta0 * (1 - t/T)`. It stays at `end_value` from step `transition_begin + transition_steps` on.
+    To 0 it is `eta0 * (1 - t/T)`. It stays at `end_value` from step
+    `transition_begin + transition_steps` on.
 
     Args:
       init_value, end_value: finite numbers.
@@ -53,7 +54,8 @@ class linear_schedule(Value):
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.linear_schedule(1.0, 0.0, transition_steps=10), (0, 5, 10, 99))]
+      >>> schedule = gradtx.linear_schedule(1.0, 0.0, transition_steps=10)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 5, 10, 99))]
       [1.0, 0.5, 0.0, 0.0]
 
     **Differs:** with 0 `transition_steps` Optax stays at `init_value`.
@@ -70,7 +72,7 @@ class linear_schedule(Value):
 
 
 class polynomial_schedule(Value):
-    """A power of what is left: `end_value + (init_value - end_value) * (1 - t/transition_steps)^power`.
+    """A power: `end_value + (init_value - end_value) * (1 - t/transition_steps)^power`.
 
     It stays at `end_value` from step `transition_begin + transition_steps` on.
 
@@ -82,7 +84,8 @@ class polynomial_schedule(Value):
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.polynomial_schedule(1.0, 0.0, power=2, transition_steps=10), (0, 5, 10))]
+      >>> schedule = gradtx.polynomial_schedule(1.0, 0.0, power=2, transition_steps=10)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 5, 10))]
       [1.0, 0.25, 0.0]
 
     **Differs:** with 0 `transition_steps` or `power` 0 Optax stays at `init_value`.
@@ -102,7 +105,7 @@ class polynomial_schedule(Value):
 class exponential_decay(Value):
     """A factor every so many steps: `init_value * decay_rate^(t/transition_steps)`.
 
-    In the end it is `end_value`, or 0 for a `decay_rate` < 1 without one.
+    It ends at `end_value`; without one, at 0 if `decay_rate` < 1.
 
     Args:
       init_value: finite number.
@@ -110,11 +113,13 @@ class exponential_decay(Value):
       decay_rate: the factor, > 0; above 1 the value grows.
       transition_begin: steps before at `init_value`, >= 0.
       staircase: whether `t/transition_steps` is rounded down.
-      end_value: bound of the value, from below for `decay_rate` < 1, else from above; None is no bound.
+      end_value: bound of the value, from below for `decay_rate` < 1, else from above; None is no
+        bound.
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.exponential_decay(1.0, 10, decay_rate=0.5, end_value=0.2), (0, 5, 10, 20, 30))]
+      >>> schedule = gradtx.exponential_decay(1.0, 10, decay_rate=0.5, end_value=0.2)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 5, 10, 20, 30))]
       [1.0, 0.707, 0.5, 0.25, 0.2]
 
     **Differs:** with 0 `transition_steps` or `decay_rate` 0 Optax stays at `init_value`.
@@ -146,7 +151,8 @@ class natural_exponential_decay(Value):
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.natural_exponential_decay(1.0, 0.1), (0, 10, 20))]
+      >>> schedule = gradtx.natural_exponential_decay(1.0, 0.1)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 10, 20))]
       [1.0, 0.368, 0.135]
     """
 
@@ -169,7 +175,8 @@ class step_decay_schedule(PresetSchedule):
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.step_decay_schedule(1.0, step_size=30), (0, 29, 30, 60))]
+      >>> schedule = gradtx.step_decay_schedule(1.0, step_size=30)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 29, 30, 60))]
       [1.0, 1.0, 0.1, 0.01]
     """
 
@@ -182,21 +189,24 @@ class step_decay_schedule(PresetSchedule):
 
 
 class inverse_sqrt_schedule(Value):
-    """Linear warm-up, then the inverse root of the step: `peak_value * sqrt((warmup_steps + 1) / (t + 1))`.
+    """Linear warm-up, then an inverse root: `peak_value * sqrt((warmup_steps + 1) / (t + 1))`.
 
     It begins at `init_value`, or at `peak_value` without warm-up, and is 0 in the end.
 
     Args:
       peak_value: finite number.
-      warmup_steps: steps from `init_value` to `peak_value`, >= 0; without, the k-th step has `peak_value / sqrt(k)`.
+      warmup_steps: steps from `init_value` to `peak_value`, >= 0; with 0 the k-th step has
+        `peak_value / sqrt(k)`.
       init_value: finite number.
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.inverse_sqrt_schedule(1.0, warmup_steps=24), (0, 12, 24, 99))]
+      >>> schedule = gradtx.inverse_sqrt_schedule(1.0, warmup_steps=24)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 12, 24, 99))]
       [0.0, 0.5, 1.0, 0.5]
 
-    Source: Vaswani et al. 2017, arXiv:1706.03762, section 5.3, with the peak as an argument and `t + 1` for the root's step.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 5.3, with the peak as an argument and
+    `t + 1` for the root's step.
     """
 
     peak_value: Number
@@ -210,19 +220,22 @@ class inverse_sqrt_schedule(Value):
 
 
 class cosine_decay_schedule(Value):
-    """Half a cosine: `init_value * (alpha + (1 - alpha) * ((1 + cos(pi * t/decay_steps)) / 2)^exponent)`.
+    """Half a cosine: `init_value * (alpha + (1 - alpha) * c^exponent)`.
 
-    It stays at `alpha * init_value` from step `decay_steps` on.
+    Here `c = (1 + cos(pi * t/decay_steps)) / 2`. It stays at `alpha * init_value` from step
+    `decay_steps` on.
 
     Args:
       init_value: finite number.
       decay_steps: steps on the way, >= 1.
-      alpha: the last value as a part of `init_value`; `cosine_annealing_schedule` takes the value itself.
+      alpha: the last value as a part of `init_value`; `cosine_annealing_schedule` takes the value
+        itself.
       exponent: > 0.
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.cosine_decay_schedule(1.0, decay_steps=10, alpha=0.1), (0, 5, 10, 99))]
+      >>> schedule = gradtx.cosine_decay_schedule(1.0, decay_steps=10, alpha=0.1)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 5, 10, 99))]
       [1.0, 0.55, 0.1, 0.1]
 
     Source: Loshchilov and Hutter 2016, arXiv:1608.03983, equation 5.
@@ -239,9 +252,10 @@ class cosine_decay_schedule(Value):
 
 
 class cosine_annealing_schedule(Value):
-    """Half a cosine to a floor: `end_value + (init_value - end_value) * (1 + cos(pi * t/decay_steps)) / 2`.
+    """Half a cosine to a floor: `end_value + (init_value - end_value) * c`.
 
-    It stays at `end_value` from step `decay_steps` on, where PyTorch's rises again.
+    Here `c = (1 + cos(pi * t/decay_steps)) / 2`. It stays at `end_value` from step `decay_steps`
+    on, where PyTorch's rises again.
 
     Args:
       init_value, end_value: finite numbers.
@@ -249,7 +263,8 @@ class cosine_annealing_schedule(Value):
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.cosine_annealing_schedule(0.3, decay_steps=10, end_value=0.1), (0, 5, 10, 99))]
+      >>> schedule = gradtx.cosine_annealing_schedule(0.3, decay_steps=10, end_value=0.1)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 5, 10, 99))]
       [0.3, 0.2, 0.1, 0.1]
 
     Source: Loshchilov and Hutter 2016, arXiv:1608.03983, equation 5.

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,12 @@ from jax.typing import ArrayLike
 
 from gradtx.core import checks, domains
 from gradtx.core.domains import Domain, Number, Schedule
+from gradtx.core.types import Scalar
 from gradtx.core.value import Value
 from gradtx.schedules.curves import CURVES, SCALE, SCHEDULE, WHOLE, as_count, hold, is_list, join, real, through
 
 
-def _scales(name: str, boundaries_and_scales: Any) -> tuple[tuple[int, Any], ...]:
+def _scales(name: str, boundaries_and_scales: object) -> tuple[tuple[int, Scalar], ...]:
     """Boundaries in order, each with its scale, or an error that names the first wrong one."""
     scales = {} if boundaries_and_scales is None else boundaries_and_scales
     if not isinstance(scales, Mapping):
@@ -27,29 +28,34 @@ def _scales(name: str, boundaries_and_scales: Any) -> tuple[tuple[int, Any], ...
 
 
 class piecewise_constant_schedule(Value):
-    """A factor from each of the listed steps on: `init_value * prod(scale for boundary, scale in items if t >= boundary)`.
+    """A factor from each listed step on: `init_value` times each scale whose boundary is <= `t`.
 
     Args:
       init_value: finite number.
-      boundaries_and_scales: steps >= 0 and the factors >= 0 that join the product there; None is none.
+      boundaries_and_scales: steps >= 0 and the factors >= 0 that join the product there; None is
+        none.
 
     Example:
       >>> import gradtx
-      >>> steps_per_epoch = 100  # ResNet: a tenth at epochs 30, 60 and 90 (He et al. 2015, arXiv:1512.03385)
-      >>> schedule = gradtx.piecewise_constant_schedule(1.0, {epoch * steps_per_epoch: 0.1 for epoch in (30, 60, 90)})
+      >>> steps_per_epoch = 100
+      >>> scales = {epoch * steps_per_epoch: 0.1 for epoch in (30, 60, 90)}
+      >>> schedule = gradtx.piecewise_constant_schedule(1.0, scales)
       >>> [round(float(v), 3) for v in map(schedule, (0, 2999, 3000, 6000, 9000))]
       [1.0, 1.0, 0.1, 0.01, 0.001]
+
+    Source: the example is that of ResNet, He et al. 2015, arXiv:1512.03385: a tenth at epochs 30,
+    60 and 90.
     """
 
     init_value: Number
-    boundaries_and_scales: Mapping[int, Any] | None = None
+    boundaries_and_scales: Mapping[int, ArrayLike] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.scales  # noqa: B018  # wrong ones fail here, not at the first step
 
     @functools.cached_property
-    def scales(self) -> tuple[tuple[int, Any], ...]:
+    def scales(self) -> tuple[tuple[int, Scalar], ...]:
         """Boundaries in order, each with its scale."""
         return _scales("piecewise_constant_schedule", self.boundaries_and_scales)
 
@@ -62,22 +68,26 @@ class piecewise_constant_schedule(Value):
 
 
 class piecewise_interpolate_schedule(Value):
-    """Lines or half cosines between the levels of `piecewise_constant_schedule`, each level reached at its boundary.
+    """Lines or half cosines between levels, each reached at its boundary.
+
+    The levels are those of `piecewise_constant_schedule`.
 
     Args:
       interpolate_type: "linear" or "cosine".
       init_value: finite number.
-      boundaries_and_scales: steps >= 0 and, for each, the level there as a factor >= 0 of the level before; None is none.
+      boundaries_and_scales: steps >= 0 and, for each, the level there as a factor >= 0 of the level
+        before; None is none.
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.piecewise_interpolate_schedule("linear", 1.0, {4: 0.5, 8: 0.1}), (0, 2, 4, 8))]
+      >>> schedule = gradtx.piecewise_interpolate_schedule("linear", 1.0, {4: 0.5, 8: 0.1})
+      >>> [round(float(v), 3) for v in map(schedule, (0, 2, 4, 8))]
       [1.0, 0.75, 0.5, 0.05]
     """
 
     interpolate_type: str
     init_value: Number
-    boundaries_and_scales: Mapping[int, Any] | None = None
+    boundaries_and_scales: Mapping[int, ArrayLike] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,7 +98,7 @@ class piecewise_interpolate_schedule(Value):
         self.scales  # noqa: B018  # wrong ones fail here, not at the first step
 
     @functools.cached_property
-    def scales(self) -> tuple[tuple[int, Any], ...]:
+    def scales(self) -> tuple[tuple[int, Scalar], ...]:
         """Boundaries in order, each with its scale."""
         return _scales("piecewise_interpolate_schedule", self.boundaries_and_scales)
 
@@ -100,13 +110,13 @@ class piecewise_interpolate_schedule(Value):
         return through(as_count(count), self.interpolate_type, steps, levels)
 
 
-def _wrong_schedule(schedules: Any) -> tuple[str, Any, Domain] | None:
+def _wrong_schedule(schedules: object) -> tuple[str, object, Domain] | None:
     """The first of a list that is no schedule."""
     each = enumerate(schedules) if is_list(schedules) else ()
     return next(((f"[{i}]", schedule, SCHEDULE) for i, schedule in each if not SCHEDULE.contains(schedule)), None)
 
 
-def _is_schedules(value: Any) -> bool:
+def _is_schedules(value: object) -> bool:
     return is_list(value) and len(value) > 0 and all(map(SCHEDULE.contains, value))
 
 
@@ -114,15 +124,17 @@ Schedules = Annotated[Sequence[Schedule], Domain("a list of schedules", _is_sche
 
 
 class join_schedules(Value):
-    """One schedule after another, each counting from its own beginning: `schedules[i](t - boundaries[i - 1])`.
+    """One schedule after another, each from its own step 0: `schedules[i](t - boundaries[i - 1])`.
 
     Args:
       schedules: functions of a step count.
-      boundaries: the steps >= 0, in increasing order, at which the second and later schedules begin.
+      boundaries: the steps >= 0, in increasing order, at which the second and later schedules
+        begin.
 
     Example:
       >>> import gradtx
-      >>> schedule = gradtx.join_schedules([gradtx.linear_schedule(0.0, 1.0, 10), gradtx.constant_schedule(0.5)], [10])
+      >>> first, second = gradtx.linear_schedule(0.0, 1.0, 10), gradtx.constant_schedule(0.5)
+      >>> schedule = gradtx.join_schedules([first, second], [10])
       >>> [round(float(v), 3) for v in map(schedule, (0, 5, 9, 10))]
       [0.0, 0.5, 0.9, 0.5]
     """

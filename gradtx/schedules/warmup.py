@@ -3,7 +3,6 @@
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 from jax.typing import ArrayLike
@@ -40,7 +39,8 @@ class warmup_constant_schedule(Value):
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.warmup_constant_schedule(0.0, 1.0, warmup_steps=10), (0, 5, 10, 99))]
+      >>> schedule = gradtx.warmup_constant_schedule(0.0, 1.0, warmup_steps=10)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 5, 10, 99))]
       [0.0, 0.5, 1.0, 1.0]
 
     **Differs:** with 0 `warmup_steps` Optax stays at `init_value`.
@@ -55,7 +55,7 @@ class warmup_constant_schedule(Value):
 
 
 class warmup_cosine_decay_schedule(Value):
-    """Linear warm-up, then half a cosine to the power of `exponent`, from `peak_value` to `end_value`.
+    """Linear warm-up, then half a cosine (to a power) from `peak_value` to `end_value`.
 
     It stays at `end_value` from step `decay_steps` on; without warm-up it begins at `peak_value`.
 
@@ -71,7 +71,8 @@ class warmup_cosine_decay_schedule(Value):
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.warmup_cosine_decay_schedule(0.0, 1.0, 10, decay_steps=30), (0, 5, 10, 20, 30))]
+      >>> schedule = gradtx.warmup_cosine_decay_schedule(0.0, 1.0, 10, decay_steps=30)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 5, 10, 20, 30))]
       [0.0, 0.5, 1.0, 0.5, 0.0]
 
     **Differs:** where `peak_value` is 0 Optax ignores `end_value`.
@@ -103,7 +104,8 @@ class warmup_cosine_decay_schedule(Value):
 class warmup_exponential_decay_schedule(PresetSchedule):
     """Linear warm-up, then `exponential_decay` from `peak_value`.
 
-    Without warm-up it begins at `peak_value`. In the end it is `end_value`, or 0 for a `decay_rate` < 1 without one.
+    Without warm-up it begins at `peak_value`. It ends at `end_value`; without one, at 0 if
+    `decay_rate` < 1.
 
     Args:
       init_value, peak_value: finite numbers.
@@ -112,11 +114,13 @@ class warmup_exponential_decay_schedule(PresetSchedule):
       decay_rate: the factor, > 0; above 1 the value grows.
       transition_begin: steps at `peak_value` between warm-up and decay, >= 0.
       staircase: whether the value falls in steps, by the whole factor.
-      end_value: bound of the decay, from below for `decay_rate` < 1, else from above; None is no bound.
+      end_value: bound of the decay, from below for `decay_rate` < 1, else from above; None is no
+        bound.
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.warmup_exponential_decay_schedule(0.0, 1.0, 10, 20, 0.5), (0, 5, 10, 30, 50))]
+      >>> schedule = gradtx.warmup_exponential_decay_schedule(0.0, 1.0, 10, 20, 0.5)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 5, 10, 30, 50))]
       [0.0, 0.5, 1.0, 0.5, 0.25]
     """
 
@@ -138,18 +142,22 @@ class warmup_exponential_decay_schedule(PresetSchedule):
 
 
 class warmup_stable_decay_schedule(Value):
-    """Linear warm-up, a plateau, linear decay: a trapezoid through `init_value, peak_value, peak_value, end_value`.
+    """Linear warm-up, a plateau, linear decay: a trapezoid.
 
-    It stays at `end_value` from the sum of the steps on; without warm-up it begins at `peak_value`.
+    Its corners are `init_value`, `peak_value`, `peak_value` and `end_value`. It stays at
+    `end_value` from the sum of the steps on; without warm-up it begins at `peak_value`.
 
     Args:
       init_value, peak_value, end_value: finite numbers.
-      warmup_steps, stable_steps: steps from `init_value` to `peak_value` and steps at `peak_value`, >= 0.
-      decay_steps: steps from `peak_value` to `end_value`, >= 1; the steps before are *not* included.
+      warmup_steps, stable_steps: steps from `init_value` to `peak_value` and steps at `peak_value`,
+        >= 0.
+      decay_steps: steps from `peak_value` to `end_value`, >= 1; the steps before are *not*
+        included.
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.warmup_stable_decay_schedule(0.0, 1.0, 10, 70, 20), (0, 5, 10, 80, 90, 100))]
+      >>> schedule = gradtx.warmup_stable_decay_schedule(0.0, 1.0, 10, 70, 20)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 5, 10, 80, 90, 100))]
       [0.0, 0.5, 1.0, 1.0, 0.5, 0.0]
 
     Source: Hu et al. 2024, arXiv:2404.06395, section 4, whose decay is exponential.
@@ -181,21 +189,24 @@ class sgdr_schedule(PresetSchedule):
     It stays at the last `end_value` from the end of the last cycle on.
 
     Args:
-      cosine_kwargs: for each cycle the arguments of `warmup_cosine_decay_schedule`; `decay_steps` is its length.
+      cosine_kwargs: for each cycle the arguments of `warmup_cosine_decay_schedule`; `decay_steps`
+        is its length.
 
     Raises:
-      ValueError, TypeError: there is no cycle, or an argument of one is wrong; the message names the cycle by its index.
+      ValueError, TypeError: there is no cycle, or an argument of one is wrong; the message names
+        the cycle by its index.
 
     Example:
       >>> import gradtx
       >>> cycle = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 2, "decay_steps": 10}
-      >>> [round(float(v), 3) for v in map(gradtx.sgdr_schedule([cycle, cycle | {"peak_value": 0.5}]), (0, 2, 6, 10, 12, 20))]
+      >>> schedule = gradtx.sgdr_schedule([cycle, cycle | {"peak_value": 0.5}])
+      >>> [round(float(v), 3) for v in map(schedule, (0, 2, 6, 10, 12, 20))]
       [0.0, 1.0, 0.5, 0.0, 0.5, 0.0]
 
     Source: Loshchilov and Hutter 2016, arXiv:1608.03983.
     """
 
-    cosine_kwargs: Sequence[Mapping[str, Any]]
+    cosine_kwargs: Sequence[Mapping[str, ArrayLike]]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -219,7 +230,7 @@ class sgdr_schedule(PresetSchedule):
         return join_schedules(self.cycles, self.ends[:-1])
 
 
-def _cycle(index: int, kwargs: Any) -> warmup_cosine_decay_schedule:
+def _cycle(index: int, kwargs: object) -> warmup_cosine_decay_schedule:
     place = f"sgdr_schedule: cosine_kwargs[{index}]"
     if not isinstance(kwargs, Mapping):
         raise TypeError(f"{place} is {checks.kind(kwargs)}, expected a dict of arguments.")
@@ -230,12 +241,15 @@ def _cycle(index: int, kwargs: Any) -> warmup_cosine_decay_schedule:
 
 
 class linear_onecycle_schedule(Value):
-    """One cycle of three lines: from `low = peak_value/div_factor` up to `peak_value`, to `low` and to `low/final_div_factor`.
+    """One cycle of three lines: `low` to `peak_value`, back to `low`, to `low/final_div_factor`.
+
+    Here `low = peak_value/div_factor`.
 
     Args:
       transition_steps: steps of the whole, >= 1; after them it stays at `low/final_div_factor`.
       peak_value: finite number.
-      pct_start, pct_final: parts of `transition_steps` after which it is at the peak and back at `low`, in [0, 1].
+      pct_start, pct_final: parts of `transition_steps` after which it is at the peak and back at
+        `low`, in [0, 1].
       div_factor, final_div_factor: > 0.
 
     Raises:
@@ -243,7 +257,8 @@ class linear_onecycle_schedule(Value):
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.linear_onecycle_schedule(100, 1.0, div_factor=10), (0, 15, 30, 85, 100))]
+      >>> schedule = gradtx.linear_onecycle_schedule(100, 1.0, div_factor=10)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 15, 30, 85, 100))]
       [0.1, 0.55, 1.0, 0.1, 0.0]
 
     Source: Smith and Topin 2017, arXiv:1708.07120.
@@ -269,7 +284,9 @@ class linear_onecycle_schedule(Value):
 
 
 class cosine_onecycle_schedule(Value):
-    """One cycle of two half cosines: from `low = peak_value/div_factor` up to `peak_value` and to `low/final_div_factor`.
+    """One cycle of two half cosines: from `low` to `peak_value`, then to `low/final_div_factor`.
+
+    Here `low = peak_value/div_factor`.
 
     Args:
       transition_steps: steps of the whole, >= 1; after them it stays at `low/final_div_factor`.
@@ -279,7 +296,8 @@ class cosine_onecycle_schedule(Value):
 
     Example:
       >>> import gradtx
-      >>> [round(float(v), 3) for v in map(gradtx.cosine_onecycle_schedule(100, 1.0, div_factor=10), (0, 15, 30, 65, 100))]
+      >>> schedule = gradtx.cosine_onecycle_schedule(100, 1.0, div_factor=10)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 15, 30, 65, 100))]
       [0.1, 0.55, 1.0, 0.5, 0.0]
 
     Source: Smith and Topin 2017, arXiv:1708.07120.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from gradtx.core.domains import Flag, NonNegative, PositiveInt, interval
 from gradtx.core.leaves import cast_like, select_tree, zeros_like
 from gradtx.core.numerics import cond, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 from gradtx.core.varying import while_loop
 from gradtx.transforms.linesearch import (
     PositiveOrInf,
@@ -30,21 +30,24 @@ Shrink = Annotated[ArrayLike, interval(0, 1, "()")]
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
-    """Evaluations of the value in the last search, and by how much the decrease was missed (0: it holds)."""
+    """Evaluations in the last search, and by how much the decrease was missed (0: it holds)."""
 
     num_linesearch_steps: jax.Array
     decrease_error: jax.Array
 
 
 class ScaleByBacktrackingLinesearchState(NamedTuple):
-    """The last step size; value at the point that it led to, and gradient (as `jax.grad` gives it) if it is kept, else None."""
+    """The last step size, and the value and the gradient at the point that it led to.
+
+    `grad` is as `jax.grad` gives it; None where it is not kept.
+    """
 
     learning_rate: jax.Array
     value: jax.Array
     grad: Updates | None
     info: BacktrackingLinesearchInfo
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"learning_rate": self.learning_rate, "linesearch_steps": self.info.num_linesearch_steps}
 
@@ -58,46 +61,54 @@ class _Search(NamedTuple):
 
 
 class scale_by_backtracking_linesearch(Transformation, keeps_zero=True):
-    """Multiplies updates by a step `s` with `f(x + s*u) <= (1 + rtol) * f(x) + slope_rtol * s * f' + atol`.
+    """Multiplies updates by a step `s` that decreases the value enough.
 
-    `f'` is the slope along `u`. The search starts from `min(increase_factor * last step, max_learning_rate)` and multiplies by
-    `decrease_factor` until the condition holds or no evaluations are left; then the last step is taken, or 0 where the
-    value there is not finite.
+    Enough is `f(x + s*u) <= (1 + rtol) * f(x) + slope_rtol * s * f' + atol`, with `f'` the slope
+    along `u`. The search starts from `min(increase_factor * last step, max_learning_rate)` and
+    multiplies by `decrease_factor` until the condition holds or no evaluations are left; then the
+    last step is taken, or 0 where the value there is not finite.
 
-    Updates must point downhill: put a `scale(-1.0)` or a learning rate before. The update needs `params` and the extra arguments
-    `value`, `grad` (value and gradient at `params`; for complex parameters the conjugate of `jax.grad`) and `value_fn`. Other extra
-    arguments go to `value_fn` where it takes them. Some parameters alone are searched inside `gradtx.masked`, not Optax's.
+    Updates must point downhill: put a `scale(-1.0)` or a learning rate before. The update needs
+    `params` and the extra arguments `value`, `grad` (value and gradient at `params`; for complex
+    parameters the conjugate of `jax.grad`) and `value_fn`. Other extra arguments go to `value_fn`
+    where it takes them. To search along some parameters alone, use `gradtx.masked`, not Optax's.
 
     Args:
       max_backtracking_steps: most decreases of the step in one search, >= 1.
       slope_rtol: part of the slope that the decrease must reach, >= 0.
       decrease_factor: in (0, 1).
-      increase_factor: growth of the first trial over the last step, > 0; 1 keeps it, inf always starts from `max_learning_rate`.
+      increase_factor: growth of the first trial over the last step, > 0; 1 keeps it, inf always
+        starts from `max_learning_rate`.
       max_learning_rate: largest step, > 0.
       atol: absolute tolerance, >= 0, in units of the value.
       rtol: relative tolerance, >= 0.
-      store_grad: whether to compute and keep the gradient at the new point, for `value_and_grad_from_state`.
+      store_grad: whether to compute and keep the gradient at the new point, for
+        `value_and_grad_from_state`.
       verbose: whether to print when a search fails.
       has_aux: whether `value_fn` gives `(value, aux)`; `aux` is dropped.
 
-    State: `ScaleByBacktrackingLinesearchState(learning_rate, value, grad, info)`; 0 bytes a parameter, 4 with `store_grad`.
+    State: `ScaleByBacktrackingLinesearchState(learning_rate, value, grad, info)`; 0 bytes a
+      parameter, 4 with `store_grad`.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
       >>> fn = lambda x: jnp.sum(x**2)
-      >>> tx, params = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_backtracking_linesearch(15)), jnp.array([1.0, 2.0])
+      >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_backtracking_linesearch(15))
+      >>> params = jnp.array([1.0, 2.0])
       >>> value, grad = jax.value_and_grad(fn)(params)
-      >>> updates, state = tx.update(grad, tx.init(params), params, value=value, grad=grad, value_fn=fn)
+      >>> known = dict(value=value, grad=grad, value_fn=fn)
+      >>> updates, state = tx.update(grad, tx.init(params), params, **known)
       >>> round(float(state[1].learning_rate), 4)  # 1 leads as far up the other side
       0.8
 
-    Source: Armijo 1966; Nocedal and Wright 2006, "Numerical Optimization", algorithm 3.1; Vaswani et al. 2019, arXiv:1905.09997,
-    for the step that grows again.
+    Source: Armijo 1966; Nocedal and Wright 2006, "Numerical Optimization", algorithm 3.1; Vaswani
+    et al. 2019, arXiv:1905.09997, for the step that grows again.
 
-    **Differs:** a direction that does not descend must decrease the value all the same. After a step of 0 the search starts from
-    `max_learning_rate`, where Optax stays at 0. Extra arguments that `value_fn` does not take are left to other transformations.
-    For complex parameters `grad` is the conjugate, as in the zoom search; Optax wants the one here and the other there. Optax has
-    no `has_aux`.
+    **Differs:** a direction that does not descend must still decrease the value. After a step of 0
+    the search starts from `max_learning_rate`, where Optax stays at 0. Extra arguments that
+    `value_fn` does not take are left to other transformations. For complex parameters `grad` is the
+    conjugate, as in the zoom search; Optax wants the one here and the other there. Optax has no
+    `has_aux`.
     """
 
     max_backtracking_steps: PositiveInt
@@ -125,9 +136,9 @@ class scale_by_backtracking_linesearch(Transformation, keeps_zero=True):
         state: ScaleByBacktrackingLinesearchState,
         params: Params | None = None,
         *,
-        value: Any = None,
+        value: Scalar = None,
         grad: Updates | None = None,
-        value_fn: Any = None,
+        value_fn: ExtraArg = None,
         **extra_args: ExtraArg,
     ) -> tuple[Updates, ScaleByBacktrackingLinesearchState]:
         grad = checked_gradient(params, value, grad, value_fn)
@@ -162,7 +173,7 @@ class scale_by_backtracking_linesearch(Transformation, keeps_zero=True):
         return scaled(updates, step), ScaleByBacktrackingLinesearchState(step, new_value, new_grad, info)
 
     def evaluated(self, fn: Callable[[Params], jax.Array], point: Params) -> tuple[jax.Array, Callable[[], Updates] | None]:
-        """The value at a point, and a function that gives the gradient there, None where none is kept."""
+        """The value at a point, and a function to its gradient there (None: none is kept)."""
         if not self.store_grad:
             return fn(point), None
         value, pullback = jax.vjp(fn, point)

@@ -1,7 +1,7 @@
 """Bounds on updates: by element, by norm, by block."""
 
 import math
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,11 @@ from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import abs_sq, default_float, promote, real_dtype, root_sum_squares, safe_increment, zero_count
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.transformation import EmptyState, Transformation
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 from gradtx.transforms.scaling import scaled
 
 
-def _is_axes(value: Any) -> bool:
+def _is_axes(value: object) -> bool:
     axes = value if isinstance(value, tuple) else (value,)
     return all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)
 
@@ -57,7 +57,7 @@ class clip(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
-        bound: Any = self.max_delta
+        bound: Scalar = self.max_delta
 
         @each_leaf
         def rule(u: jax.Array) -> jax.Array:
@@ -71,9 +71,9 @@ class clip(Transformation, keeps_zero=True):
 class clip_by_global_norm(Transformation, keeps_zero=True, rests=True):
     """Scales all updates down together where their norm is too large: `u * min(1, max_norm / |u|)`.
 
-    `|u|` is the Euclidean norm over the whole tree, taken in at least float32 and safe from overflow.
-    Where it is inf or NaN, updates pass unchanged, so that a wrapper that skips non-finite steps sees
-    them.
+    `|u|` is the Euclidean norm over the whole tree, taken in at least float32 and safe from
+    overflow. Where it is inf or NaN, updates pass unchanged, so that a wrapper that skips
+    non-finite steps sees them.
 
     Args:
       max_norm: largest norm, >= 0; inf only measures.
@@ -91,8 +91,8 @@ class clip_by_global_norm(Transformation, keeps_zero=True, rests=True):
 
     Source: Pascanu et al. 2012, arXiv:1211.5063.
 
-    **Differs:** in Optax the state is empty, one inf gives NaN there and 0 elsewhere, and a norm beyond
-    the range of the dtype sets the update to zero.
+    **Differs:** in Optax the state is empty, one inf gives NaN there and 0 elsewhere, and a norm
+    beyond the range of the dtype sets the update to zero.
     """
 
     max_norm: Bound
@@ -112,7 +112,7 @@ class clip_by_global_norm(Transformation, keeps_zero=True, rests=True):
 
 
 class clip_by_block_rms(Transformation, keeps_zero=True):
-    """Scales each leaf down where its root mean square is too large: `u / max(1, rms(u) / threshold)`, per leaf.
+    """Scales each leaf down to a largest root mean square: `u / max(1, rms(u) / threshold)`.
 
     Args:
       threshold: largest root mean square, > 0.
@@ -220,10 +220,11 @@ class adaptive_grad_clip(Transformation, keeps_zero=True, needs_params=True):
 
 @checked
 def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Bound) -> tuple[Updates, jax.Array]:
-    """Clips each example's gradient by its norm over the whole tree and sums over the batch (DP-SGD).
+    """Clips each example's gradient by its norm over the tree and sums over the batch (DP-SGD).
 
     Args:
-      grads: tree of arrays with the examples on axis 0, as `jax.vmap(jax.grad(loss), (None, 0))` gives.
+      grads: tree of arrays with the examples on axis 0, as `jax.vmap(jax.grad(loss), (None, 0))`
+        gives.
       l2_norm_clip: largest norm of one example's gradient, >= 0.
 
     Returns:
@@ -242,7 +243,9 @@ def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Bound) -> tuple[U
 
 @checked
 def per_example_layer_norm_clip(grads: Updates, global_l2_norm_clip: Bound, uniform: Flag = True) -> tuple[Updates, Updates]:
-    """Clips each example's gradient leaf by leaf and sums over the batch; the bounds add up to `global_l2_norm_clip`, as norms do.
+    """Clips each example's gradient leaf by leaf and sums over the batch.
+
+    The bounds of the leaves add up to `global_l2_norm_clip`, as norms do.
 
     Args:
       grads: tree of arrays with the examples on axis 0.
@@ -271,7 +274,7 @@ def per_example_layer_norm_clip(grads: Updates, global_l2_norm_clip: Bound, unif
     return treedef.unflatten([total for total, _ in pairs]), treedef.unflatten([count for _, count in pairs])
 
 
-def _clip_examples(grads: Updates, bound: Any) -> tuple[Updates, jax.Array]:
+def _clip_examples(grads: Updates, bound: Scalar) -> tuple[Updates, jax.Array]:
     norms = jax.vmap(lambda g: root_sum_squares(jax.tree.leaves(g)))(grads)
     ratios = jnp.where(norms > bound, bound / jnp.where(norms > bound, norms, 1), 1)
 

@@ -45,9 +45,9 @@ class zero_nans(Transformation, keeps_zero=True, rests=True):
 
 
 class keep_params_nonnegative(Transformation, needs_params=True, rests=True):
-    """Shortens updates so that parameters do not fall below zero: `max(u, -p)`. Put it last in a chain.
+    """Shortens updates so that parameters do not fall below zero: `max(u, -p)`.
 
-    Parameters must not be negative at the start. Its update needs `params`.
+    Put it last in a chain. Parameters must not be negative at the start. Its update needs `params`.
 
     State: `EmptyState()`, 0 bytes.
 

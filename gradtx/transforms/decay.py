@@ -1,6 +1,6 @@
 """Weight decay."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,9 @@ class WeightDecayState(NamedTuple):
 class add_decayed_weights(Transformation, needs_params=True):
     """Adds a multiple of the parameters to the updates: `u + weight_decay * p`.
 
-    Before an optimizer this is an L2 penalty `weight_decay/2 * |p|^2`; after it, and before the learning
-    rate, it is decoupled weight decay. The two agree for plain SGD only. Its update needs `params`.
+    Before an optimizer this is an L2 penalty `weight_decay/2 * |p|^2`; after it, and before the
+    learning rate, it is decoupled weight decay. The two agree for plain SGD only. Its update needs
+    `params`.
 
     Args:
       weight_decay: number >= 0, or a schedule of the steps taken so far.
@@ -86,8 +87,8 @@ class add_decayed_weights(Transformation, needs_params=True):
 class add_cautious_decayed_weights(add_decayed_weights):
     """Decay only where it agrees with the update: `u + weight_decay * p * (u*p >= 0)`.
 
-    Goes after an optimizer's direction and before the learning rate, which turns its sign. Of complex
-    numbers the sign is that of `real(u * conj(p))`. Its update needs `params`.
+    Goes after an optimizer's direction and before the learning rate, which turns its sign. Of
+    complex numbers the sign is that of `real(u * conj(p))`. Its update needs `params`.
 
     Args:
       weight_decay: number >= 0, or a schedule of the steps taken so far.
@@ -111,6 +112,6 @@ class add_cautious_decayed_weights(add_decayed_weights):
         return jnp.where((u * p.conj()).real >= 0, p, 0)
 
 
-def _is_zero(weight_decay: Any) -> bool:
+def _is_zero(weight_decay: object) -> bool:
     """Whether a decay is known to be 0 when the optimizer is made."""
     return isinstance(weight_decay, (int, float)) and weight_decay == 0

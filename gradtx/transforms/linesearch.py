@@ -1,8 +1,8 @@
-"""What line searches share: the objective among the extra arguments, points on a line, and reuse of what a search evaluated."""
+"""What line searches share: the objective, points on a line, reuse of what a search evaluated."""
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from gradtx.core.leaves import cast_like, each_leaf, is_masked
 from gradtx.core.numerics import common_dtype, compute_dtype, cond, real_dtype
 from gradtx.core.paths import leaves_by_path, structure_difference
 from gradtx.core.trees import raise_other_shape, require_params
-from gradtx.core.types import DType, Extra, Params, State, Tree, Updates
+from gradtx.core.types import DType, Extra, Params, Scalar, State, Tree, Updates
 from gradtx.tree.lookup import get_all_with_path
 from gradtx.tree.reductions import vdot
 
@@ -23,17 +23,20 @@ PositiveOrInf = Annotated[ArrayLike, interval(0, INF, "(]")]
 
 
 def line_dtype(params: Params) -> Tree:
-    """The real dtype of values and slopes: at least float32, and as wide as the widest parameter."""
+    """The real dtype of values and slopes: at least float32, as wide as the widest parameter."""
     return common_dtype(jnp.float32, *(real_dtype(compute_dtype(jnp.result_type(p))) for p in jax.tree.leaves(params)))
 
 
 def slope_along(grad: Updates, updates: Updates, dtype: DType) -> jax.Array:
-    """The derivative along `updates`, `Re sum(conj(grad) * updates)`, for a gradient that points to steepest ascent."""
+    """The derivative along `updates`: `Re sum(conj(grad) * updates)`.
+
+    `grad` is the direction of steepest ascent.
+    """
     return jnp.real(vdot(grad, updates)).astype(dtype)
 
 
 def moved(params: Params, updates: Updates, step: jax.Array) -> Params:
-    """`params + step * updates`, in the dtypes of the parameters: it goes to the caller's `value_fn`."""
+    """`params + step * updates` in the parameters' dtypes: it goes to the caller's `value_fn`."""
 
     @each_leaf
     def rule(p: jax.Array, u: jax.Array) -> jax.Array:
@@ -58,12 +61,12 @@ def miss(error: jax.Array) -> jax.Array:
 
 
 def ascent(grad: Updates) -> Updates:
-    """`jax.grad`'s gradient as the direction of steepest ascent: conjugated where it is complex. Its own inverse."""
+    """`jax.grad`'s gradient as the direction of steepest ascent: the conjugate. Its own inverse."""
     return jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, grad)
 
 
-def checked_gradient(params: Params | None, value: Any, grad: Updates | None, value_fn: Any) -> Updates:
-    """`grad` in the structure of `params`, after a check that both and the two other extra arguments are there and fit."""
+def checked_gradient(params: Params | None, value: Scalar, grad: Updates | None, value_fn: object) -> Updates:
+    """`grad` in the structure of `params`, after a check that all four are there and fit."""
     given = {"value": value, "grad": grad, "value_fn": value_fn}
     missing = [f"`{name}`" for name, argument in given.items() if argument is None]
     if missing:
@@ -80,7 +83,8 @@ def checked_gradient(params: Params | None, value: Any, grad: Updates | None, va
     grads, treedef = leaves_by_path(grad), jax.tree.structure(params)
     if list(grads) != list(leaves_by_path(params)):
         raise checks.WrongValue(f"{structure_difference('grad', grad, 'params', params)}.{_masked_hint(params)}")
-    grad = treedef.unflatten(grads.values())  # Flax NNX passes pure arrays as params, but extra arguments as they are
+    # Flax NNX passes pure arrays as params, but extra arguments as they are.
+    grad = treedef.unflatten(grads.values())
     if any(np.shape(g) != np.shape(p) for g, p in zip(jax.tree.leaves(grad), jax.tree.leaves(params), strict=True)):
         raise_other_shape(grad, params, "params", scalars=False, own="grad")
     return grad
@@ -95,8 +99,8 @@ def _masked_hint(params: Params) -> str:
     )
 
 
-def bind_value_fn(value_fn: Callable[..., Any], extra_args: Extra, has_aux: bool) -> Callable[[Params], jax.Array]:
-    """`value_fn` as a function of the parameters alone: its other arguments are those of `update` that it takes by name."""
+def bind_value_fn(value_fn: Callable[..., Tree], extra_args: Extra, has_aux: bool) -> Callable[[Params], jax.Array]:
+    """`value_fn` of the parameters alone; it gets the extra arguments that it takes by name."""
     named, takes_all = _parameters(value_fn)
     for name in extra_args:
         if name not in named and not takes_all and (hint := checks.did_you_mean(name, named - extra_args.keys())):
@@ -117,7 +121,7 @@ def bind_value_fn(value_fn: Callable[..., Any], extra_args: Extra, has_aux: bool
     return fn
 
 
-def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:
+def _parameters(function: Callable[..., object]) -> tuple[set[str], bool]:
     """The arguments that a function takes by name, and whether it takes any name."""
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -128,19 +132,21 @@ def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:
     )
 
 
-def value_and_grad_from_state(value_fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., tuple[Any, Updates]]:
-    """`jax.value_and_grad` that takes value and gradient from a line search's state, where the search left them.
+def value_and_grad_from_state(value_fn: Callable[..., Tree], *, has_aux: bool = False) -> Callable[..., tuple[Tree, Updates]]:
+    """`jax.value_and_grad` that takes value and gradient from a line search's state.
 
-    Before the first step, and where the state's value is not finite, the function is evaluated. Only for a line search that
-    is the last link of its chain and for one objective: what is kept are value and gradient at the point that the search chose.
-    `scale_by_zoom_linesearch` keeps both, `scale_by_backtracking_linesearch` does with `store_grad`.
+    Before the first step, and where the state's value is not finite, it evaluates the function. Use
+    it for one objective, with a line search that is the last link of its chain: the state keeps
+    value and gradient at the point that the search chose. `scale_by_zoom_linesearch` keeps both,
+    `scale_by_backtracking_linesearch` does with `store_grad`.
 
     Args:
       value_fn: function from parameters to a number.
       has_aux: whether it gives `(value, aux)`; `aux` then costs one evaluation without gradient.
 
     Returns:
-      Function `(params, *args, state, **kwargs) -> (value, grad)`, or `((value, aux), grad)`; the other arguments go to `value_fn`.
+      Function `(params, *args, state, **kwargs) -> (value, grad)`, or `((value, aux), grad)`; the
+      other arguments go to `value_fn`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -157,13 +163,13 @@ def value_and_grad_from_state(value_fn: Callable[..., Any], *, has_aux: bool = F
     **Differs:** Optax has no `has_aux`.
     """
 
-    def value_and_grad(params: Params, *args: Any, state: State, **kwargs: Any) -> tuple[Tree, Updates]:
+    def value_and_grad(params: Params, *args: Tree, state: State, **kwargs: Tree) -> tuple[Tree, Updates]:
         value, grad = (_found(state, name) for name in ("value", "grad"))
 
-        def evaluate() -> tuple[Any, Any]:
+        def evaluate() -> tuple[Tree, Updates]:
             return jax.value_and_grad(value_fn, has_aux=has_aux)(params, *args, **kwargs)
 
-        def reuse() -> tuple[Any, Any]:
+        def reuse() -> tuple[Tree, Updates]:
             like_value, like_grad = jax.eval_shape(evaluate)
             known = value.astype((like_value[0] if has_aux else like_value).dtype)
             kept = jax.tree.map(lambda g, like: g.astype(like.dtype), grad, like_grad)
@@ -174,7 +180,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Any], *, has_aux: bool = F
     return value_and_grad
 
 
-def _found(state: State, name: str) -> Any:
+def _found(state: State, name: str) -> Tree:
     found = [value for _, value in get_all_with_path(state, name) if value is not None]
     if len(found) != 1:
         raise ValueError(

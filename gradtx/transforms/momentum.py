@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gradtx.core.domains import Decay, DecayOrSchedule, Flag, FloatDType, Functi
 from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Leaf, Params, Tree, Updates
+from gradtx.core.types import ExtraArg, Leaf, Params, Scalar, Tree, Updates
 
 
 class TraceState(NamedTuple):
@@ -32,12 +32,14 @@ class trace(Transformation, keeps_zero=True):
     """Momentum: `m = g + decay * m`; gives `m`, or `g + decay * m` with `nesterov`.
 
     At constant gradients it grows to `1 / (1 - decay)` times the gradient. After it,
-    `scale_by_learning_rate(eta)` gives the heavy ball `x -= eta * m`. The form `v = rho*v - alpha*g,
-    x += v` has the rate inside: `chain(scale_by_learning_rate(alpha), trace(rho))`; the two agree at a
-    constant rate only. The damped form `v = beta*v + (1-beta)*g` is `ema(beta, debias=False)`.
+    `scale_by_learning_rate(eta)` gives the heavy ball `x -= eta * m`. The form
+    `v = rho*v - alpha*g, x += v` has the rate inside:
+    `chain(scale_by_learning_rate(alpha), trace(rho))`; the two agree at a constant rate only. The
+    damped form `v = beta*v + (1-beta)*g` is `ema(beta, debias=False)`.
 
     Args:
-      decay: number in [0, 1), or a schedule of the steps taken so far (annealed from 0.5 to 0.9, say).
+      decay: number in [0, 1), or a schedule of the steps taken so far (annealed from 0.5 to 0.9,
+        say).
       nesterov: whether to look one step ahead.
       accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider
         parameters.
@@ -55,7 +57,8 @@ class trace(Transformation, keeps_zero=True):
 
     Source: Polyak 1964; Nesterov in the form of Sutskever et al. 2013, in the shifted variable.
 
-    **Differs:** Optax has no schedules here, and keeps the trace of half-precision parameters in half precision.
+    **Differs:** Optax has no schedules here, and keeps the trace of half-precision parameters in
+    half precision.
     """
 
     decay: DecayOrSchedule
@@ -80,11 +83,11 @@ class trace(Transformation, keeps_zero=True):
 
 
 class ema(Transformation, keeps_zero=True):
-    """Exponential moving average: `m = decay * m + (1 - decay) * g`; gives `m / (1 - decay^t)`, or `m` without `debias`.
+    """Exponential moving average: `m = decay*m + (1-decay)*g`; gives `m / (1 - decay^t)`.
 
-    It averages over about `1 / (1 - decay)` steps. Without `debias` it is momentum in its damped form.
-    With `nesterov` it looks one step ahead, as if `g` came again:
-    `decay * m / (1 - decay^(t+1)) + (1 - decay) * g / (1 - decay^t)`.
+    It averages over about `1 / (1 - decay)` steps. Without `debias` it gives `m`: momentum in its
+    damped form. With `nesterov` it looks one step ahead, as if `g` came again:
+    `decay*m / (1 - decay^(t+1)) + (1-decay)*g / (1 - decay^t)`.
 
     Args:
       decay: in [0, 1).
@@ -102,10 +105,11 @@ class ema(Transformation, keeps_zero=True):
       >>> round(float(u), 4), round(float(state.ema), 4)
       (2.0, 0.2)
 
-    Source: bias correction as in Kingma and Ba 2014, arXiv:1412.6980, section 3; nesterov: Dozat 2016,
-    "Incorporating Nesterov Momentum into Adam".
+    Source: bias correction as in Kingma and Ba 2014, arXiv:1412.6980, section 3; nesterov: Dozat
+    2016, "Incorporating Nesterov Momentum into Adam".
 
-    **Differs:** Optax has no `nesterov` here, and keeps the average of half-precision parameters in half precision.
+    **Differs:** Optax has no `nesterov` here, and keeps the average of half-precision parameters in
+    half precision.
     """
 
     decay: Decay
@@ -120,7 +124,7 @@ class ema(Transformation, keeps_zero=True):
     def step(
         self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmaState]:
-        decay: Any = self.decay
+        decay: Scalar = self.decay
         count = safe_increment(state.count)
         c = one_minus_power(decay, count) if self.debias else 1.0
         c_next = one_minus_power(decay, safe_increment(count)) if self.debias and self.nesterov else c
@@ -135,13 +139,13 @@ class ema(Transformation, keeps_zero=True):
 
 
 class measure_with_ema(Transformation, measuring=True, any_leaves=True):
-    """An average of a measurement: `m = decay * m + (1 - decay) * measure(u)`; gives `m / (1 - decay^t)`.
+    """An average of a measurement: `m = decay*m + (1-decay)*measure(u)`; gives `m / (1 - decay^t)`.
 
     For `monitor`, not for a chain. Without `debias` it gives `m`.
 
     Args:
-      measure: function of the updates' tree; gives an array or a tree. Booleans and integers count as
-        numbers.
+      measure: function of the updates' tree; gives an array or a tree. Booleans and integers count
+        as numbers.
       decay: in [0, 1); it averages over about `1 / (1 - decay)` steps.
       debias: whether to divide by `1 - decay^t`, the weight that `t` steps have gathered.
       accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider
@@ -156,7 +160,7 @@ class measure_with_ema(Transformation, measuring=True, any_leaves=True):
       >>> state = tx.init(jnp.zeros(()))
       >>> for norm in (2.0, 0.5):
       ...     _, state = tx.update(jnp.array(norm), state)
-      >>> round(float(gradtx.metrics(state)["clipped"]), 4)  # 0.25 of the 0.75 that two steps have gathered
+      >>> round(float(gradtx.metrics(state)["clipped"]), 4)  # 0.25 / (1 - 0.5^2)
       0.3333
     """
 

@@ -1,11 +1,12 @@
 """Noise on updates: Gaussian of falling variance, on a sphere, of Langevin dynamics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from gradtx.core.domains import Domain, NonNegative, Positive, Rate, scheduled_value
 from gradtx.core.leaves import each_leaf
@@ -36,7 +37,7 @@ class AddLangevinNoiseState(NamedTuple):
     rng_key: jax.Array
 
 
-def _is_key_or_seed(value: Any) -> bool:
+def _is_key_or_seed(value: object) -> bool:
     if isinstance(value, int) and not isinstance(value, bool):
         return True
     return is_key(value) or (isinstance(value, jax.Array) and value.dtype == jnp.uint32 and value.ndim == 1)
@@ -52,7 +53,7 @@ def as_key(key: int | jax.Array) -> jax.Array:
     return key if is_key(key) else jax.random.wrap_key_data(jnp.array(key))
 
 
-def _normal(key: jax.Array, shape: Any, dtype: DType, *, out_sharding: Any = None) -> jax.Array:
+def _normal(key: jax.Array, shape: Sequence[int], dtype: DType, *, out_sharding: NamedSharding | None = None) -> jax.Array:
     """Standard normal numbers; of complex ones, the real and the imaginary part each."""
     parts = jnp.sqrt(2.0) if jnp.issubdtype(dtype, jnp.complexfloating) else 1
     return (parts * jax.random.normal(key, shape, dtype, out_sharding=out_sharding)).astype(dtype)
@@ -65,7 +66,7 @@ def gaussian_like(key: jax.Array, tree: Updates, sampler: Callable[..., jax.Arra
 
 @jax.jit
 def sphere_like(key: jax.Array, tree: Updates, radius: Scalar) -> Updates:
-    """Noise in the shapes and dtypes of a tree, uniform on the sphere of a radius; the whole tree is one vector."""
+    """Noise like a tree, uniform on the sphere of a radius; the whole tree is one vector."""
     xi = gaussian_like(key, tree)
     return scaled(guarded_ratio(radius, root_sum_squares(jax.tree.leaves(xi))), xi)
 
@@ -75,7 +76,9 @@ def _plus(updates: Updates, xi: Updates, deviation: Scalar = 1) -> Updates:
 
 
 class add_noise(Transformation):
-    """Adds Gaussian noise of falling variance: `u + sqrt(eta / t^gamma) * xi`, `t = 1, 2, ...`, `xi` standard normal.
+    """Adds Gaussian noise of falling variance: `u + sqrt(eta / t^gamma) * xi`.
+
+    `xi` is standard normal, and `t` counts steps from 1.
 
     Args:
       eta: variance at the first step, >= 0, in units of the update squared.
@@ -150,9 +153,9 @@ class add_sphere_noise(Transformation):
 
 
 class add_langevin_noise(Transformation):
-    """Adds the noise of Langevin dynamics: `u + sqrt(2 * learning_rate * temperature) * xi`, `xi` standard normal.
+    """Adds the noise of Langevin dynamics: `u + sqrt(2 * learning_rate * temperature) * xi`.
 
-    It stands after the learning rate, so that no rate divides:
+    `xi` is standard normal. Put it after the learning rate, which would scale the noise too:
     `chain(sgd(rate), add_langevin_noise(rate, key=0))`.
 
     Args:

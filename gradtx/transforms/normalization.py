@@ -24,7 +24,7 @@ class NormalizeByUpdateNormState(NamedTuple):
 
 
 class centralize(Transformation, keeps_zero=True):
-    """Subtracts from each leaf of two or more axes its mean over all axes but the first; vectors and scalars pass.
+    """Subtracts from each leaf its mean over all axes but the first; vectors and scalars pass.
 
     State: `EmptyState()`, 0 bytes.
 

@@ -1,6 +1,6 @@
 """A learning rate that falls where a measured value no longer does."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from gradtx.core import checks, domains
 from gradtx.core.domains import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 from gradtx.transforms.backtracking import Shrink
 from gradtx.transforms.scaling import scaled
 
@@ -39,12 +39,13 @@ class ReduceLROnPlateauState(NamedTuple):
 
 
 class reduce_on_plateau(Transformation, keeps_zero=True):
-    """Scales updates down for good when a value stops falling: `scale * u`, `scale = max(factor * scale, min_scale)`.
+    """Scales updates down for good when a value stops falling: `scale * u`.
 
-    A value is better if `value < best - rtol*|best| - atol`. At the `patience`-th value in a row that
-    is no better, the scale falls; for `cooldown` values after that none counts as no better. Put it
-    last in a chain; it multiplies the learning rate. Its update needs the extra argument `value`, a
-    real scalar such as the loss. NaN is never better.
+    Each time `scale = max(factor * scale, min_scale)`. A value is better if
+    `value < best - rtol*|best| - atol`. At the `patience`-th value in a row that is no better, the
+    scale falls; for `cooldown` values after that none counts as no better. Put it last in a chain;
+    it multiplies the learning rate. Its update needs the extra argument `value`, a real scalar such
+    as the loss. NaN is never better.
 
     Args:
       factor: in (0, 1).
@@ -52,13 +53,14 @@ class reduce_on_plateau(Transformation, keeps_zero=True):
       rtol: by which part of the best value a value must be lower, in [0, 1].
       atol: by how much it must be lower, >= 0, in units of the value. Both tolerances 0: any lower
         value is better.
-      cooldown: values that are not judged after a reduction, >= 0. They may still set the best value.
-      accumulation_size: how many values are averaged to one before they are judged, >= 1: more for a
-        minibatch's loss.
+      cooldown: values that are not judged after a reduction, >= 0. They may still set the best
+        value.
+      accumulation_size: how many values are averaged to one before they are judged, >= 1: more for
+        a minibatch's loss.
       min_scale: least scale, >= 0.
 
-    State: `ReduceLROnPlateauState(scale, best_value, plateau_count, cooldown_count, count, avg_value)`,
-      24 bytes. `gradtx.metrics` reports `scale` as `plateau_scale`.
+    State: `ReduceLROnPlateauState(scale, best_value, plateau_count, cooldown_count, count,
+      avg_value)`, 24 bytes. `gradtx.metrics` reports `scale` as `plateau_scale`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -73,12 +75,13 @@ class reduce_on_plateau(Transformation, keeps_zero=True):
       -0.5
       -0.5
 
-    Source: the rule of torch.optim.lr_scheduler.ReduceLROnPlateau, with Optax's arguments. He et al.
-    2016, arXiv:1512.03385, section 3.4, divide the rate by 10 "when the error plateaus".
+    Source: the rule of torch.optim.lr_scheduler.ReduceLROnPlateau, with Optax's arguments. He et
+    al. 2016, arXiv:1512.03385, section 3.4, divide the rate by 10 "when the error plateaus".
 
-    **Differs:** Optax (0.2.8, `contrib`) compares with `(1 - rtol)*best - atol`, so that for a negative
-    best value a worse one is better and the scale never falls. It keeps the scale and the values in the
-    parameters' dtype, and demands a tolerance above 0. PyTorch reduces one value later.
+    **Differs:** Optax (0.2.8, `contrib`) compares with `(1 - rtol)*best - atol`, so that for a
+    negative best value a worse one is better and the scale never falls. It keeps the scale and the
+    values in the parameters' dtype, and demands a tolerance above 0. PyTorch reduces one value
+    later.
     """
 
     factor: Shrink = 0.1
@@ -94,7 +97,13 @@ class reduce_on_plateau(Transformation, keeps_zero=True):
         return ReduceLROnPlateauState(one, best, zero_count(), zero_count(), zero_count(), zero)
 
     def step(
-        self, updates: Updates, state: ReduceLROnPlateauState, params: Params | None = None, *, value: Any, **extra_args: ExtraArg
+        self,
+        updates: Updates,
+        state: ReduceLROnPlateauState,
+        params: Params | None = None,
+        *,
+        value: Scalar,
+        **extra_args: ExtraArg,
     ) -> tuple[Updates, ReduceLROnPlateauState]:
         if not domains.is_real_scalar(value):
             raise checks.WrongType(f"value is {checks.kind(value)}, expected a real scalar, such as the loss.")
@@ -109,7 +118,8 @@ class reduce_on_plateau(Transformation, keeps_zero=True):
     def judged(self, state: ReduceLROnPlateauState) -> ReduceLROnPlateauState:
         """The state after a full mean."""
         best = state.best_value
-        tolerance = jnp.where(jnp.isfinite(best), self.rtol * jnp.abs(best) + self.atol, 0)  # inf - inf at the first value
+        # At the first value the best is infinite, and inf - inf is NaN.
+        tolerance = jnp.where(jnp.isfinite(best), self.rtol * jnp.abs(best) + self.atol, 0)
         better = state.avg_value < best - tolerance
         cooling = state.cooldown_count > 0
         waited = jnp.where(better | cooling, 0, safe_increment(state.plateau_count))

@@ -22,7 +22,7 @@ class ScaleByScheduleState(NamedTuple):
 
 
 class ScaleByLearningRateState(NamedTuple):
-    """The rate that the last step used (the first step's before any), and, for a schedule, the steps taken."""
+    """The rate of the last step (of the first before any), and, for a schedule, the steps taken."""
 
     learning_rate: jax.Array | None
     count: jax.Array | None = None
@@ -66,7 +66,7 @@ class scale(Transformation, keeps_zero=True):
 
 
 class scale_by_schedule(Transformation, keeps_zero=True):
-    """Multiplies updates by a schedule of the steps taken so far: `s(t) * u`, with `t = 0` at the first step.
+    """Multiplies updates by a schedule of the steps taken so far: `s(t) * u`, at first `t = 0`.
 
     Args:
       step_size_fn: function from the step count (int32) to a factor.
@@ -100,9 +100,9 @@ class scale_by_schedule(Transformation, keeps_zero=True):
 
 
 class scale_by_learning_rate(Transformation, keeps_zero=True):
-    """The last link of most chains: `-learning_rate * u`, with the rate in the state, so that it can be read.
+    """The last link of most chains: `-learning_rate * u`.
 
-    The rate in the state is a report: to change a rate in the middle of training, use
+    The state holds the rate for you to read. To change a rate in the middle of training, use
     `inject_hyperparams` or a schedule.
 
     Args:
@@ -174,7 +174,7 @@ class scale_by_sign(Transformation, keeps_zero=True):
 
 
 class scale_by_trust_ratio(Transformation, keeps_zero=True, needs_params=True):
-    """Gives each leaf's update the norm of its parameters: `u * trust_coefficient * |p| / (|u| + eps)`, per leaf.
+    """Gives each leaf's update its parameters' norm: `u * trust_coefficient * |p| / (|u| + eps)`.
 
     Where one of the norms is zero the update stays as it is. Its update needs `params`.
 
@@ -213,7 +213,9 @@ class scale_by_trust_ratio(Transformation, keeps_zero=True, needs_params=True):
 
 
 class scale_by_param_block_norm(Transformation, keeps_zero=True, needs_params=True):
-    """Multiplies each leaf's update by the norm of its parameters: `u * max(|p|, min_scale)`. Its update needs `params`.
+    """Multiplies each leaf's update by the norm of its parameters: `u * max(|p|, min_scale)`.
+
+    Its update needs `params`.
 
     Args:
       min_scale: smallest factor, > 0.
@@ -242,7 +244,7 @@ class scale_by_param_block_norm(Transformation, keeps_zero=True, needs_params=Tr
 
 
 class scale_by_param_block_rms(Transformation, keeps_zero=True, needs_params=True):
-    """Multiplies each leaf's update by the root mean square of its parameters: `u * max(rms(p), min_scale)`.
+    """Multiplies a leaf's update by its parameters' root mean square: `u * max(rms(p), min_scale)`.
 
     Its update needs `params`.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gradtx.core.domains import Bound, Flag, NonNegative, PositiveInt, one_of
 from gradtx.core.leaves import cast_like, select_tree, zeros_like
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 from gradtx.core.varying import while_loop
 from gradtx.transforms.linesearch import (
     PositiveOrInf,
@@ -29,7 +29,7 @@ Guess = Annotated[str, one_of("one", "keep")]
 
 
 class ZoomLinesearchInfo(NamedTuple):
-    """Evaluations of value and gradient in the last search, and by how much each condition was missed (0: it holds)."""
+    """Evaluations in the last search, and by how much each condition was missed (0: it holds)."""
 
     num_linesearch_steps: jax.Array
     decrease_error: jax.Array
@@ -37,14 +37,17 @@ class ZoomLinesearchInfo(NamedTuple):
 
 
 class ScaleByZoomLinesearchState(NamedTuple):
-    """The last step size, and value and gradient (as `jax.grad` gives it) at the point that it led to."""
+    """The last step size, and the value and the gradient at the point that it led to.
+
+    `grad` is as `jax.grad` gives it.
+    """
 
     learning_rate: jax.Array
     value: jax.Array
     grad: Updates
     info: ZoomLinesearchInfo
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"learning_rate": self.learning_rate, "linesearch_steps": self.info.num_linesearch_steps}
 
@@ -58,7 +61,7 @@ class _Point(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """A search under way. Once bracketed, a good step lies between `low`, the best end, and `high`."""
+    """A search under way. Once bracketed, a good step lies between `low` (the best) and `high`."""
 
     count: jax.Array
     low: _Point
@@ -76,7 +79,10 @@ class _Search(NamedTuple):
 
 
 def _between(low: _Point, high: _Point, reference: _Point) -> jax.Array:
-    """The next trial: minimizer of a cubic, else of a parabola, else the middle, whichever lies well inside the interval."""
+    """The next trial: the minimizer of a cubic, else of a parabola, else the middle.
+
+    The first that lies well inside the interval is taken.
+    """
     width = jnp.abs(high.step - low.step)
     left, right = jnp.minimum(low.step, high.step), jnp.maximum(low.step, high.step)
     db, dc = high.step - low.step, reference.step - low.step
@@ -98,15 +104,17 @@ def _between(low: _Point, high: _Point, reference: _Point) -> jax.Array:
 class scale_by_zoom_linesearch(Transformation, keeps_zero=True):
     """Multiplies updates by a step `s` that satisfies the strong Wolfe conditions.
 
-    Decrease: `f(x + s*u) <= f(x) + slope_rtol * s * f'`. Curvature: `|f'(s)| <= curv_rtol * |f'|`, with `f'(s)` the slope along
-    `u` at `s`, and `f' = f'(0)`. Near a minimum, where differences of values are rounding errors, the decrease may instead be
-    told by the slope: `f'(s) <= (2*slope_rtol - 1) * f'` and `f(x + s*u) <= f(x) + approx_dec_rtol * |f(x)|`.
-    The step grows until an interval holds a good one, which is then narrowed by interpolation. If none is found, the best step
-    that decreases enough is taken, else 0.
+    Decrease: `f(x + s*u) <= f(x) + slope_rtol * s * f'`. Curvature: `|f'(s)| <= curv_rtol * |f'|`,
+    with `f'(s)` the slope along `u` at `s`, and `f' = f'(0)`. Near a minimum, where differences of
+    values are rounding errors, the decrease may instead be told by the slope:
+    `f'(s) <= (2*slope_rtol - 1) * f'` and `f(x + s*u) <= f(x) + approx_dec_rtol * |f(x)|`. The step
+    grows until an interval holds a good one, which is then narrowed by interpolation. If none is
+    found, the best step that decreases enough is taken, else 0.
 
-    Updates must point downhill: put a `scale(-1.0)` or a learning rate before. The update needs `params` and the extra arguments
-    `value`, `grad` (value and gradient at `params`; for complex parameters the conjugate of `jax.grad`) and `value_fn`. Other extra
-    arguments go to `value_fn` where it takes them. Some parameters alone are searched inside `gradtx.masked`, not Optax's.
+    Updates must point downhill: put a `scale(-1.0)` or a learning rate before. The update needs
+    `params` and the extra arguments `value`, `grad` (value and gradient at `params`; for complex
+    parameters the conjugate of `jax.grad`) and `value_fn`. Other extra arguments go to `value_fn`
+    where it takes them. To search along some parameters alone, use `gradtx.masked`, not Optax's.
 
     Args:
       max_linesearch_steps: most evaluations of value and gradient in one search, >= 1.
@@ -117,7 +125,8 @@ class scale_by_zoom_linesearch(Transformation, keeps_zero=True):
       curv_rtol: part of the slope that may remain; inf asks for decrease alone.
       approx_dec_rtol: for the decrease by slope; None leaves that out.
       stepsize_precision: width of the interval below which the best step so far is taken.
-      initial_guess_strategy: "keep" starts from the last step (for gradients), "one" from 1 (for Newton's and its kin).
+      initial_guess_strategy: "keep" starts from the last step (for gradients), "one" from 1 (for
+        Newton's and its kin).
       verbose: whether to print when a search fails.
       has_aux: whether `value_fn` gives `(value, aux)`; `aux` is dropped.
 
@@ -126,18 +135,22 @@ class scale_by_zoom_linesearch(Transformation, keeps_zero=True):
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
       >>> fn = lambda x: jnp.sum(x**4)
-      >>> tx, params = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_zoom_linesearch(15)), jnp.array([1.0, 2.0])
+      >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_zoom_linesearch(15))
+      >>> params = jnp.array([1.0, 2.0])
       >>> value, grad = jax.value_and_grad(fn)(params)
-      >>> updates, state = tx.update(grad, tx.init(params), params, value=value, grad=grad, value_fn=fn)
-      >>> bool(fn(params + updates) < value), bool(gradtx.tree.get(state, "value") == fn(params + updates))
+      >>> known = dict(value=value, grad=grad, value_fn=fn)
+      >>> updates, state = tx.update(grad, tx.init(params), params, **known)
+      >>> after = fn(params + updates)
+      >>> bool(after < value), bool(gradtx.tree.get(state, "value") == after)
       (True, True)
 
-    Source: Nocedal and Wright 2006, "Numerical Optimization", algorithms 3.5 and 3.6; Hager and Zhang 2006,
-    doi:10.1145/1132973.1132979, equations 23 and 27, for the decrease by slope.
+    Source: Nocedal and Wright 2006, "Numerical Optimization", algorithms 3.5 and 3.6; Hager and
+    Zhang 2006, doi:10.1145/1132973.1132979, equations 23 and 27, for the decrease by slope.
 
-    **Differs:** a search that finds no decrease takes the step 0, where Optax takes its last trial, and starts from 1 again; a
-    direction that does not descend must decrease the value all the same. Extra arguments that `value_fn` does not take are left to
-    other transformations. Optax has no `has_aux`.
+    **Differs:** a search that finds no decrease takes the step 0, where Optax takes its last trial,
+    and starts from 1 again; a direction that does not descend must decrease the value all the same.
+    Extra arguments that `value_fn` does not take are left to other transformations. Optax has no
+    `has_aux`.
     """
 
     max_linesearch_steps: PositiveInt
@@ -165,9 +178,9 @@ class scale_by_zoom_linesearch(Transformation, keeps_zero=True):
         state: ScaleByZoomLinesearchState,
         params: Params | None = None,
         *,
-        value: Any = None,
+        value: Scalar = None,
         grad: Updates | None = None,
-        value_fn: Any = None,
+        value_fn: ExtraArg = None,
         **extra_args: ExtraArg,
     ) -> tuple[Updates, ScaleByZoomLinesearchState]:
         grad = checked_gradient(params, value, grad, value_fn)

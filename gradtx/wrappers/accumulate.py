@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from gradtx.core.types import DType, ExtraArg, Params, State, Tree, Updates
 from gradtx.core.varying import scan
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return checks.is_schedule(value) or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
 
 
@@ -29,7 +29,16 @@ CountOrSchedule = Annotated[
 
 
 class AccumulateState(NamedTuple):
-    """Microbatches seen and used since the last step, steps taken, microbatches left out in all, gradients' sum, inner state."""
+    """What an accumulation keeps.
+
+    Attributes:
+      mini_step: microbatches seen since the last step.
+      used: how many of them are in the sum.
+      gradient_step: steps taken.
+      left_out: microbatches left out in all.
+      accumulator: sum of gradients.
+      inner_state: the optimizer's state.
+    """
 
     mini_step: jax.Array
     used: jax.Array
@@ -38,28 +47,30 @@ class AccumulateState(NamedTuple):
     accumulator: Updates
     inner_state: State
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"gradient_step": self.gradient_step, "left_out": self.left_out}
 
 
 class accumulate(Wrapper, keeps_zero=True):
-    """Collects the gradients of `every_k` microbatches, then takes one step with their mean: `inner(sum(g) / k)`.
+    """Takes one step with the mean gradient of `every_k` microbatches: `inner(sum(g) / k)`.
 
-    Between steps updates are zero, so that the training loop stays as it is. Equal microbatches of a mean loss give the step of
-    the large batch. The extra arguments of the microbatch that completes a step reach `inner`; those of the others are dropped.
-    Methods of two gradients (SAM and its kin), which call `grad_fn`, stand around an accumulation, not in it.
+    Between steps updates are zero, so the training loop stays as it is. Equal microbatches of a
+    mean loss give the step of the large batch. The extra arguments of the last microbatch reach
+    `inner`; those of the others are dropped. Methods of two gradients (SAM and its kin), which call
+    `grad_fn`, stand around an accumulation, not in it.
 
     Args:
-      inner: the optimizer. Clipping belongs inside, to see the mean; so do weight decay, and averages and slow weights, which count
-        steps: `accumulate(ema_params(inner, 0.999), 4)`.
-      every_k: microbatches a step, >= 1, or a schedule of the steps taken so far. 1 is `inner` itself, at no cost.
+      inner: the optimizer. Clipping belongs inside, to see the mean; so do weight decay, and
+        averages and slow weights, which count steps: `accumulate(ema_params(inner, 0.999), 4)`.
+      every_k: microbatches to a step, >= 1, or a schedule of the steps taken so far. 1 is `inner`
+        itself, at no cost.
       dtype: dtype of the sum; wider where parameters are.
-      skip_nonfinite: whether a microbatch with a NaN or an infinity is left out of the mean, which then is over the others; without
-        any other there is no step.
+      skip_nonfinite: whether a microbatch with a NaN or an infinity is left out. The mean is then
+        over the others; without any other there is no step.
 
-    State: `AccumulateState(mini_step, used, gradient_step, left_out, accumulator, inner_state)`; 4 bytes a parameter and 16 more.
-      `gradtx.metrics` reports `gradient_step` and `left_out`.
+    State: `AccumulateState(mini_step, used, gradient_step, left_out, accumulator, inner_state)`;
+      4 bytes a parameter and 16 more. `gradtx.metrics` reports `gradient_step` and `left_out`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -168,9 +179,10 @@ class ApplyEveryState(NamedTuple):
 
 
 class apply_every(Transformation, keeps_zero=True):
-    """Lets the *sum* of `k` updates through at every k-th step, and zero between; what stands before it moves at every step.
+    """Lets the *sum* of `k` updates through at every k-th step, and zero between.
 
-    After `adam` this is not `adam` on larger batches: that is `accumulate(adam(...), k)`.
+    What stands before it moves at every step. After `adam` this is not `adam` on larger batches:
+    that is `accumulate(adam(...), k)`.
 
     Args:
       k: steps from one update to the next, >= 1.
@@ -187,7 +199,8 @@ class apply_every(Transformation, keeps_zero=True):
       0.0
       -4.0
 
-    **Differs:** Optax keeps the sum of half-precision updates in half precision, and a NaN in what it does not let through.
+    **Differs:** Optax keeps the sum of half-precision updates in half precision, and a NaN in what
+    it does not let through.
     """
 
     k: PositiveInt = 1
@@ -220,18 +233,23 @@ class apply_every(Transformation, keeps_zero=True):
 @checked
 def microbatched(
     value_and_grad_fn: Function, microbatches: PositiveInt, *, has_aux: Flag = False
-) -> Callable[..., tuple[Any, Updates]]:
-    """`jax.value_and_grad` of a large batch at the memory of a small one: the mean over microbatches, in one `lax.scan`.
+) -> Callable[..., tuple[Tree, Updates]]:
+    """`jax.value_and_grad` of a large batch in the memory of a small one.
+
+    Value and gradient are means over microbatches, computed in one `lax.scan`.
 
     Args:
-      value_and_grad_fn: as `jax.value_and_grad(loss)` makes it, of `loss(params, *batch)`, a mean over its examples.
-      microbatches: into how many equal parts the leading axis of every array of the batch is cut, >= 1.
+      value_and_grad_fn: as `jax.value_and_grad(loss)` makes it, of `loss(params, *batch)`, a mean
+        over its examples.
+      microbatches: >= 1; into how many equal parts the leading axis of each array of the batch is
+        cut.
       has_aux: whether the loss gives `(value, aux)`.
 
     Returns:
-      A function of `(params, *batch, **kwargs)` that gives `(value, gradient)`, the means over microbatches summed in at least
-      float32, in the dtypes of a single one; with `has_aux` `((value, aux), gradient)`, `aux` with a leading axis of microbatches.
-      Scalars, scalar keys and keyword arguments are not cut: they go to every microbatch (batch statistics, say).
+      A function of `(params, *batch, **kwargs)` that gives `(value, gradient)`, the means over
+      microbatches summed in at least float32, in the dtypes of a single one; with `has_aux`
+      `((value, aux), gradient)`, `aux` with a leading axis of microbatches. Scalars, scalar keys
+      and keyword arguments are not cut: they go to every microbatch (batch statistics, say).
 
     Raises:
       ValueError: `microbatches` does not divide a leading axis.
@@ -239,12 +257,13 @@ def microbatched(
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
       >>> value_and_grad = jax.value_and_grad(lambda w, x: jnp.mean((w * x) ** 2))
-      >>> value, grad = gradtx.microbatched(value_and_grad, 2)(jnp.array(1.0), jnp.array([1.0, 2.0, 3.0, 4.0]))
+      >>> w, batch = jnp.array(1.0), jnp.array([1.0, 2.0, 3.0, 4.0])
+      >>> value, grad = gradtx.microbatched(value_and_grad, 2)(w, batch)
       >>> float(value), float(grad)
       (7.5, 15.0)
     """
 
-    def mean(params: Params, *batch: Tree, **kwargs: Any) -> tuple[Tree, Updates]:
+    def mean(params: Params, *batch: Tree, **kwargs: Tree) -> tuple[Tree, Updates]:
         parts, whole_again = cut("microbatched", "microbatches", batch, microbatches)
         first = whole_again([x[0] for x in parts])
         shapes = jax.eval_shape(value_and_grad_fn, params, *first, **kwargs)
@@ -257,7 +276,7 @@ def microbatched(
         like = value_shape, grad_shape
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, common_dtype(s.dtype, jnp.float32)), like)
 
-        def add(total: Any, part: Tree) -> Tree:
+        def add(total: Tree, part: Tree) -> tuple[Tree, Tree]:
             out, grad = value_and_grad_fn(params, *whole_again(part), **kwargs)
             value, aux = out if has_aux else (out, None)
             return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, (value, grad)), aux

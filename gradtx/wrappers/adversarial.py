@@ -1,4 +1,4 @@
-"""SAM as Optax writes it: steps of an adversarial optimizer, then one of the outer optimizer, under Optax's names."""
+"""SAM as Optax writes it: steps of an adversarial optimizer, then one of the outer optimizer."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, NamedTuple
@@ -22,7 +22,7 @@ AxisName = Annotated[str, Domain("the name of a mapped axis", lambda value: isin
 
 
 class SAMState(NamedTuple):
-    """Adversarial steps since the last outer one, both states, and what to return to (None if opaque)."""
+    """Adversarial steps since the last outer one, both states, what to return to (None: opaque)."""
 
     steps_since_sync: jax.Array
     opt_state: State
@@ -30,7 +30,7 @@ class SAMState(NamedTuple):
     cache: Params | None
 
     def eval_params(self, params: Params) -> Params:
-        """What `gradtx.eval_params` gives: those to return to amid adversarial steps, else `params`."""
+        """Those to return to amid adversarial steps, else `params`: for `gradtx.eval_params`."""
         if self.cache is None:
             return params
         return beside(lambda c, p: jnp.where(per_lane(self.steps_since_sync == 0, c), p.astype(c.dtype), c), self.cache, params)
@@ -66,13 +66,13 @@ class sam(Transformation):
     """Optax's SAM: `sync_period - 1` steps uphill, then one of `optimizer` from where they began.
 
     `sam(sgd(0.1), chain(normalize(), sgd(0.05)))` is SAM with `rho` = 0.05. Unless opaque, each
-    call of `update` is one of these steps, so that the parameters are perturbed ones after all but
-    each `sync_period`-th call; `gradtx.eval_params(state, params)` gives those to return to. Its
-    updates must then be applied as they are, and an average of the parameters belongs inside, in
-    `optimizer`: around it would count the perturbed ones. `sam_wrapper` has no such states in
-    between: prefer it in new code.
+    call of `update` is one of these steps, so the parameters are perturbed except after each
+    `sync_period`-th call; `gradtx.eval_params(state, params)` gives those to return to. Its updates
+    must then be applied as they are, and an average of the parameters belongs inside, in
+    `optimizer`: outside, it would count the perturbed ones. Prefer `sam_wrapper` in new code: its
+    parameters are never perturbed.
 
-    Its update needs `params`. That of an opaque one needs `grad_fn(params, i)`, too, which gives
+    Its update needs `params`. With `opaque_mode` it also needs `grad_fn(params, i)`, which gives
     the gradient at the parameters after `i + 1` steps uphill.
 
     Args:
@@ -95,15 +95,16 @@ class sam(Transformation):
     Example:
       >>> import jax.numpy as jnp, gradtx.optax
       >>> adversary = gradtx.chain(gradtx.normalize(), gradtx.sgd(0.5))
-      >>> tx, w = gradtx.optax.contrib.sam(gradtx.sgd(0.1), adversary, opaque_mode=True), jnp.array([3.0, 4.0])
+      >>> tx = gradtx.optax.contrib.sam(gradtx.sgd(0.1), adversary, opaque_mode=True)
+      >>> w = jnp.array([3.0, 4.0])
       >>> [round(float(u), 4) for u in tx.update(w, tx.init(w), w, grad_fn=lambda w, i: w)[0]]
       [-0.33, -0.44]
 
     Source: Foret et al. 2020, arXiv:2010.01412; the form is that of Optax's `contrib.sam`.
 
-    **Differs:** the cache is float32 for half-precision parameters; optimizers that are not due are
-    not run, so that what they would have made of a NaN goes nowhere. In Optax `sync_period` = 1
-    steps from the parameters before last.
+    **Differs:** the cache is float32 for half-precision parameters; only the optimizer that is due
+    runs, so the other one's NaN goes nowhere. In Optax `sync_period` = 1 steps from the parameters
+    before last.
     """
 
     optimizer: Inner
@@ -153,7 +154,7 @@ class sam(Transformation):
         return steps(updates, state, require_params(params), **extra_args)
 
     def one_step(self, updates: Updates, state: SAMState, params: Params, **extra_args: ExtraArg) -> tuple[Updates, SAMState]:
-        """Up by the adversarial optimizer, or, when due, down by the outer one from where the steps up began."""
+        """Up by the adversarial optimizer, or, when due, down by the outer one from the start."""
         first, last = state.steps_since_sync == 0, state.steps_since_sync == self.sync_period - 1
         here = cast_like(params, state.cache)
         cache = jax.tree.map(lambda p, c: jnp.where(first, p, c), here, state.cache)

@@ -1,7 +1,7 @@
 """The step of SAM and its kin: uphill to the worst point nearby, to take the gradient there."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def moved(e: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def weight_scale(params: Params, eta: ArrayLike, weights: Tree = None) -> Params:
-    """ASAM's `T`: `|w| + eta` where `weights` is True, else 1; None takes leaves of two or more axes."""
+    """ASAM's `T`: `|w| + eta` where `weights` is True, else 1; None: leaves of two or more axes."""
     leaves, treedef = jax.tree.flatten(params)
     keep = [np.ndim(p) > 1 for p in leaves] if weights is None else spread_mask("weights", weights, params)
 
@@ -44,10 +44,10 @@ def weight_scale(params: Params, eta: ArrayLike, weights: Tree = None) -> Params
 
 
 class Climb(NamedTuple):
-    """From the gradient at the parameters to the gradient uphill, by `steps` steps of length `rho / steps`.
+    """From the gradient at the parameters to the gradient uphill.
 
-    Each step goes along the gradient where it begins. `scale` is a function from the parameters to
-    ASAM's `T`, or None.
+    It takes `steps` steps of length `rho / steps`. Each step goes along the gradient where it
+    begins. `scale` is a function from the parameters to ASAM's `T`, or None.
     """
 
     p: float
@@ -62,7 +62,7 @@ class Climb(NamedTuple):
         return scaled(ascent(scaled(gradient, t), rho, self.p, self.eps), t)
 
     def gradient(self, grad_fn: Callable[[Params], Updates], params: Params, updates: Updates, rho: jax.Array) -> Updates:
-        """The gradient at the end of the climb, in the dtypes of `updates`, which is the gradient at its foot."""
+        """The gradient at the top, in the dtypes of `updates`, the gradient at the foot."""
         t = None if self.scale is None else self.scale(params)
         gradient, climbed = updates, None
         for _ in range(self.steps):
@@ -73,12 +73,12 @@ class Climb(NamedTuple):
 
 
 def per_lane(number: jax.Array, leaf: jax.Array) -> jax.Array:
-    """A number of the state beside a leaf: where the state is one of many, stacked by `vmap`, each has its own."""
+    """A number of the state, shaped to meet a leaf: under `vmap` each stacked state has its own."""
     return number.reshape(number.shape + (1,) * (leaf.ndim - number.ndim))
 
 
 def check_one_gradient(name: str, argument: str, inner: Transformation) -> None:
-    """Raises for an optimizer that takes second gradients itself, which would be those of another point."""
+    """Raises for an optimizer that calls `grad_fn` itself: its gradients are of another point."""
     if "grad_fn" in wants(inner):
         raise ValueError(
             f"{name}: {argument} is {inner!r}, which calls grad_fn itself, expected an optimizer that does not: "
@@ -86,16 +86,17 @@ def check_one_gradient(name: str, argument: str, inner: Transformation) -> None:
         )
 
 
-def each_kth(k: int, count: jax.Array, due: Callable[[], Any], between: Callable[[], Any]) -> Any:
+def each_kth(k: int, count: jax.Array, due: Callable[[], Tree], between: Callable[[], Tree]) -> Tree:
     """`due()` at the first step and each k-th after it, else `between()`."""
     return due() if k == 1 else cond(count % k == 0, due, between)
 
 
-def beside(rule: Callable[..., Any], kept: Tree, params: Params, *others: Any) -> Tree:
-    """`rule(leaf, param, *leaves of others)` for each leaf of a tree in the state; `MaskedNode` where the state has none.
+def beside(rule: Callable[..., jax.Array], kept: Tree, params: Params, *others: Tree) -> Tree:
+    """`rule(leaf, param, *leaves of others)` for each leaf of a tree in the state.
 
-    Parameters are matched by path: the state may know only some of them, and in other containers. A
-    leaf without a parameter stays as it is, for the caller to name.
+    Where the state has none it gives `MaskedNode`. Parameters are matched by path: the state may
+    know only some of them, and in other containers. A leaf without a parameter stays as it is, for
+    the caller to name.
 
     Args:
       rule: function of arrays.
@@ -107,7 +108,7 @@ def beside(rule: Callable[..., Any], kept: Tree, params: Params, *others: Any) -
     columns = [jax.tree.leaves(tree, is_leaf=is_masked_or_none) for tree in others]
     named, treedef = leaves_by_path(kept, is_leaf=is_masked_or_none), jax.tree.structure(kept, is_leaf=is_masked_or_none)
 
-    def at(path: tuple[str, ...], leaf: Leaf, *leaves: Any) -> Any:
+    def at(path: tuple[str, ...], leaf: Leaf, *leaves: Leaf) -> Leaf:
         if is_masked_or_none(leaf):
             return MaskedNode()
         return rule(leaf, own[path], *leaves) if path in own else leaf

@@ -1,7 +1,7 @@
-"""Averages of the parameters beside any optimizer: exponential, and plain (SWA, Polyak and Ruppert)."""
+"""Averages of the parameters beside any optimizer: exponential and plain (SWA, Polyak-Ruppert)."""
 
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,15 @@ from gradtx.core.composites import Wrapper
 from gradtx.core.domains import Decay, Flag, NonNegativeInt, PositiveInt
 from gradtx.core.leaves import copies, each_leaf
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
-from gradtx.core.types import ExtraArg, Params, State, Updates
+from gradtx.core.types import ExtraArg, Params, Scalar, State, Updates
 from gradtx.core.walk import check_steps
 
 
 class EmaParamsState(NamedTuple):
-    """The wrapped transformation's state, steps taken, and the average (the initial parameters before any step)."""
+    """The wrapped transformation's state, steps taken, and the average.
+
+    Before any step the average is the initial parameters.
+    """
 
     inner_state: State
     count: jax.Array
@@ -28,7 +31,10 @@ class EmaParamsState(NamedTuple):
 
 
 class SwaState(NamedTuple):
-    """The wrapped transformation's state, steps taken, how many points were averaged, and their mean (the parameters, if none)."""
+    """The wrapped transformation's state, steps taken, how many points were averaged, their mean.
+
+    Without a point the mean is the parameters.
+    """
 
     inner_state: State
     count: jax.Array
@@ -41,20 +47,23 @@ class SwaState(NamedTuple):
 
 
 class ema_params(Wrapper, final=True, keeps_zero=True, needs_params=True):
-    """An exponential moving average of the parameters: `average = decay*average + (1-decay)*p`, with `p` after each step.
+    """A moving average of the parameters: `average = decay*average + (1-decay)*p`.
 
-    Training goes on as without it; `gradtx.eval_params(state, params)` gives the average. It holds about `1/(1-decay)` steps.
-    The updates are those of `inner`; nothing may change them before they are applied: put it around the whole chain. An
-    accumulation stands around it: `accumulate(ema_params(inner, decay), every_k)`. `update` needs `params`.
+    `p` are the parameters after each step. Training is the same as without it;
+    `gradtx.eval_params(state, params)` gives the average, which spans about `1/(1-decay)` steps.
+    The updates are those of `inner`. Nothing may change them before they are applied: put it around
+    the whole chain. An accumulation stands around it:
+    `accumulate(ema_params(inner, decay), every_k)`. `update` needs `params`.
 
     Args:
       inner: the transformation to wrap: a whole optimizer, with its learning rate.
       decay: in [0, 1).
-      debias: True averages the parameters after steps 1 to t alone: a start at zero, over `1 - decay^t`. False starts at the
-        initial parameters, whose weight falls as `decay^t`.
+      debias: True averages the parameters after steps 1 to t alone: a start at zero, over
+        `1 - decay^t`. False starts at the initial parameters, whose weight falls as `decay^t`.
 
-    State: `EmaParamsState(inner_state, count int32, average)`; 4 bytes a parameter more than the wrapped one's (float32, also for
-      half-precision parameters, which would stall an average of their own dtype).
+    State: `EmaParamsState(inner_state, count int32, average)`; 4 bytes a parameter more than the
+      wrapped one's (float32, also for half-precision parameters, which would stall an average of
+      their own dtype).
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -66,7 +75,8 @@ class ema_params(Wrapper, final=True, keeps_zero=True, needs_params=True):
       >>> params, gradtx.eval_params(state, params)  # (0.25*3 + 0.5*6) / (1 - 0.25)
       (Array(6., dtype=float32), Array(5., dtype=float32))
 
-    Source: Polyak and Juditsky 1992 for averaging; the bias correction is that of Kingma and Ba 2014, arXiv:1412.6980, section 3.
+    Source: Polyak and Juditsky 1992 for averaging; the bias correction is that of Kingma and Ba
+    2014, arXiv:1412.6980, section 3.
     """
 
     decay: Decay
@@ -85,8 +95,8 @@ class ema_params(Wrapper, final=True, keeps_zero=True, needs_params=True):
     ) -> tuple[Updates, EmaParamsState]:
         updates, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
         count = safe_increment(state.count)
-        # With these shares the stored average is the corrected one at every step, so that reading it needs no division.
-        share: Any = (1 - self.decay) / one_minus_power(self.decay, count) if self.debias else 1 - self.decay
+        # With these shares the stored average is the corrected one: no division to read it.
+        share: Scalar = (1 - self.decay) / one_minus_power(self.decay, count) if self.debias else 1 - self.decay
 
         @each_leaf
         def mix(average: jax.Array, p: jax.Array) -> jax.Array:
@@ -97,21 +107,26 @@ class ema_params(Wrapper, final=True, keeps_zero=True, needs_params=True):
 
 
 class swa(Wrapper, final=True, keeps_zero=True, needs_params=True):
-    """Stochastic weight averaging: the plain mean of the parameters after steps `start`, `start + every`, `start + 2*every`, ...
+    """Stochastic weight averaging: the plain mean of the parameters at every `every`-th step.
 
-    `n += 1`, `average += (p - average) / n`. Training goes on as without it; `gradtx.eval_params(state, params)` gives the mean,
-    or the parameters before its first point. With the defaults it is the average of Polyak and Ruppert: all steps count.
-    The updates are those of `inner`; nothing may change them before they are applied: put it around the whole chain. An
-    accumulation stands around it: `accumulate(swa(inner), every_k)`. `update` needs `params`. Statistics of batch normalization
-    belong to the last parameters, not to the mean: compute them anew for it.
+    After steps `start`, `start + every`, `start + 2*every`, ...: `n += 1`,
+    `average += (p - average) / n`. Training is the same as without it;
+    `gradtx.eval_params(state, params)` gives the mean, or the parameters before its first point.
+    With the defaults it is the average of Polyak and Ruppert: all steps count. The updates are
+    those of `inner`. Nothing may change them before they are applied: put it around the whole
+    chain. An accumulation stands around it: `accumulate(swa(inner), every_k)`. `update` needs
+    `params`. Statistics of batch normalization belong to the last parameters, not to the mean:
+    compute them anew for it.
 
     Args:
       inner: the transformation to wrap: a whole optimizer, with its learning rate.
-      start: steps before the average begins, >= 0; about three quarters of the training in the paper.
-      every: steps from one point to the next, >= 1; an epoch, or a cycle of the learning rate, in the paper.
+      start: steps before the average begins, >= 0; about three quarters of the training in the
+        paper.
+      every: steps from one point to the next, >= 1; an epoch, or a cycle of the learning rate, in
+        the paper.
 
-    State: `SwaState(inner_state, count int32, averaged int32, average)`; 4 bytes a parameter more than the wrapped one's
-      (float32, also for half-precision parameters).
+    State: `SwaState(inner_state, count int32, averaged int32, average)`; 4 bytes a parameter more
+      than the wrapped one's (float32, also for half-precision parameters).
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -126,8 +141,8 @@ class swa(Wrapper, final=True, keeps_zero=True, needs_params=True):
       3.0 2.0
       4.0 3.0
 
-    Source: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", arXiv:1803.05407,
-    algorithm 1; Polyak and Juditsky 1992.
+    Source: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better
+    Generalization", arXiv:1803.05407, algorithm 1; Polyak and Juditsky 1992.
     """
 
     start: NonNegativeInt = 0

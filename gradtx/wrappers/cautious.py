@@ -14,7 +14,7 @@ from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.core.walk import check_not_final, check_steps
 
 LEAST_SHARE = 1e-3
-"""Of the authors' code, which so bounds the factor by 1,000."""
+"""From the authors' code; it bounds the factor by 1,000."""
 
 
 class CautiousState(NamedTuple):
@@ -26,15 +26,13 @@ class CautiousState(NamedTuple):
 class cautious(Wrapper, keeps_zero=True):
     """Leaves out updates that would climb: `u * mask / max(mean(mask), 0.001)`, leaf by leaf.
 
-    `mask` is 1 where `u` and the gradient have opposite signs, else 0. Momentum goes against the
-    newest gradient at times; with the mask each step lowers the loss to first order, and the
-    method's fixed points stay. A leaf keeps its usual size of steps, since the mean of the mask
-    makes up for what was left out.
+    `mask` is 1 where `u` and the gradient have opposite signs, else 0. Momentum can point uphill by
+    the newest gradient; with the mask each step lowers the loss to first order, and the method's
+    fixed points stay. The division by the mask's mean keeps the usual size of a leaf's steps.
 
-    The gradients that it compares with are those that reach it: put clipping before it. The paper's
-    C-AdamW is `adamw` with its Adam wrapped:
-    `chain(cautious(scale_by_adam(), flip_sign=False), add_decayed_weights(0.1),
-    scale_by_learning_rate(rate))`.
+    It compares with the gradients that reach it: put clipping before it. The paper's C-AdamW is
+    `adamw` with its Adam wrapped: `chain(cautious(scale_by_adam(), flip_sign=False),
+    add_decayed_weights(0.1), scale_by_learning_rate(rate))`.
 
     Args:
       inner: the transformation to wrap: an optimizer with momentum. A weight decay inside it is
@@ -80,7 +78,8 @@ class cautious(Wrapper, keeps_zero=True):
 
         @each_leaf
         def rule(u: jax.Array, g: jax.Array) -> jax.Array:
-            agreement = sign * jnp.real(jnp.sign(u) * jnp.conj(jnp.sign(g)))  # of signs: a product of the numbers could underflow
+            # Of signs: a product of the numbers could underflow.
+            agreement = sign * jnp.real(jnp.sign(u) * jnp.conj(jnp.sign(g)))
             against = agreement <= 0  # False for NaN, which must not become a silent 0
             share = jnp.sum(~against) / max(u.size, 1)
             return jnp.where(against, 0, u / jnp.maximum(share, LEAST_SHARE).astype(u.real.dtype))

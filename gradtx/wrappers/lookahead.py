@@ -18,14 +18,17 @@ from gradtx.core.walk import check_not_final, check_steps
 
 
 class LookaheadParams(NamedTuple):
-    """Fast and slow weights side by side, as Optax's `lookahead` wants its parameters. Gradients are taken at `fast`."""
+    """Fast and slow weights side by side, as Optax's `lookahead` wants its parameters.
+
+    Gradients are taken at `fast`.
+    """
 
     fast: Params
     slow: Params
 
     @classmethod
     def init_synced(cls, params: Params) -> Self:
-        """The pair at the start, both weights at `params`; the slow ones are copies, so that a step may overwrite both."""
+        """The pair at the start; the slow weights are copies, since a step may overwrite both."""
         return cls(fast=params, slow=jax.tree.map(jnp.array, params))
 
     def gradient_point(self) -> Params:
@@ -34,7 +37,10 @@ class LookaheadParams(NamedTuple):
 
 
 class LookaheadState(NamedTuple):
-    """The wrapped transformation's state, steps since the weights met, and the slow weights (None: they are in the parameters)."""
+    """The wrapped transformation's state, steps since the weights met, and the slow weights.
+
+    `slow` is None where the parameters hold them.
+    """
 
     fast_state: State
     steps_since_sync: jax.Array
@@ -46,29 +52,33 @@ class LookaheadState(NamedTuple):
 
 
 class lookahead(Transformation, final=True, needs_params=True):
-    """Lookahead around any optimizer: each `sync_period` steps `phi += alpha * (theta - phi)`, then `theta = phi`.
+    """Lookahead: each `sync_period` steps `phi += alpha * (theta - phi)`, then `theta = phi`.
 
-    `theta` are the fast weights, which `fast_optimizer` moves at every step; `phi` are the slow ones, which start where `theta`
-    does. Parameters are ordinary trees, the fast weights; the slow ones are in the state, and `gradtx.eval_params(state, params)`
-    gives them. Code written for Optax may hand over the pair `LookaheadParams(fast, slow)` instead, in `init` and in `update`
+    `theta` are the fast weights, which `fast_optimizer` moves at every step; `phi` are the slow
+    ones, which start where `theta` does. Parameters are ordinary trees, the fast weights; the slow
+    ones are in the state, and `gradtx.eval_params(state, params)` gives them. Code written for
+    Optax may hand over the pair `LookaheadParams(fast, slow)` instead, in `init` and in `update`
     (with gradients taken at `params.fast`), and gets a pair of updates.
 
-    Nothing may change the updates before they are applied: put it around the whole chain, and no scaling after it. An accumulation
-    stands around it too. `update` needs `params`; every extra argument reaches the wrapped transformation.
+    Nothing may change the updates before they are applied: put it around the whole chain, and no
+    scaling after it. An accumulation stands around it too. `update` needs `params`; every extra
+    argument reaches the wrapped transformation.
 
     Args:
-      fast_optimizer: the transformation to wrap: a whole optimizer, with its learning rate; none that keeps averages of the
-        parameters itself.
+      fast_optimizer: the transformation to wrap: a whole optimizer, with its learning rate; none
+        that keeps averages of the parameters itself.
       sync_period: steps from one meeting of the weights to the next, >= 1.
       slow_step_size: `alpha`, in [0, 1]: how far the slow weights follow.
-      reset_state: whether the wrapped transformation starts anew, with a fresh state (schedules too), when the weights meet.
+      reset_state: whether the wrapped transformation starts anew, with a fresh state (schedules
+        too), when the weights meet.
 
-    State: `LookaheadState(fast_state, steps_since_sync int32, slow)`; 4 bytes a parameter more than the wrapped one's (float32,
-      also for half-precision parameters); `slow` is None for pairs.
+    State: `LookaheadState(fast_state, steps_since_sync int32, slow)`; 4 bytes a parameter more than
+      the wrapped one's (float32, also for half-precision parameters); `slow` is None for pairs.
 
     Example:
       >>> import jax.numpy as jnp, gradtx.optax
-      >>> tx, params = gradtx.optax.lookahead(gradtx.sgd(1.0), sync_period=2, slow_step_size=0.5), jnp.array(0.0)
+      >>> tx = gradtx.optax.lookahead(gradtx.sgd(1.0), sync_period=2, slow_step_size=0.5)
+      >>> params = jnp.array(0.0)
       >>> state = tx.init(params)
       >>> for _ in range(2):
       ...     updates, state = tx.update(jnp.array(-1.0), state, params)
@@ -77,10 +87,12 @@ class lookahead(Transformation, final=True, needs_params=True):
       1.0 0.0
       1.0 1.0
 
-    Source: Zhang et al. 2019, "Lookahead Optimizer: k steps forward, 1 step back", arXiv:1907.08610, algorithm 1.
+    Source: Zhang et al. 2019, "Lookahead Optimizer: k steps forward, 1 step back",
+    arXiv:1907.08610, algorithm 1.
 
-    **Differs:** Optax demands the pair, drops extra arguments, selects by arithmetic on booleans (a NaN in what is not selected
-    stays, and a random key in the state is an error), and resets the state for the weights before the last step.
+    **Differs:** Optax demands the pair, drops extra arguments, selects by arithmetic on booleans (a
+    NaN in what is not selected stays, and a random key in the state is an error), and resets the
+    state for the weights before the last step.
     """
 
     fast_optimizer: Inner
@@ -126,23 +138,25 @@ class lookahead(Transformation, final=True, needs_params=True):
         if self.reset_state:
             fast_state = select_tree(sync, self.fast_optimizer.init(apply_updates(fast, updates)), fast_state)
         after = LookaheadState(fast_state, jnp.where(sync, 0, state.steps_since_sync + 1), None if state.slow is None else new)
-        if isinstance(params, LookaheadParams):  # whose updates are of another tree than the gradients, so not cast as those are
+        if isinstance(params, LookaheadParams):  # not the gradients' tree, so not cast like them
             return LookaheadParams(cast_like(updates, fast), cast_like(moved, slow)), after
         return updates, after
 
 
 class lookahead_wrapper(Preset, final=True):
-    """`lookahead` with the paper's usual settings: each 5 steps `phi += 0.5 * (theta - phi)`, then `theta = phi`.
+    """`lookahead` with the paper's usual settings: each 5 steps `theta = phi = (theta + phi) / 2`.
 
-    `gradtx.eval_params(state, params)` gives the slow weights `phi`. Nothing may change the updates before they are applied; see
-    `lookahead`. `update` needs `params`.
+    `gradtx.eval_params(state, params)` gives the slow weights `phi`. Nothing may change the updates
+    before they are applied; see `lookahead`. `update` needs `params`.
 
     Args:
-      inner: the transformation to wrap: a whole optimizer, with its learning rate; none that keeps averages of the parameters.
+      inner: the transformation to wrap: a whole optimizer, with its learning rate; none that keeps
+        averages of the parameters.
       sync_period: steps from one meeting of the weights to the next, >= 1.
       slow_step_size: how far the slow weights follow, in [0, 1].
 
-    State: `LookaheadState(fast_state, steps_since_sync int32, slow)`; 4 bytes a parameter more than the wrapped one's.
+    State: `LookaheadState(fast_state, steps_since_sync int32, slow)`; 4 bytes a parameter more than
+      the wrapped one's.
 
     Example:
       >>> import gradtx

@@ -1,6 +1,6 @@
 """Momentum-SAM: sharpness-aware minimization at the cost of one gradient a step."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -23,7 +23,7 @@ class MomentumSamState(NamedTuple):
     momentum: Updates
     inner_state: State
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"rho": self.rho}
 
@@ -42,12 +42,12 @@ def _pull(rho: jax.Array, momentum: Updates) -> jax.Array:
 
 
 class momentum_sam(Wrapper, final=True, needs_params=True):
-    """Momentum-SAM: one gradient a step, at `w - rho * v / |v|`; the momentum is `v = beta * v + g`.
+    """Momentum-SAM: one gradient a step, at `w - rho * v / |v|`; the momentum is `v = beta*v + g`.
 
-    The parameters that `update` moves are the perturbed ones, `w - rho * v / |v|`: there the next
-    gradient is taken, by an ordinary training step without `grad_fn`. Use
-    `gradtx.eval_params(state, params)`, which gives `w`, to evaluate, and at the end. `inner` sees
-    the gradient at the perturbed parameters and, for weight decay, the parameters `w`.
+    The parameters that `update` moves are the perturbed ones, `w - rho * v / |v|`. An ordinary
+    training step, without `grad_fn`, takes the next gradient there. To evaluate, and at the end,
+    use `gradtx.eval_params(state, params)`, which gives `w`. `inner` sees the gradient at the
+    perturbed parameters and, for weight decay, the parameters `w`.
 
     Its update needs `params`; those that are replaced from outside are taken as perturbed ones. All
     leaves together are one vector; under `masked` or `partition` those at hand are.

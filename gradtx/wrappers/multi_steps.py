@@ -1,9 +1,10 @@
 """Optax's `MultiSteps`: accumulation with a rule that leaves gradients out."""
 
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.domains import Flag, FloatDType, Function, scheduled_value
@@ -11,12 +12,15 @@ from gradtx.core.leaves import each_leaf, in_dtypes_of, zeros_like
 from gradtx.core.numerics import abs_sq, cond, promote, safe_increment, zero_count
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Part, Transformation
-from gradtx.core.types import ExtraArg, Params, State, Tree, Updates
+from gradtx.core.types import ExtraArg, Params, Scalar, State, Tree, Updates
 from gradtx.wrappers.accumulate import CountOrSchedule, check_accumulable, zeros_in
 
 
 class MultiStepsState(NamedTuple):
-    """Microbatches since the last step, steps taken, inner state, gathered gradients, and what the skipping rule said last."""
+    """Microbatches since the last step, steps taken, inner state, gathered gradients.
+
+    `skip_state` is what the skipping rule said last.
+    """
 
     mini_step: jax.Array
     gradient_step: jax.Array
@@ -26,26 +30,28 @@ class MultiStepsState(NamedTuple):
 
 
 class MultiSteps(Transformation):
-    """Takes one step of `opt` with the gradients of `k` calls: their mean (or sum), once `k` of them were not skipped.
+    """Takes one step of `opt` with the mean (or sum) of `k` gradients that were not skipped.
 
-    `acc += (g - acc) / (n + 1)` after `n` gradients, or `acc += g`; updates are zero between steps. A call whose gradients the rule
-    skips counts for nothing, so that a step always has `k` gradients; `accumulate(..., skip_nonfinite=True)` leaves a microbatch
-    out and steps with those that are left.
+    `acc += (g - acc) / (n + 1)` after `n` gradients, or `acc += g`; updates are zero between steps.
+    A call whose gradients the rule skips does not count, so a step always has `k` gradients;
+    `accumulate(..., skip_nonfinite=True)` leaves a microbatch out and steps with the others.
 
     Args:
       opt: the optimizer; none that calls `grad_fn`, as SAM does.
       every_k_schedule: `k`, a whole number >= 1, or a schedule of the steps taken by `opt`.
       use_grad_mean: whether `opt` gets the mean of the gradients, else their sum.
-      should_skip_update_fn: None, or a function of `(updates, gradient_step, params)` that gives a boolean scalar (True: leave
-        these out) and a tree of arrays for the state, such as `skip_not_finite`, `skip_large_updates`.
+      should_skip_update_fn: None, or a function of `(updates, gradient_step, params)` that gives a
+        boolean scalar (True: leave these out) and a tree of arrays for the state, such as
+        `skip_not_finite`, `skip_large_updates`.
       accumulator_dtype: dtype of what is gathered; wider where parameters are.
 
-    State: `MultiStepsState(mini_step int32, gradient_step int32, inner_opt_state, acc_grads, skip_state)`; 4 bytes a parameter and
-      8 more.
+    State: `MultiStepsState(mini_step int32, gradient_step int32, inner_opt_state, acc_grads,
+      skip_state)`; 4 bytes a parameter and 8 more.
 
     Example:
       >>> import jax.numpy as jnp, gradtx.optax
-      >>> tx = gradtx.optax.MultiSteps(gradtx.sgd(1.0), 2, should_skip_update_fn=gradtx.optax.skip_not_finite)
+      >>> rule = gradtx.optax.skip_not_finite
+      >>> tx = gradtx.optax.MultiSteps(gradtx.sgd(1.0), 2, should_skip_update_fn=rule)
       >>> params = jnp.zeros(())
       >>> state = tx.init(params)
       >>> for gradient in (1.0, jnp.nan, 3.0):
@@ -55,8 +61,9 @@ class MultiSteps(Transformation):
       0.0 False
       -2.0 True
 
-    **Differs:** Optax's is no transformation itself; its `gradient_transformation` makes one, which here is the same object. Optax
-    hands `opt` the mean in the gradients' dtype; here it stays in the accumulator's.
+    **Differs:** Optax's is no transformation itself; its `gradient_transformation` makes one, which
+    here is the same object. Optax hands `opt` the mean in the gradients' dtype; here it stays in
+    the accumulator's.
     """
 
     opt: Inner
@@ -145,7 +152,7 @@ class MultiSteps(Transformation):
         return self
 
 
-def skip_not_finite(updates: Updates, gradient_step: Any, params: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
+def skip_not_finite(updates: Updates, gradient_step: Scalar, params: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
     """A rule for `MultiSteps`: skip where any element is NaN or infinite.
 
     Args:
@@ -167,9 +174,11 @@ def skip_not_finite(updates: Updates, gradient_step: Any, params: Params) -> tup
 
 
 def skip_large_updates(
-    updates: Updates, gradient_step: Any, params: Params, max_squared_norm: Any
+    updates: Updates, gradient_step: Scalar, params: Params, max_squared_norm: ArrayLike
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """A rule for `MultiSteps`, with `max_squared_norm` bound by `functools.partial`: skip where `|g|^2` is not below it, or NaN.
+    """A rule for `MultiSteps`: skip where `|g|^2` is not below `max_squared_norm`, or is NaN.
+
+    Bind `max_squared_norm` with `functools.partial`.
 
     Args:
       updates: the gradients of a call.
@@ -181,7 +190,8 @@ def skip_large_updates(
 
     Example:
       >>> import jax.numpy as jnp, gradtx.optax
-      >>> skip, found = gradtx.optax.skip_large_updates({"w": jnp.array([3.0, 4.0])}, 0, None, max_squared_norm=20.0)
+      >>> updates = {"w": jnp.array([3.0, 4.0])}
+      >>> skip, found = gradtx.optax.skip_large_updates(updates, 0, None, max_squared_norm=20.0)
       >>> bool(skip), float(found["norm_squared"])
       (True, 25.0)
     """

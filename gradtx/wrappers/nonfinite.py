@@ -1,6 +1,6 @@
-"""Steps that are not taken: where gradients or what they lead to are not finite, or are far larger than usual."""
+"""Steps that are not taken: where something is not finite, or far larger than usual."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,23 @@ class SkipNonfiniteState(NamedTuple):
     skipped_in_a_row: jax.Array
     inner_state: State
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
 
 
 class SkipSpikesState(NamedTuple):
-    """Steps skipped in all and in a row, large ones since a usual one, steps counted, mean and variance of `log|g|`, inner."""
+    """What `skip_spikes` keeps.
+
+    Attributes:
+      skipped: steps skipped in all.
+      skipped_in_a_row: those since the last step taken.
+      large_in_a_row: large ones since one of usual size.
+      counted: steps in the averages.
+      mean: of `log|g|`.
+      variance: of `log|g|`.
+      inner_state: the optimizer's state.
+    """
 
     skipped: jax.Array
     skipped_in_a_row: jax.Array
@@ -38,13 +48,13 @@ class SkipSpikesState(NamedTuple):
     variance: jax.Array
     inner_state: State
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row, "usual_norm": jnp.exp(self.mean)}
 
 
 class ApplyIfFiniteState(NamedTuple):
-    """Steps with a NaN or an infinity in a row, whether the last was finite, such steps in all, and the inner state."""
+    """Non-finite steps in a row, whether the last was finite, such steps in all, inner state."""
 
     notfinite_count: jax.Array
     last_finite: jax.Array
@@ -53,7 +63,10 @@ class ApplyIfFiniteState(NamedTuple):
 
 
 def _became_nonfinite(new: State, old: State) -> jax.Array:
-    """Whether an element is NaN or infinite that was not before (a state may begin with an infinite best value)."""
+    """Whether an element is NaN or infinite that was not before.
+
+    A state may begin with an infinite best value.
+    """
     pairs = [(x, y) for x, y in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True) if is_inexact(x)]
     bad = [jnp.any(~jnp.isfinite(x) & jnp.isfinite(y)) for x, y in pairs]
     return jnp.any(jnp.stack(bad)) if bad else jnp.asarray(False)
@@ -62,7 +75,10 @@ def _became_nonfinite(new: State, old: State) -> jax.Array:
 def _attempt(
     inner: Transformation, allowed: jax.Array, updates: Updates, state: State, params: Params | None, extra_args: Extra
 ) -> tuple[Updates, State, jax.Array]:
-    """A step of `inner` if it is allowed and leads to nothing that is not finite; else zeros and what is left of the state."""
+    """A step of `inner` if it is allowed and all that it gives is finite.
+
+    Else zeros and what is left of the state.
+    """
 
     def attempt() -> tuple[Updates, State, jax.Array]:
         changed, after = inner.advance(updates, state, params, extra_args)
@@ -75,19 +91,22 @@ def _attempt(
 
 
 class skip_nonfinite(Wrapper, keeps_zero=True):
-    """Skips a step whose gradients, updates or new state hold a NaN or an infinity: updates are zero, and the state stays.
+    """Skips a step whose gradients, updates or new state hold a NaN or an infinity.
 
-    So a gradient of 1e30, finite itself, is skipped where its square overflows in a second moment. After a skipped step state and
-    parameters are bit for bit what they were, but for the counters. An accumulation inside leaves a microbatch out that is not
-    finite; where its step is skipped, it drops what it gathered and begins anew. What the loop itself keeps (batch statistics) is
-    its own to guard: keep the old one unless `gradtx.metrics(state)["skipped_in_a_row"] == 0`.
+    Updates are then zero, and the state stays. So a gradient of 1e30, finite itself, is skipped
+    where its square overflows in a second moment. After a skipped step state and parameters are bit
+    for bit what they were, except for the counters. An accumulation inside leaves out a microbatch
+    that is not finite; where its step is skipped, it drops what it gathered and begins anew. Guard
+    what the loop itself keeps (batch statistics): keep the old one unless
+    `gradtx.metrics(state)["skipped_in_a_row"] == 0`.
 
     Args:
       inner: the optimizer.
-      max_consecutive: None, or after how many skipped steps in a row the next one sets all updates to NaN, so that a run that no
-        longer trains ends visibly, >= 0. The state stays finite.
+      max_consecutive: >= 0, or None; after so many skipped steps in a row the next one sets all
+        updates to NaN, so that a run that no longer trains ends visibly. The state stays finite.
 
-    State: `SkipNonfiniteState(skipped int32, skipped_in_a_row int32, inner_state)`; 8 bytes more. `gradtx.metrics` reports both.
+    State: `SkipNonfiniteState(skipped int32, skipped_in_a_row int32, inner_state)`; 8 bytes more.
+      `gradtx.metrics` reports both.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -116,25 +135,29 @@ class skip_nonfinite(Wrapper, keeps_zero=True):
 
 
 LEAST_SPREAD = 0.1
-"""Least standard deviation of the logarithm that spikes are measured by: norms that hardly vary make no spike of a small change."""
+"""Least standard deviation of `log|g|`: where norms hardly vary, a small change is no spike."""
 
 
 class skip_spikes(Wrapper, keeps_zero=True):
-    """Skips a step whose gradient norm is far above the usual: `log|g| > mean + sigma * max(std, 0.1)`, or not finite.
+    """Skips a step whose gradient norm is not finite or far above the usual.
 
-    Mean and variance of `log|g|` are exponential averages over about `window` accepted steps; skipped ones leave them alone, and so
-    do gradients of zero, which are accepted (frozen parameters, masked batches). What lies below `mean - sigma * max(std, 0.1)`
-    enters as that. The averages are trusted after `window / 4` such steps (at least 1); until then only what is not finite is
-    skipped. After `window` steps skipped for their size, with none of usual size between, the new size counts as usual, so that a
-    lasting change does not stop the training. Updates and new states that are not finite are skipped as by `skip_nonfinite`.
+    Far above is `log|g| > mean + sigma * max(std, 0.1)`. Mean and variance of `log|g|` are
+    exponential averages over about `window` accepted steps. Skipped steps do not change them, nor
+    do gradients of zero, which are accepted (frozen parameters, masked batches). A smaller one
+    enters as `mean - sigma * max(std, 0.1)`. The averages are trusted after `window / 4` such steps
+    (at least 1); until then only what is not finite is skipped. After `window` steps skipped for
+    their size, with none of usual size between, the new size counts as usual, so that a lasting
+    change does not stop the training. Updates and new states that are not finite are skipped as by
+    `skip_nonfinite`.
 
     Args:
       inner: the optimizer.
       sigma: how many standard deviations above the mean is a spike, > 0.
       window: over how many steps to average, >= 1.
 
-    State: `SkipSpikesState(skipped, skipped_in_a_row, large_in_a_row, counted int32, mean, variance float32, inner_state)`; 24
-      bytes more. `gradtx.metrics` reports `skipped`, `skipped_in_a_row`, and `usual_norm`, `exp` of the mean.
+    State: `SkipSpikesState(skipped, skipped_in_a_row, large_in_a_row, counted int32, mean, variance
+      float32, inner_state)`; 24 bytes more. `gradtx.metrics` reports `skipped`, `skipped_in_a_row`,
+      and `usual_norm`, `exp` of the mean.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -148,8 +171,9 @@ class skip_spikes(Wrapper, keeps_zero=True):
       0.0
       -0.9
 
-    Source: the practice of skipping loss spikes in large runs (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1), with the
-    gradient norm as the sign, as in Takase et al. 2023, arXiv:2312.16903.
+    Source: the practice of skipping loss spikes in large runs (Chowdhery et al. 2022,
+    arXiv:2204.02311, section 5.1), with the gradient norm as the sign, as in Takase et al. 2023,
+    arXiv:2312.16903.
     """
 
     sigma: Positive = 6.0
@@ -186,7 +210,7 @@ class skip_spikes(Wrapper, keeps_zero=True):
         )
 
     def averages(self, state: SkipSpikesState, size: jax.Array, anew: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Steps counted, mean and variance after one more size, or after that one alone where they begin anew."""
+        """Steps counted, mean and variance after one more size; `anew` begins with that one."""
         counted = jnp.where(anew, 1, safe_increment(state.counted))
         share = 1 / jnp.minimum(counted, self.window).astype(jnp.float32)
         change = jnp.where(anew, 0.0, size - state.mean)
@@ -195,16 +219,18 @@ class skip_spikes(Wrapper, keeps_zero=True):
 
 
 class apply_if_finite(Wrapper, keeps_zero=True):
-    """Optax's guard: skips gradients with a NaN or an infinity, up to `max_consecutive_errors` in a row, then applies *every* one.
+    """Optax's guard: skips gradients with a NaN or an infinity, then applies *every* one.
 
-    Once that many were skipped in a row, the next such gradient reaches optimizer and parameters, and destroys both;
-    `skip_nonfinite` does not do that, and looks at updates and states too.
+    After `max_consecutive_errors` skipped in a row, the next such gradient reaches optimizer and
+    parameters, and destroys both. `skip_nonfinite` does not do that, and looks at updates and
+    states too.
 
     Args:
       inner: the optimizer.
       max_consecutive_errors: how many in a row are skipped, >= 0.
 
-    State: `ApplyIfFiniteState(notfinite_count int32, last_finite bool, total_notfinite int32, inner_state)`; 9 bytes more.
+    State: `ApplyIfFiniteState(notfinite_count int32, last_finite bool, total_notfinite int32,
+      inner_state)`; 9 bytes more.
 
     Example:
       >>> import jax.numpy as jnp, gradtx.optax

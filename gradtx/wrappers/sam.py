@@ -1,9 +1,9 @@
-"""Sharpness-aware minimization (SAM), and its adaptive form (ASAM): the gradient at the worst point nearby."""
+"""Sharpness-aware minimization (SAM) and adaptive SAM: the gradient at the worst point nearby."""
 
 import functools
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -26,7 +26,7 @@ class SamWrapperState(NamedTuple):
     rho: jax.Array
     inner_state: State
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"rho": self.rho}
 
@@ -144,7 +144,7 @@ class sam_wrapper(SharpnessAware):
 
 
 class asam(SharpnessAware):
-    """Adaptive SAM, the worst point in units of the weights: `|e / T|_p <= rho` with `T = |w| + eta`.
+    """Adaptive SAM, the worst point in units of the weights: `|e / T|_p <= rho`, `T = |w| + eta`.
 
     For `p` = 2, `e = rho * T^2 * g / |T * g|`. Rescaling the weights of successive layers so that
     the network stays the same leaves `e / w` the same, too (for `eta` = 0). Its update needs

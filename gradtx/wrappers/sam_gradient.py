@@ -1,7 +1,6 @@
-"""SAM as a gradient, in the place of `jax.value_and_grad`: for training loops that hand no `grad_fn` on, and for m-SAM."""
+"""SAM as a gradient, in place of `jax.value_and_grad`: for loops without `grad_fn`, and m-SAM."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +27,11 @@ def sam_value_and_grad(
     *,
     has_aux: Flag = False,
     groups: PositiveInt | None = None,
-) -> Callable[..., Any]:
-    """`jax.value_and_grad` with SAM's gradient: that at `w + e`, the worst point near the parameters.
+) -> Callable[..., tuple[Tree, Updates]]:
+    """`jax.value_and_grad` with SAM's gradient: at `w + e`, the worst point near the parameters.
 
-    `e` is that of `sam_wrapper`. Any optimizer takes the gradient, with no extra argument, so that
-    Linen's `TrainState` does, too:
+    `e` is that of `sam_wrapper`. Any optimizer takes the gradient, with no extra argument, and so
+    does Linen's `TrainState`:
     `loss, grads = gradtx.sam_value_and_grad(loss_fn)(state.params, batch)`, then
     `state.apply_gradients(grads=grads)`.
 
@@ -66,9 +65,9 @@ def sam_value_and_grad(
       >>> import jax.numpy as jnp, gradtx
       >>> loss_fn = lambda w, x: jnp.mean((x @ w) ** 2) / 2
       >>> w, x = jnp.array([3.0, 4.0]), jnp.array([[1.0, 0.0], [0.0, 1.0]])
-      >>> gradtx.sam_value_and_grad(loss_fn, rho=0.5)(w, x)  # half of w + e: the loss is a mean of two
+      >>> gradtx.sam_value_and_grad(loss_fn, rho=0.5)(w, x)  # half of w + e: a mean of two
       (Array(6.25, dtype=float32), Array([1.65, 2.2 ], dtype=float32))
-      >>> gradtx.sam_value_and_grad(loss_fn, rho=0.5, groups=2)(w, x)[1]  # each row has its own axis
+      >>> gradtx.sam_value_and_grad(loss_fn, rho=0.5, groups=2)(w, x)[1]  # an axis for each row
       Array([1.75, 2.25], dtype=float32)
 
     Source: Foret et al. 2020, arXiv:2010.01412, section 4.1 (m-sharpness); there m is the size of a
@@ -76,7 +75,7 @@ def sam_value_and_grad(
     """
     evaluate = jax.value_and_grad(loss_fn, has_aux=has_aux)
 
-    def at_worst(params: Params, *args: Any, **kwargs: Any) -> tuple[Tree, Updates]:
+    def at_worst(params: Params, *args: Tree, **kwargs: Tree) -> tuple[Tree, Updates]:
         value, gradient = evaluate(params, *args, **kwargs)
         worst = cast_like(moved(ascent(conj(gradient), rho, p, EPS), params), params)
         return value, evaluate(worst, *args, **kwargs)[1]
@@ -88,10 +87,10 @@ def sam_value_and_grad(
     def add_part(total: jax.Array, g: jax.Array) -> jax.Array:
         return total + g / groups
 
-    def by_group(params: Params, *args: Any, **kwargs: Any) -> tuple[Tree, Tree]:
+    def by_group(params: Params, *args: Tree, **kwargs: Tree) -> tuple[Tree, Updates]:
         parts, whole_again = cut("sam_value_and_grad", "groups", args, groups)
 
-        def one(total: Any, part: Tree) -> tuple[Tree, Tree]:
+        def one(total: Updates, part: Tree) -> tuple[Tree, Tree]:
             value, gradient = at_worst(params, *whole_again(part), **kwargs)
             return add_part(total, gradient), value
 

@@ -1,8 +1,8 @@
-"""What came after SAM: LookSAM, which reuses its second gradient, and GSAM, which also closes the gap to the worst point."""
+"""LookSAM, which reuses SAM's second gradient, and GSAM, which also closes the surrogate gap."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class LooksamState(NamedTuple):
     direction: Updates
     inner_state: State
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports."""
         return {"rho": self.rho}
 
@@ -45,7 +45,7 @@ def unit(tree: Updates, length: jax.Array) -> Updates:
 
 
 def across(x: Updates, y: Updates) -> Updates:
-    """The part of `x` orthogonal to `y`, as vectors: `x - <x, y> / |y|^2 * y`; `x` where `y` is 0."""
+    """The part of `x` orthogonal to `y`: `x - <x, y> / |y|^2 * y`; `x` where `y` is 0."""
     along = unit(y, norm(y))
     share = jnp.real(vdot(along, x))
 
@@ -57,7 +57,7 @@ def across(x: Updates, y: Updates) -> Updates:
 
 
 class looksam(SharpnessAware, needs_params=True):
-    """LookSAM: SAM each k-th step, and its turn again between: `inner(g + alpha * |g| * v / |v|)`.
+    """LookSAM: SAM at each k-th step, its turn between: `inner(g + alpha * |g| * v / |v|)`.
 
     At the first step and each k-th after it, `s = grad_fn(w + rho * g / |g|)` is the gradient for
     `inner`, and `v` the part of `s` that is orthogonal to `g`. Its update needs `params` and
@@ -92,7 +92,7 @@ class looksam(SharpnessAware, needs_params=True):
     default `alpha` as in rollovd/looksam and pytorch_optimizer.
 
     **Differs:** where `v` is as short as rounding errors (one parameter, or gradients that are
-    parallel), it is taken as 0, whose direction the paper divides out of noise.
+    parallel), it is taken as 0; the paper divides noise by its length.
     """
 
     inner: Inner

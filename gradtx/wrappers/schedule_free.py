@@ -1,6 +1,6 @@
-"""Schedule-free learning: interpolation and averaging in the place of momentum and of a falling learning rate."""
+"""Schedule-free learning: interpolation and averaging replace momentum and a falling rate."""
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +45,8 @@ class ScheduleFreeState(NamedTuple):
       max_lr: the largest rate so far.
       base_optimizer_state: the wrapped transformation's state.
       z: the sequence that it moves.
-      x: the average where it cannot be recovered from the parameters, which is where those are of half precision: rounding
-        errors would add up in it. A scalar 0 for every other leaf.
+      x: the average where it cannot be recovered from the parameters, which is where those are of
+        half precision: rounding errors would add up in it. A scalar 0 for every other leaf.
     """
 
     b1: jax.Array
@@ -61,7 +61,7 @@ class ScheduleFreeState(NamedTuple):
         """What `gradtx.eval_params` gives: `x`, stored or `z + (y - z) / b1`."""
         b1 = jnp.asarray(self.b1)
 
-        def average(z: Any, y: Leaf, x: Leaf) -> Any:
+        def average(z: Leaf, y: Leaf, x: Leaf) -> jax.Array:
             y, z, x = promote(y), promote(z), jnp.asarray(x)
             return _average(y, z, x, per_lane(b1.astype(y.real.dtype), y))
 
@@ -74,7 +74,9 @@ def _average(y: jax.Array, z: jax.Array, x: jax.Array, b1: jax.Array) -> jax.Arr
 
 
 def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Params:
-    """The average `x` of `schedule_free`, with which to evaluate: `x = (y - (1 - b1)*z) / b1`, `y` the parameters.
+    """The average of `schedule_free`, to evaluate with: `x = (y - (1 - b1)*z) / b1`.
+
+    `y` are the parameters.
 
     Args:
       state: the `ScheduleFreeState`, not a container of it; `gradtx.eval_params` finds it anywhere.
@@ -101,14 +103,14 @@ def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Param
 
 
 def _stored(p: Leaf) -> jax.Array:
-    """The `x` to keep for a parameter; also for a scalar, which the placeholder could not be told from."""
+    """The `x` to keep for a parameter. A scalar keeps its own: the placeholder looks the same."""
     dtype = jnp.result_type(p)
     wide = compute_dtype(dtype)
     return jnp.array(p, wide) if dtype != wide or jnp.ndim(p) == 0 else jnp.zeros((), wide)
 
 
 def _rounded(z: jax.Array, dtype: DType) -> jax.Array:
-    """`z` with the bits that a state of `dtype` keeps of it. XLA may leave a cast there and back out."""
+    """`z` with the bits that a state of `dtype` keeps. XLA may leave out a cast there and back."""
     if dtype is None or jnp.iscomplexobj(z):
         return z
     kept = jnp.finfo(dtype)
@@ -118,21 +120,25 @@ def _rounded(z: jax.Array, dtype: DType) -> jax.Array:
 class schedule_free(Transformation, final=True, needs_params=True):
     """Schedule-free learning around an optimizer without momentum.
 
-    With `y` the parameters, `u` the wrapped optimizer's update there: `z += u`, `x = (1-c)*x + c*z`, `y = (1-b1)*z + b1*x`, where
-    `c = w / sum w` and `w = (largest rate so far)^weight_lr_power`. So `x` is an average of `z`, weighted towards steps after the
-    warm-up; evaluate with it: `gradtx.eval_params(state, params)`. A rate that falls is not needed, nor is the number of steps.
-    Nothing may change the updates before they are applied: put it around the whole chain. An accumulation stands around it too.
-    `update` needs `params`.
+    With `y` the parameters, `u` the wrapped optimizer's update there: `z += u`,
+    `x = (1-c)*x + c*z`, `y = (1-b1)*z + b1*x`, where `c = w / sum w` and
+    `w = (largest rate so far)^weight_lr_power`. So `x` is an average of `z`, weighted towards steps
+    after the warm-up; evaluate with it: `gradtx.eval_params(state, params)`. It needs neither a
+    falling rate nor the number of steps. Nothing may change the updates before they are applied:
+    put it around the whole chain. An accumulation stands around it too. `update` needs `params`.
 
     Args:
-      base_optimizer: the transformation to wrap: a whole optimizer, with the learning rate below, and momentum off (`b1=0`).
-      learning_rate: the wrapped optimizer's rate, a number >= 0 or a schedule (a warm-up, then constant); used for the weights.
+      base_optimizer: the transformation to wrap: a whole optimizer, with the learning rate below,
+        and momentum off (`b1=0`).
+      learning_rate: the wrapped optimizer's rate, a number >= 0 or a schedule (a warm-up, then
+        constant); used for the weights.
       b1: in (0, 1]: how near the parameters are to the average; takes the place of momentum.
       weight_lr_power: >= 0; 0 gives all steps one weight.
       state_dtype: dtype of `z`; None is float32, or wider for wider parameters.
 
-    State: `ScheduleFreeState(b1, weight_sum, step_count int32, max_lr, base_optimizer_state, z, x)`; 4 bytes a parameter more than
-      the wrapped one's, for half-precision parameters 8. `x` of wider parameters is not stored but recovered from `y` and `z`.
+    State: `ScheduleFreeState(b1, weight_sum, step_count int32, max_lr, base_optimizer_state, z,
+      x)`; 4 bytes a parameter more than the wrapped one's, for half-precision parameters 8. `x` of
+      wider parameters is not stored but recovered from `y` and `z`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -146,11 +152,13 @@ class schedule_free(Transformation, final=True, needs_params=True):
       >>> bool(abs(gradtx.eval_params(state, params)) < 0.02)
       True
 
-    Source: Defazio et al. 2024, "The Road Less Scheduled", arXiv:2405.15682, equations 3 to 5 and section 4 for the weights.
+    Source: Defazio et al. 2024, "The Road Less Scheduled", arXiv:2405.15682, equations 3 to 5 and
+    section 4 for the weights.
 
-    **Differs:** Optax reads a schedule at one more than the steps taken, so that its value at step 0 gets no weight; here weights
-    and steps have one rate. Optax keeps `b1`, the weights and `z` in the parameters' dtype: in bfloat16 its sum of weights stalls,
-    `b1` is 0.8984 in one place and 0.9 in another, and `x` gathers rounding errors.
+    **Differs:** Optax reads a schedule at one more than the steps taken, so that its value at step
+    0 gets no weight; here weights and steps have one rate. Optax keeps `b1`, the weights and `z` in
+    the parameters' dtype: in bfloat16 its sum of weights stalls, `b1` is 0.8984 in one place and
+    0.9 in another, and `x` gathers rounding errors.
     """
 
     base_optimizer: Inner
@@ -193,7 +201,7 @@ class schedule_free(Transformation, final=True, needs_params=True):
         @each_leaf
         def rule(u: jax.Array, z: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
             average = _average(y, z, x, b1_before)
-            z = _rounded(z + u, self.state_dtype)  # as it is stored, or the average that is recovered from it would drift
+            z = _rounded(z + u, self.state_dtype)  # as stored, or the average would drift
             average = (1 - c) * average + c * z
             return z + b1 * (average - z) - y, z, average if x.shape == y.shape else x
 
@@ -213,16 +221,18 @@ def _with_warmup(name: str, learning_rate: ScalarOrSchedule, warmup_steps: int |
 
 
 class schedule_free_sgd(Preset, final=True):
-    """Schedule-free gradient descent: `z -= learning_rate * (g + weight_decay * y)`; see `schedule_free`.
+    """Schedule-free gradient descent: `z -= learning_rate * (g + weight_decay * y)`.
 
-    Evaluate with `gradtx.eval_params(state, params)`. `update` needs `params`.
+    See `schedule_free`. Evaluate with `gradtx.eval_params(state, params)`. `update` needs `params`.
 
     Args:
       learning_rate: number >= 0, or a schedule that warms up; one unit moves `z` by the gradient.
       warmup_steps: steps of a linear warm-up from 0, >= 1; None for none. Only beside a number.
       b1: in (0, 1]: how near the parameters are to the average; takes the place of momentum.
-      weight_decay: number >= 0 or schedule, multiplied by the rate; taken at the parameters `y`. None for none.
-      weight_lr_power: >= 0; each step's weight in the average is the largest rate so far to this power; 0 gives all steps one.
+      weight_decay: number >= 0 or schedule, multiplied by the rate; taken at the parameters `y`.
+        None for none.
+      weight_lr_power: >= 0; each step's weight in the average is the largest rate so far to this
+        power; 0 gives all steps one.
       state_dtype: dtype of `z`; None is float32, or wider for wider parameters.
 
     State: `ScheduleFreeState`; 4 bytes a parameter.
@@ -253,19 +263,21 @@ class schedule_free_sgd(Preset, final=True):
 
 
 class schedule_free_adamw(Preset, final=True):
-    """Schedule-free AdamW: `z -= learning_rate * (g / (sqrt(v_hat) + eps) + weight_decay * y)`; see `schedule_free`.
+    """Schedule-free AdamW: `z -= learning_rate * (g / (sqrt(v_hat) + eps) + weight_decay * y)`.
 
-    `v_hat` is Adam's second moment with its bias corrected; there is no first moment. Evaluate with
-    `gradtx.eval_params(state, params)`. `update` needs `params`.
+    `v_hat` is Adam's second moment with its bias corrected; there is no first moment. See
+    `schedule_free`. Evaluate with `gradtx.eval_params(state, params)`. `update` needs `params`.
 
     Args:
-      learning_rate: number >= 0, or a schedule that warms up; one unit moves each parameter of `z` by about 1 a step.
+      learning_rate: number >= 0, or a schedule that warms up; one unit moves each parameter of `z`
+        by about 1 a step.
       warmup_steps: steps of a linear warm-up from 0, >= 1; None for none. Only beside a number.
       b1: in (0, 1]: how near the parameters are to the average; takes the place of momentum.
       b2: decay of the second moment, in [0, 1).
       eps: added outside the root, >= 0; in units of the gradient.
       weight_decay: number >= 0 or schedule, multiplied by the rate; taken at the parameters `y`.
-      weight_lr_power: >= 0; each step's weight in the average is the largest rate so far to this power; 0 gives all steps one.
+      weight_lr_power: >= 0; each step's weight in the average is the largest rate so far to this
+        power; 0 gives all steps one.
       state_dtype: dtype of `z`; None is float32, or wider for wider parameters.
 
     State: `ScheduleFreeState`; 8 bytes a parameter.
