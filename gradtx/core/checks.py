@@ -3,8 +3,8 @@
 import contextlib
 import difflib
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Self, TypeGuard
 
 
 class Refusal(Exception):
@@ -51,12 +51,13 @@ def calling(name: str) -> Iterator[None]:
         raise
 
 
-def kind(value: Any) -> str:
+def kind(value: object) -> str:
     """A short description of a wrong value: what it is, with shape and dtype or the first keys."""
     if isinstance(value, (bool, int, float, complex, str, type(None))):
         return f"{value!r}" if value is None else f"{value!r} ({type(value).__name__})"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None:
+        return f"an array of shape {tuple(shape)} and dtype {dtype}"
     if hasattr(value, "made_with") and not isinstance(value, type):  # a value: a transformation, a schedule, a rule by path
         return repr(value)
     if inspect.isroutine(value):
@@ -75,7 +76,7 @@ def _a(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
-def did_you_mean(word: str, known: Any) -> str:
+def did_you_mean(word: str, known: Iterable[object]) -> str:
     """` Did you mean 'x'?` where a known word is close, else nothing."""
     names = [str(k) for k in known]
     alike = [name for name in names if name.lower() == word.lower()]
@@ -107,7 +108,7 @@ def _slips(word: str, other: str) -> int:
     return rows[-1][-1]
 
 
-def misfit(function: Any, *args: Any, **kwargs: Any) -> str:
+def misfit(function: Callable[..., object], *args: object, **kwargs: object) -> str:
     """Why a function cannot be called with these arguments; nothing if it can, or if nobody knows."""
     try:
         inspect.signature(function).bind(*args, **kwargs)
@@ -118,17 +119,17 @@ def misfit(function: Any, *args: Any, **kwargs: Any) -> str:
     return ""
 
 
-def is_factory(value: Any) -> bool:
+def is_factory(value: object) -> TypeGuard[type]:
     """Whether `value` is a class of values itself, not something made by it."""
     return isinstance(value, type) and hasattr(value, "made_with")
 
 
-def is_schedule(value: Any) -> bool:
+def is_schedule(value: object) -> bool:
     """Whether `value` can be called with a step count: a schedule, or a plain function of one."""
     return callable(value) and not is_factory(value) and not isinstance(value, type) and not is_transformation(value)
 
 
-def is_transformation(value: Any) -> bool:
+def is_transformation(value: object) -> bool:
     """Whether `value` has an `init` and an `update`, as gradtx's, Optax's or a user's own do."""
     if isinstance(value, type) or is_factory(value):
         return False

@@ -4,7 +4,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +14,21 @@ from jax.core import Tracer
 from gradtx.core.types import DType, Leaf, Scalar
 from gradtx.core.varying import alike
 
+T = TypeVar("T")
 
-def default_float() -> Any:
+
+def default_float() -> DType:
     """float32, or float64 where `jax_enable_x64` is set: the dtype of schedules, rates and measurements."""
     return jnp.result_type(float)
 
 
-def common_dtype(*values: Any) -> Any:
+def common_dtype(*values: Leaf | DType) -> DType:
     """The dtype that arrays or dtypes have in common, under strict promotion too: it is chosen here, not come by."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*values)
 
 
-def stacked(numbers: list[Any]) -> jax.Array:
+def stacked(numbers: list[jax.Array]) -> jax.Array:
     """Numbers side by side, in the dtype that they have in common."""
     dtype = common_dtype(*numbers)
     return jnp.stack([x.astype(dtype) for x in numbers])
@@ -37,7 +39,7 @@ def is_tracer(x: Leaf) -> bool:
     return isinstance(x, Tracer)
 
 
-def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+def cond(condition: Scalar, if_true: Callable[[], T], if_false: Callable[[], T]) -> T:
     """`jax.lax.cond` for two branches without operands; where the condition is known, the branch itself runs.
 
     Inside `jax.shard_map` the branches may vary over different axes.
@@ -49,19 +51,19 @@ def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]
     return jax.tree.map(jnp.asarray, if_true() if condition else if_false())
 
 
-def as_data(number: Any) -> Any:
+def as_data(number: Scalar) -> Scalar:
     """A Python number as an array without axes, so that eager code is not compiled again for each number; all else as it is."""
     return np.asarray(number, float) if isinstance(number, (int, float)) and not isinstance(number, bool) else number
 
 
-def with_complement(share: Scalar) -> tuple[Any, Any]:
+def with_complement(share: Scalar) -> tuple[Scalar, Scalar]:
     """`share` and `1 - share` as data; the difference of a Python number is taken in float64."""
     if not isinstance(share, (int, float)):
         share = promote(share)
     return as_data(share), as_data(1 - share)
 
 
-def is_key(x: Leaf) -> bool:
+def is_key(x: Leaf) -> TypeGuard[jax.Array]:
     """Whether `x` is a typed random key."""
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
@@ -132,7 +134,7 @@ def guarded_ratio(numerator: jax.Array, denominator: jax.Array, eps: Scalar = 0)
 
 
 @functools.lru_cache(maxsize=64)
-def compute_dtype(dtype: DType) -> Any:
+def compute_dtype(dtype: DType) -> DType:
     """The dtype in which a leaf of `dtype` is computed: at least float32; complex numbers and random keys stay what they are."""
     if jnp.issubdtype(dtype, jax.dtypes.extended):
         return dtype
@@ -150,7 +152,7 @@ def promote(x: Leaf) -> jax.Array:
     return x if x.dtype == wide else x.astype(wide)
 
 
-def real_dtype(dtype: DType) -> Any:
+def real_dtype(dtype: DType) -> DType:
     """The dtype of `|x|` for an `x` of `dtype`."""
     return np.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else np.dtype(dtype)
 
@@ -196,7 +198,7 @@ _TINY = 1e-30
 """A sum of squares below this may have lost some of them."""
 
 
-def _real_dtype_of(parts: list[jax.Array]) -> Any:
+def _real_dtype_of(parts: list[jax.Array]) -> np.dtype:
     return np.result_type(*{real_dtype(x.dtype) for x in parts})
 
 
@@ -215,7 +217,7 @@ def _sum_of_squares(x: jax.Array, dtype: DType) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _sums_of_squares(x: jax.Array, dtype: DType, far: Any) -> jax.Array:
+def _sums_of_squares(x: jax.Array, dtype: DType, far: np.ndarray) -> jax.Array:
     """The sums of the squares of `x`, `far * x` and `x / far`."""
     sizes = [jnp.abs(part.astype(dtype)) for part in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
     sums = [[jnp.sum(_square(size * factor)) for size in sizes] for factor in (np.ones_like(far), far, 1 / far)]

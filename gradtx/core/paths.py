@@ -1,18 +1,17 @@
 """Where a leaf is: one spelling of pytree paths, for dicts, attributes, sequences, Linen boxes and NNX variables."""
 
 import collections
-from collections.abc import Callable, Container, Iterable
-from typing import Any
+from collections.abc import Callable, Container
 
 import jax
-from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
+from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, KeyPath, SequenceKey
 
 from gradtx.core.types import Leaf, Tree
 
 ROOT = "(root)"
 
 
-def path_parts(path: Iterable[Any]) -> tuple[str, ...]:
+def path_parts(path: KeyPath) -> tuple[str, ...]:
     """The names along a key path; a last attribute `value` (a Linen box, an NNX variable) is dropped."""
     keys = tuple(path)
     if keys and isinstance(keys[-1], GetAttrKey) and keys[-1].name == "value":
@@ -20,7 +19,7 @@ def path_parts(path: Iterable[Any]) -> tuple[str, ...]:
     return tuple(_key_name(key) for key in keys)
 
 
-def path_str(path: Iterable[Any]) -> str:
+def path_str(path: KeyPath) -> str:
     """A key path of `jax.tree_util` as text.
 
     NNX shows `tx.init` its variables (`l1.kernel.value`) and `tx.update` plain arrays (`l1.kernel`): both
@@ -41,7 +40,7 @@ def path_str(path: Iterable[Any]) -> str:
     return "/".join(path_parts(path)) or ROOT
 
 
-def leaves_by_path(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> dict[tuple[str, ...], Any]:
+def leaves_by_path(tree: Tree, is_leaf: Callable[[Tree], bool] | None = None) -> dict[tuple[str, ...], Leaf]:
     """Leaves keyed by their path parts, in the order of the tree. An attribute `value` with siblings keeps its name."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
     full = [tuple(map(_key_name, path)) for path, _ in leaves]
@@ -55,7 +54,7 @@ def beginning(path: tuple[str, ...], places: Container[tuple[str, ...]]) -> tupl
     return next((path[:i] for i in range(len(path) + 1) if path[:i] in places), None)
 
 
-def structure_difference(first_name: str, first: Any, second_name: str, second: Any) -> str:
+def structure_difference(first_name: str, first: Tree, second_name: str, second: Tree) -> str:
     """How two trees of unlike structure differ, in words: a path that only one has, or unlike containers at one path."""
     paths = leaves_by_path(first), leaves_by_path(second)
     for name, these, those in ((first_name, *paths), (second_name, *reversed(paths))):
@@ -67,7 +66,7 @@ def structure_difference(first_name: str, first: Any, second_name: str, second: 
     return f"{first_name} and {second_name} differ in structure: {found}"
 
 
-def _unlike_nodes(path: tuple[Any, ...], a: Leaf, b: Leaf) -> tuple[Any, Any, Any] | None:
+def _unlike_nodes(path: KeyPath, a: Tree, b: Tree) -> tuple[KeyPath, Tree, Tree] | None:
     """The first place, from the root on, where nodes of two trees are of unlike types."""
     if type(a) is not type(b):
         return path, a, b
@@ -83,7 +82,7 @@ def _container(tree: Tree) -> str:
     return type(tree).__name__ if module == "builtins" else f"{module} {type(tree).__name__}"
 
 
-def _key_name(key: Any) -> str:
+def _key_name(key: object) -> str:
     match key:
         case DictKey():
             return str(key.key)

@@ -2,14 +2,17 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 
 from gradtx.core.numerics import is_tracer
 
+T = TypeVar("T")
+R = TypeVar("R")
 
-def on_platform(run: Callable[[str, Any], Any], arrays: Any) -> Any:
+
+def on_platform(run: Callable[[str, T], R], arrays: T) -> R:
     """`run(platform, arrays)` for the platform that will run it: 'cpu', 'tpu', or 'gpu' for every other.
 
     The devices of the mesh say it, if one is set, or those that hold the arrays, if they are known. Else all programs are traced,

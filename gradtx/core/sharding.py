@@ -3,15 +3,13 @@
 Where axes are automatic, or there is no mesh, types say nothing, XLA decides, and nothing happens here.
 """
 
-from typing import Any
-
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gradtx.core.types import Leaf, Tree
 
 
-def gathered(x: Leaf) -> Any:
+def gathered(x: Leaf) -> Leaf:
     """`x`, whole on every device."""
     sharding = jax.typeof(x).sharding
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec())) if any(sharding.spec) else x

@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +70,9 @@ def check_same_shapes(updates: Updates, params: Params) -> None:
     raise_other_shape(updates, params, "params", scalars=False)
 
 
-def check_returned(returned: tuple[Any, Any], given: tuple[Any, Any], params: Params, *, measures: bool, keeps_form: bool) -> None:
+def check_returned(
+    returned: tuple[Updates, State], given: tuple[Updates, State], params: Params, *, measures: bool, keeps_form: bool
+) -> None:
     """Raises unless a step returned updates and a state of the structure, shapes and kinds of number of those that it got.
 
     Updates may be like the parameters instead. Those of a transformation that `measures`, and the state of one that does not
@@ -139,7 +140,7 @@ def _cause(state: State, expected: type) -> str:
     return "does it belong to another optimizer?" if isinstance(state, tuple) else "were state and params swapped?"
 
 
-def raise_unlike(updates: Updates, other: Any, name: str = "the tree in the state") -> None:
+def raise_unlike(updates: Updates, other: Tree, name: str = "the tree in the state") -> None:
     """Raises the `ValueError` for two trees of unlike structure; names the first path that only one has."""
     cause = "Were the gradients taken with respect to another argument, or the state made from other parameters?"
     if isinstance(updates, tuple) and len(updates) == 2 and getattr(updates[0], "shape", None) == ():
@@ -151,7 +152,7 @@ def raise_unlike(updates: Updates, other: Any, name: str = "the tree in the stat
     raise checks.WrongValue(f"{difference}. {cause}")
 
 
-def _lacks_a_gradient(updates: Any, other: Any) -> bool:
+def _lacks_a_gradient(updates: Updates, other: Tree) -> bool:
     """Whether the first path that only the other tree has is None in the updates, which have no path of their own."""
     found, others = leaves_by_path(updates), leaves_by_path(other)
     missing = next((path for path in others if path not in found), None)
@@ -160,12 +161,12 @@ def _lacks_a_gradient(updates: Any, other: Any) -> bool:
     return beginning(missing, [path for path, x in leaves_by_path(updates, is_leaf=_is_none).items() if x is None]) is not None
 
 
-def _is_none(x: Any) -> bool:
+def _is_none(x: object) -> bool:
     return x is None
 
 
 def raise_other_shape(
-    updates: Updates, other: Any, name: str = "the tree in the state", scalars: bool = True, own: str = "updates"
+    updates: Updates, other: Tree, name: str = "the tree in the state", scalars: bool = True, own: str = "updates"
 ) -> None:
     """Raises the `ValueError` for the first leaf whose shape differs between two trees of one structure."""
     others = leaves_by_path(other)

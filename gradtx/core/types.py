@@ -1,6 +1,6 @@
 """Names for what passes through gradtx: they say what is meant where no type can be checked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Tree = Any
@@ -21,5 +21,13 @@ DType = Any
 """A dtype, or what NumPy takes for one."""
 Scalar = Any
 """A number, or an array without axes."""
+TreeDef = Any
+"""The structure of a tree."""
 Leaf = Any
 """A leaf of a tree: an array or a number."""
+LeafRule = Callable[..., Leaf]
+"""A rule for one array: a function of one leaf of each tree, and of scalars by name."""
+LossFn = Callable[..., Scalar]
+"""A function of the parameters and a batch to the mean loss."""
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+"""What JSON can hold."""
