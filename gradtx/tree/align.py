@@ -1,7 +1,6 @@
 """How trees are laid side by side, and rules for one array lifted over trees that may hold anything."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +10,18 @@ from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none, map_leaves
 from gradtx.core.numerics import common_dtype
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
-from gradtx.core.types import DType, Leaf
+from gradtx.core.types import DType, Leaf, LeafRule, Scalar, Tree
 from gradtx.tree.lookup import entries_like
 
 
 def lift(
-    name: str, rule: Callable[..., Any], trees: Mapping[str, Any], first_decides: bool = False, holds: Any = False, **scalars: Any
-) -> Any:
+    name: str,
+    rule: LeafRule,
+    trees: Mapping[str, Tree],
+    first_decides: bool = False,
+    holds: Scalar = False,
+    **scalars: Scalar,
+) -> Tree:
     """`map_leaves` for trees that may hold integers and scalars; `holds` is a number that results can hold."""
     with checks.calling(f"tree.{name}"):
         columns, put_back = aligned(trees, first_decides=first_decides)
@@ -26,7 +30,7 @@ def lift(
         return put_back(map_leaves(rule, firsts, *columns[1:], **scalars) if firsts else [])
 
 
-def _wide_enough(row: tuple[Any, ...], numbers: list[Any]) -> Any:
+def _wide_enough(row: tuple[Leaf, ...], numbers: list[Scalar]) -> Leaf:
     """The first leaf of a row, in a shape and a kind of dtype that can hold a result made from all of them."""
     first = row[0]
     shape = np.broadcast_shapes(*map(np.shape, row))
@@ -44,7 +48,7 @@ def rank(dtype: DType) -> int:
     return next((i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind)), -1)
 
 
-def scalar_array(name: str, argument: str, value: Any) -> jax.Array:
+def scalar_array(name: str, argument: str, value: Scalar) -> jax.Array:
     """A scalar as an array, so that eager code is not compiled again for each value."""
     if np.shape(value) != ():
         raise TypeError(f"tree.{name}: {argument} is {checks.kind(value)}, expected a scalar.")
@@ -52,8 +56,8 @@ def scalar_array(name: str, argument: str, value: Any) -> jax.Array:
 
 
 def aligned(
-    trees: Mapping[str, Any], *, first_decides: bool = False, shapes: str = "scalars"
-) -> tuple[list[list[Any]], Callable[[list[Any]], Any]]:
+    trees: Mapping[str, Tree], *, first_decides: bool = False, shapes: str = "scalars"
+) -> tuple[list[list[Leaf]], Callable[[list[Leaf]], Tree]]:
     """The trees' leaves side by side, without entries that are None or masked, and how to put results in their places.
 
     Args:
@@ -81,7 +85,7 @@ def aligned(
         columns.append(column)
     present = [i for i, x in enumerate(entries) if not is_masked_or_none(x)]
 
-    def put_back(results: list[Any]) -> Any:
+    def put_back(results: list[Leaf]) -> Tree:
         out = list(entries)
         for i, result in zip(present, results, strict=True):
             out[i] = result

@@ -3,7 +3,6 @@
 import inspect
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ def cast(tree: Tree, dtype: DTypeLike | None) -> Tree:
     return tree if dtype is None else jax.tree.map(lambda x: jnp.asarray(x).astype(dtype), tree)
 
 
-def cast_like(tree: Tree, other_tree: Any) -> Tree:
+def cast_like(tree: Tree, other_tree: Tree) -> Tree:
     """Leaves in the dtypes of the other tree's leaves, whatever their shapes; Python numbers there change nothing.
 
     Raises:
@@ -125,7 +124,7 @@ def batch_shape(tree: Tree, shape: tuple[int, ...] = ()) -> Tree:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *np.shape(x))), tree)
 
 
-def split_key_like(rng_key: jax.Array, target_tree: Any) -> Any:
+def split_key_like(rng_key: jax.Array, target_tree: Tree) -> Tree:
     """A tree of independent PRNG keys, one for each leaf.
 
     Example:
@@ -139,8 +138,8 @@ def split_key_like(rng_key: jax.Array, target_tree: Any) -> Any:
 
 
 def random_like(
-    rng_key: jax.Array, target_tree: Any, sampler: Callable[..., Any] = jax.random.normal, dtype: DTypeLike | None = None
-) -> Any:
+    rng_key: jax.Array, target_tree: Tree, sampler: Callable[..., jax.Array] = jax.random.normal, dtype: DTypeLike | None = None
+) -> Tree:
     """Random numbers in the shapes of a tree, drawn independently for each leaf.
 
     Args:
@@ -168,7 +167,7 @@ def random_like(
     return jax.tree.map(sample, target_tree, split_key_like(rng_key, target_tree))
 
 
-def unwrap_random_key_data(input_tree: Any) -> Any:
+def unwrap_random_key_data(input_tree: Tree) -> Tree:
     """PRNG keys as their integers, so that trees can be compared or saved; other leaves as they are.
 
     Example:

@@ -1,19 +1,19 @@
 """Finding, replacing and mapping entries of optimizer states, however deep they lie. Public in `gradtx.tree`."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import DictKey, GetAttrKey
+from jax.tree_util import DictKey, GetAttrKey, KeyPath
 
 from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.numerics import is_key, is_tracer
 from gradtx.core.paths import path_str, structure_difference
 from gradtx.core.trees import is_inexact
-from gradtx.core.types import Leaf, State, Tree
+from gradtx.core.types import Leaf, Params, State, Tree, TreeDef
 
 
 class NamedTupleKey(NamedTuple):
@@ -29,11 +29,14 @@ class NamedTupleKey(NamedTuple):
 REPORTS = frozenset({"ScaleByLearningRateState.learning_rate"})
 """Fields that a transformation writes and never reads."""
 
-Path = tuple[Any, ...]
-Filter = Callable[[Path, Any], bool]
+Name = Hashable
+"""What an entry is called: a field, a key of a dict, the name of a class."""
+Found = tuple[KeyPath, Tree]
+"""An entry, after the path to it."""
+Filter = Callable[[KeyPath, Tree], bool]
 
 
-def get_all_with_path(tree: Tree, key: Any, filtering: Filter | None = None) -> list[tuple[Path, Any]]:
+def get_all_with_path(tree: Tree, key: Name, filtering: Filter | None = None) -> list[Found]:
     """Everything in a tree that is called `key`, with the path to it.
 
     Args:
@@ -56,7 +59,7 @@ def get_all_with_path(tree: Tree, key: Any, filtering: Filter | None = None) -> 
     return found if filtering is None else [pair for pair in found if filtering(*pair)]
 
 
-def get(tree: Tree, key: Any, default: Any = None, filtering: Filter | None = None) -> Tree:
+def get(tree: Tree, key: Name, default: Tree = None, filtering: Filter | None = None) -> Tree:
     """The one value in a tree that is called `key`.
 
     What `inject_hyperparams` keeps in its state stands for the copies of it further in.
@@ -91,14 +94,14 @@ def get(tree: Tree, key: Any, default: Any = None, filtering: Filter | None = No
     return found[0][1] if found else default
 
 
-def _without_copies(found: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
+def _without_copies(found: list[Found]) -> list[Found]:
     """Without what is inside a state whose injected hyperparameters have it already."""
     injected, inner = (NamedTupleKey("InjectHyperparamsState", field) for field in ("hyperparams", "inner_state"))
     hidden = [(*path[: path.index(injected)], inner) for path, _ in found if injected in path]
     return [(path, value) for path, value in found if not any(path[: len(h)] == h for h in hidden)]
 
 
-def set(tree: Tree, filtering: Filter | None = None, /, **kwargs: Any) -> Tree:
+def set(tree: Tree, filtering: Filter | None = None, /, **kwargs: Tree) -> Tree:
     """A copy of a tree in which everything called by one of the keywords has the new value.
 
     Args:
@@ -139,12 +142,12 @@ def set(tree: Tree, filtering: Filter | None = None, /, **kwargs: Any) -> Tree:
 
     in_use = {name for name, path, value in _entries((), tree) if isinstance(name, str) and not _is_left_empty(path[-1:], value)}
 
-    def chosen(name: Any, path: Path, value: Any) -> bool:
+    def chosen(name: Name | None, path: KeyPath, value: Tree) -> TypeGuard[str]:
         if not isinstance(name, str) or name not in kwargs or (name in in_use and _is_left_empty(path[-1:], value)):
             return False
         return filtering is None or filtering(path, value)
 
-    def replaced(path: Path, node: Any) -> Any:
+    def replaced(path: KeyPath, node: Tree) -> Tree:
         name = _class_name(node)
         if name is not None and chosen(name, path, node):
             return _fit(name, kwargs[name], node)
@@ -153,14 +156,14 @@ def set(tree: Tree, filtering: Filter | None = None, /, **kwargs: Any) -> Tree:
             return node
         return treedef.unflatten([new_child((*path, key), child) for key, child in children])
 
-    def new_child(path: Path, child: Any) -> Any:
+    def new_child(path: KeyPath, child: Tree) -> Tree:
         name = _entry_name(path[-1])
         return _fit(name, kwargs[name], child) if chosen(name, path, child) else replaced(path, child)
 
     return replaced((), tree)
 
 
-def _entries(path: Path, node: Any) -> Iterator[tuple[Any, Path, Any]]:
+def _entries(path: KeyPath, node: Tree) -> Iterator[tuple[Name, KeyPath, Tree]]:
     """Name, path and value of everything that has a name, at and below a node."""
     if (name := _class_name(node)) is not None:
         yield name, path, node
@@ -172,7 +175,7 @@ def _entries(path: Path, node: Any) -> Iterator[tuple[Any, Path, Any]]:
         yield from _entries(below, child)
 
 
-def _children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
+def _children(node: Tree) -> tuple[list[tuple[Hashable, Tree]], TreeDef | None]:
     """A node's children with their keys, and its structure to put children back; for a leaf no children and None."""
     flat, treedef = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
     if len(flat) == 1 and not flat[0][0]:
@@ -183,22 +186,26 @@ def _children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
     return [(NamedTupleKey(name, field), child) for field, (_, child) in zip(node._fields, flat, strict=True)], treedef
 
 
-def _class_name(node: Any) -> str | None:
+def _class_name(node: Tree) -> str | None:
     return type(node).__name__ if isinstance(node, tuple) and hasattr(node, "_fields") else None
 
 
-def _is_left_empty(last: Path, value: Any) -> bool:
+def _is_left_empty(last: KeyPath, value: Tree) -> bool:
     """Whether a field of a state may be out of use, as a count that is kept for schedules alone; others of its name come first."""
     return value is None and bool(last) and isinstance(last[0], NamedTupleKey)
 
 
-def _entry_name(key: Any) -> Any:
-    if isinstance(key, NamedTupleKey):
-        return key.name
-    return key.key if isinstance(key, DictKey) else None
+def _entry_name(key: Hashable) -> Name | None:
+    match key:
+        case NamedTupleKey():
+            return key.name
+        case DictKey():
+            return key.key
+        case _:
+            return None
 
 
-def _paths(found: list[tuple[Path, Any]]) -> str:
+def _paths(found: list[Found]) -> str:
     return ", ".join(f"`{path_str(path)}`" for path, _ in found)
 
 
@@ -241,7 +248,7 @@ def _fit_leaf(name: str, new: Tree, old: Tree) -> Tree:
 class _Mark:
     """A node of its own class that `init` is shown instead of parameters, to see where they come out in the state."""
 
-    def __init__(self, *children: Any):
+    def __init__(self, *children: Tree):
         self.children = children
 
 
@@ -252,14 +259,14 @@ jax.tree_util.register_pytree_with_keys(
 
 
 def map_params(
-    initable: Any,
-    f: Callable[..., Any],
+    initable: object,
+    f: Callable[..., Tree],
     state: State,
     /,
-    *rest: Any,
-    transform_non_params: Callable[..., Any] | None = None,
-    is_leaf: Callable[[Any], bool] | None = None,
-) -> Any:
+    *rest: Tree,
+    transform_non_params: Callable[..., Tree] | None = None,
+    is_leaf: Callable[[Tree], bool] | None = None,
+) -> State:
     """Maps a function over the parts of an optimizer state that mirror the parameters, such as moments.
 
     To find them, `init` is evaluated abstractly on marked parameters; nothing is computed.
@@ -317,7 +324,7 @@ def map_params(
         )
     marks, treedef = jax.tree.flatten(shown, is_leaf=lambda x: _is_mirror(x, probe))
 
-    def result(mark: Any, value: Any) -> Any:
+    def result(mark: Tree, value: Tree) -> Tree:
         if _is_mirror(mark, probe):
             return _map_present(f, value, rest, is_leaf)
         return value if transform_non_params is None else transform_non_params(value)
@@ -325,7 +332,7 @@ def map_params(
     return treedef.unflatten(map(result, marks, values))
 
 
-def _probes(state: State, rest: tuple[Any, ...]) -> Iterator[Any]:
+def _probes(state: State, rest: tuple[Tree, ...]) -> Iterator[Params]:
     """What to show to `init`: first one mark without leaves, which passes for parameters of any structure.
 
     A mask or labels given as a tree want the parameters' paths, however. The structure that has them is that of a tree
@@ -341,19 +348,19 @@ def _probes(state: State, rest: tuple[Any, ...]) -> Iterator[Any]:
         yield structure.unflatten([_Mark(_stand_in(column)) for column in columns])
 
 
-def _subtrees(node: Any) -> Iterator[Any]:
+def _subtrees(node: Tree) -> Iterator[Tree]:
     yield node
     for _, child in _children(node)[0]:
         yield from _subtrees(child)
 
 
-def _stand_in(column: Iterable[Any]) -> jax.ShapeDtypeStruct:
+def _stand_in(column: Iterable[Leaf]) -> jax.ShapeDtypeStruct:
     """A parameter's shape and dtype, from the entries that the state has for it."""
     found = next((x for x in column if hasattr(x, "shape") and is_inexact(x)), None)
     return jax.ShapeDtypeStruct((), jnp.float32) if found is None else jax.ShapeDtypeStruct(found.shape, found.dtype)
 
 
-def _is_mirror(node: Any, probe: Any) -> bool:
+def _is_mirror(node: Tree, probe: Params) -> bool:
     """Whether a node has the structure of the probe, with marks (or masked entries) as leaves, and at least one mark."""
 
     def is_mark(x: Leaf) -> bool:
@@ -364,7 +371,7 @@ def _is_mirror(node: Any, probe: Any) -> bool:
     return some and all(map(is_mark, leaves)) and treedef == jax.tree.structure(probe, is_leaf=is_mark)
 
 
-def _match(shown: Any, probe: Any, state: State) -> list[Any] | None:
+def _match(shown: State, probe: Params, state: State) -> list[Tree] | None:
     """The state's parts in the places of the shown state's mirrors and leaves; None where the two do not fit."""
     places, treedef = jax.tree.flatten(shown, is_leaf=lambda x: _is_mirror(x, probe))
     values = entries_like(treedef, state)
@@ -382,7 +389,7 @@ def _match(shown: Any, probe: Any, state: State) -> list[Any] | None:
     return values
 
 
-def _map_present(f: Callable[..., Any], value: Any, rest: tuple[Any, ...], is_leaf: Callable[[Any], bool] | None) -> Any:
+def _map_present(f: Callable[..., Tree], value: Tree, rest: tuple[Tree, ...], is_leaf: Callable[[Tree], bool] | None) -> Tree:
     entries, treedef = jax.tree.flatten(value, is_leaf=lambda x: is_masked_or_none(x) or (is_leaf is not None and is_leaf(x)))
     columns = [entries_like(treedef, tree) for tree in rest]
     if None in columns:
@@ -392,7 +399,7 @@ def _map_present(f: Callable[..., Any], value: Any, rest: tuple[Any, ...], is_le
     return treedef.unflatten([x if is_masked_or_none(x) else f(x, *others) for x, *others in rows])
 
 
-def entries_like(treedef: Any, tree: Tree) -> list[Any] | None:
+def entries_like(treedef: TreeDef, tree: Tree) -> list[Tree] | None:
     """What a tree has in the places of a structure's leaves (subtrees, perhaps); None where it does not have that structure."""
     try:
         return list(treedef.flatten_up_to(tree))

@@ -1,7 +1,6 @@
 """From trees to numbers."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -160,6 +159,6 @@ def _total(parts: list[jax.Array]) -> jax.Array:
     return jnp.sum(jnp.stack(parts)) if parts else jnp.zeros((), default_float())
 
 
-def _extreme(reduction: Callable[[Any], jax.Array], leaves: list[Any], of_none: jax.Array) -> jax.Array:
+def _extreme(reduction: Callable[[jax.Array], jax.Array], leaves: list[Leaf], of_none: jax.Array) -> jax.Array:
     parts = [reduction(jnp.asarray(x)) for x in leaves if np.size(x)]
     return reduction(stacked(parts)) if parts else of_none
