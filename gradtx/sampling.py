@@ -4,7 +4,7 @@
 mini-batches, independent or by importance. Keys are those of `jax.random`; sizes are static; all of it runs under `jit` and `vmap`.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,12 @@ from gradtx.core.domains import Domain, PositiveInt
 from gradtx.core.numerics import is_key, is_tracer, promote
 
 
-def _is_single_key(value: Any) -> bool:
+def _is_single_key(value: object) -> bool:
     old = isinstance(value, jax.Array) and value.dtype == jnp.uint32 and value.ndim == 1
     return old or (is_key(value) and value.ndim == 0)
 
 
-def _key_hint(value: Any) -> str:
+def _key_hint(value: object) -> str:
     return " Make one with jax.random.key(seed)." if isinstance(value, int) else ""
 
 
@@ -152,7 +152,7 @@ def sampled_loss(losses: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.mean(v * jnp.where(v == 0, 0, losses))
 
 
-def _checked_probabilities(probabilities: Any) -> jax.Array:
+def _checked_probabilities(probabilities: ArrayLike) -> jax.Array:
     shape = np.shape(probabilities)
     if len(shape) != 1 or not shape[0]:
         raise checks.WrongValue(f"probabilities has shape {shape}, expected (n,): one for each loss.")

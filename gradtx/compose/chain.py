@@ -1,12 +1,12 @@
 """Transformations one after another."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 from gradtx.core import checks, domains, trees
-from gradtx.core.pairs import as_transformation
+from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.transformation import Part, Transformation
-from gradtx.core.types import ExtraArg, Params, State, Updates
+from gradtx.core.types import Argument, ExtraArg, Params, State, Updates
 from gradtx.core.value import show
 from gradtx.core.walk import changes_nothing, everything, final_in, rests
 
@@ -35,18 +35,18 @@ class chain(Transformation, transparent=True, any_leaves=True):
 
     members: tuple[Transformation, ...]
 
-    def __init__(self, *args: Any):
+    def __init__(self, *args: Inner):
         for i, tx in enumerate(args):
             domains.check_argument("chain", f"argument {i}", tx, domains.TRANSFORMATION)
         object.__setattr__(self, "members", tuple(map(as_transformation, args)))
         check_order("chain", self.members)
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Argument]:
         return {"args": list(self.members)}
 
     @classmethod
-    def made_with(cls, arguments: Mapping[str, Any]) -> Self:
+    def made_with(cls, arguments: Mapping[str, Argument]) -> Self:
         return cls(*_listed(cls, arguments))
 
     def shown(self) -> list[str]:
@@ -104,7 +104,7 @@ class named_chain(Transformation, transparent=True, any_leaves=True):
 
     members: dict[str, Transformation]
 
-    def __init__(self, *args: tuple[str, Any]):
+    def __init__(self, *args: tuple[str, Inner]):
         members: dict[str, Transformation] = {}
         for i, pair in enumerate(args):
             if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
@@ -118,11 +118,11 @@ class named_chain(Transformation, transparent=True, any_leaves=True):
         check_order("named_chain", tuple(members.values()))
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Argument]:
         return {"args": list(self.members.items())}
 
     @classmethod
-    def made_with(cls, arguments: Mapping[str, Any]) -> Self:
+    def made_with(cls, arguments: Mapping[str, Argument]) -> Self:
         return cls(*_listed(cls, arguments))
 
     def shown(self) -> list[str]:
@@ -156,7 +156,7 @@ class named_chain(Transformation, transparent=True, any_leaves=True):
         return {name: tx.undone(before[name], after[name]) for name, tx in self.members.items()}
 
 
-def _listed(cls: type, arguments: Mapping[str, Any]) -> Sequence[Any]:
+def _listed(cls: type, arguments: Mapping[str, Argument]) -> Sequence:
     """The members in arguments by name, as a config has them."""
     members = arguments.get("args", ())
     if set(arguments) - {"args"} or not isinstance(members, (list, tuple)):

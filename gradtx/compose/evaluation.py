@@ -1,7 +1,6 @@
 """Evaluating elsewhere than at the parameters: at an average, and the gradient of the same minibatch at a second point."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +80,7 @@ def eval_params(state: State, params: Params) -> Tree:
     return jax.tree.structure(params).unflatten([leaf for leaf in chosen.values() if not is_masked_or_none(leaf)])
 
 
-def gradient_at(grad_fn: Callable[[Any], Any], point: Tree, params: Params, updates: Updates) -> Tree:
+def gradient_at(grad_fn: Callable[[Params], Updates], point: Tree, params: Params, updates: Updates) -> Tree:
     """`grad_fn` at a point of the state, in the parameters' dtypes: the second gradient of a step.
 
     Args:
@@ -114,7 +113,7 @@ def gradient_at(grad_fn: Callable[[Any], Any], point: Tree, params: Params, upda
     return gradient
 
 
-def _check_params(params: Any) -> None:
+def _check_params(params: Params) -> None:
     """Raises a `TypeError` for a module, and for what holds a state."""
     with checks.calling("eval_params"):
         check_no_module(params)
@@ -127,7 +126,7 @@ def _check_params(params: Any) -> None:
         )
 
 
-def _outermost(node: Any, wanted: Callable[[Any], bool], place: str = "") -> Iterator[tuple[str, Any]]:
+def _outermost(node: Tree, wanted: Callable[[Tree], bool], place: str = "") -> Iterator[tuple[str, Tree]]:
     """The outermost named tuples of a kind, each with its place."""
     fields = getattr(node, "_fields", None)
     if fields is not None and wanted(node):

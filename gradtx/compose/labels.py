@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -14,6 +14,8 @@ from gradtx.core.leaves import MaskedNode, is_masked, is_masked_or_none
 from gradtx.core.paths import ROOT, beginning, leaves_by_path
 from gradtx.core.types import Leaf, Params, Tree
 from gradtx.core.value import Value
+
+T = TypeVar("T")
 
 
 class by_path(Value):
@@ -39,8 +41,8 @@ class by_path(Value):
       {'dense': {'bias': 'no_decay', 'kernel': 'decay'}}
     """
 
-    rules: Mapping[str, Any]
-    default: Any = None
+    rules: Mapping[str, object]
+    default: object = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,7 +52,7 @@ class by_path(Value):
         self.compiled  # noqa: B018  # a wrong pattern fails here, not at the first step
 
     @functools.cached_property
-    def compiled(self) -> list[tuple[re.Pattern[str], Any]]:
+    def compiled(self) -> list[tuple[re.Pattern[str], object]]:
         """The patterns and their labels."""
         return compile_patterns("by_path", self.rules)
 
@@ -64,7 +66,7 @@ class by_path(Value):
             labelled = zip(paths, leaves, strict=True)
             return treedef.unflatten([leaf if is_masked_or_none(leaf) else self._label(path) for path, leaf in labelled])
 
-    def _label(self, path: str) -> Any:
+    def _label(self, path: str) -> object:
         for pattern, label in self.compiled:
             if pattern.fullmatch(path):
                 return label
@@ -73,7 +75,7 @@ class by_path(Value):
         return self.default
 
 
-def compile_patterns(name: str, rules: Mapping[str, Any]) -> list[tuple[re.Pattern[str], Any]]:
+def compile_patterns(name: str, rules: Mapping[str, T]) -> list[tuple[re.Pattern[str], T]]:
     """Rules with their patterns compiled, or an error that names the first that is none."""
     compiled = []
     for pattern, label in rules.items():
@@ -138,7 +140,7 @@ def _misspelt(pattern: str, paths: list[str]) -> str:
     return ""
 
 
-def spread(what: str, labels: Tree, params: Params) -> list[Any]:
+def spread(what: str, labels: Tree, params: Params) -> list[Leaf]:
     """One label for each leaf of `params`, in order, from a tree of labels or a function from `params` to one.
 
     Trees are compared by path, so that labels in a dict fit a FrozenDict or an NNX State. A label stands for all below it.
@@ -171,7 +173,7 @@ def spread(what: str, labels: Tree, params: Params) -> list[Any]:
     return chosen
 
 
-def spread_mask(what: str, mask: Any, params: Params) -> list[bool]:
+def spread_mask(what: str, mask: Tree, params: Params) -> list[bool]:
     """`spread` of a mask: True or False for each leaf."""
     keep = spread(what, mask, params)
     if not all(isinstance(entry, (bool, np.bool_)) for entry in keep):

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -13,7 +13,7 @@ from gradtx.core.domains import Flag, Mask
 from gradtx.core.leaves import MaskedNode
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Part, Transformation
-from gradtx.core.types import ExtraArg, Params, State, Tree, Updates
+from gradtx.core.types import Extra, ExtraArg, Leaf, Params, Scalar, State, Tree, Updates
 
 
 class MaskedState(NamedTuple):
@@ -85,7 +85,7 @@ def update_selected(
     updates: Updates,
     state: MaskedState,
     params: Params,
-    extra_args: dict,
+    extra_args: Extra,
     mask_extra_args: bool,
 ) -> tuple[Tree, MaskedState]:
     """Updates the leaves that are kept, and leaves the others as they are."""
@@ -93,24 +93,24 @@ def update_selected(
         like = jax.tree.structure(updates)
         extra_args = {k: select(v, keep) if jax.tree.structure(v) == like else v for k, v in extra_args.items()}
     if params is not None:
-        extra_args = extra_args | _narrowed(extra_args, params, keep)
+        extra_args = {**extra_args, **_narrowed(extra_args, params, keep)}
     some_params = None if params is None else select(params, keep)
     changed, inner_state = inner.advance(select(updates, keep), state.inner_state, some_params, extra_args)
     return merge(updates, keep, jax.tree.leaves(changed)), MaskedState(inner_state)
 
 
-def _narrowed(extra_args: dict[str, Any], params: Params, keep: list[bool]) -> dict[str, Any]:
+def _narrowed(extra_args: Extra, params: Params, keep: list[bool]) -> dict[str, ExtraArg]:
     """The objective's `value_fn`, `grad_fn` and `grad` as those of the kept leaves, with the others held at `params`."""
 
-    def whole(some: Any) -> Any:
+    def whole(some: Params) -> Params:
         return merge(params, keep, jax.tree.leaves(some))
 
-    narrowed: dict[str, Any] = {}
+    narrowed: dict[str, ExtraArg] = {}
     if callable(value_fn := extra_args.get("value_fn")):
         call = value_fn
 
         @functools.wraps(call)  # line searches read which arguments it takes by name
-        def value_of_some(some: Any, *args: Any, **kwargs: Any) -> Any:
+        def value_of_some(some: Params, *args: ExtraArg, **kwargs: ExtraArg) -> Scalar:
             return call(whole(some), *args, **kwargs)
 
         narrowed["value_fn"] = value_of_some
@@ -127,7 +127,7 @@ def select(tree: Tree, keep: list[bool]) -> Tree:
     return treedef.unflatten([leaf if kept else MaskedNode() for leaf, kept in zip(leaves, keep, strict=True)])
 
 
-def merge(tree: Tree, keep: list[bool], kept: list[Any]) -> Tree:
+def merge(tree: Tree, keep: list[bool], kept: list[Leaf]) -> Tree:
     """`tree` with `kept` for the leaves that are kept."""
     leaves, treedef = jax.tree.flatten(tree)
     new = iter(kept)

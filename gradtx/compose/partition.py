@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -14,13 +14,13 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import Flag, Mask
 from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.transformation import Part, Transformation
-from gradtx.core.types import ExtraArg, Params, State, Tree, Updates
+from gradtx.core.types import ExtraArg, Leaf, Params, State, Tree, Updates
 
 
 class PartitionState(NamedTuple):
     """Each group's state, by label."""
 
-    inner_states: Mapping[Hashable, Any]
+    inner_states: Mapping[Hashable, State]
 
 
 class partition(Transformation, transparent=True, any_leaves=True, narrows=True):
@@ -46,8 +46,8 @@ class partition(Transformation, transparent=True, any_leaves=True, narrows=True)
       {'b': -1.0, 'w': -0.1}
     """
 
-    transforms: Mapping[Hashable, Any]
-    param_labels: Any
+    transforms: Mapping[Hashable, Inner]
+    param_labels: Tree
     _: KW_ONLY
     mask_compatible_extra_args: Flag = False
 
@@ -60,7 +60,7 @@ class partition(Transformation, transparent=True, any_leaves=True, narrows=True)
             domains.check_argument("partition", f"transforms[{label!r}]", tx, domains.TRANSFORMATION)
         object.__setattr__(self, "transforms", {label: as_transformation(tx) for label, tx in self.transforms.items()})
 
-    def labels_of(self, params: Params) -> list[Any]:
+    def labels_of(self, params: Params) -> list[Leaf]:
         """The label of each leaf."""
         labels = spread("param_labels", self.param_labels, params)
         for label in labels:

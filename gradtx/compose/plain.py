@@ -1,15 +1,18 @@
 """The simplest transformations: nothing, zero, and a function of the updates."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core import domains
 from gradtx.core.domains import Function
-from gradtx.core.pairs import GradientTransformation, as_transformation
+from gradtx.core.pairs import GradientTransformation, Inner, as_transformation
 from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.types import ExtraArg, Params, Updates
+
+if TYPE_CHECKING:
+    import optax
 
 
 class identity(Transformation, observes=True, keeps_zero=True, transparent=True, any_leaves=True):
@@ -100,7 +103,7 @@ class stateless_with_tree_map(Transformation, any_leaves=True):
         return jax.tree.map(self.f, updates, params), state
 
 
-def with_extra_args_support(tx: Any) -> Transformation:
+def with_extra_args_support(tx: Inner) -> Transformation:
     """Makes any `(init, update)` pair, Optax's too, take extra arguments and ignore those that it does not know.
 
     Args:
@@ -126,7 +129,7 @@ GradientTransformationExtraArgs = GradientTransformation
 """Another name for `GradientTransformation`: every update takes extra arguments."""
 
 
-def to_optax(tx: Any) -> Any:
+def to_optax(tx: Inner) -> "optax.GradientTransformationExtraArgs":
     """Wraps a transformation in Optax's class, so that `optax.chain`, `optax.masked`, ... hand it extra arguments.
 
     Optax's combinators accept any pair but drop extra arguments unless the pair is Optax's own class.

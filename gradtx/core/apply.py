@@ -8,7 +8,7 @@ from gradtx.core import checks
 from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import cond, with_complement
 from gradtx.core.paths import structure_difference
-from gradtx.core.trees import raise_other_shape
+from gradtx.core.trees import is_none, raise_other_shape
 from gradtx.core.types import Leaf, LeafRule, Params, Scalar, Tree, Updates
 
 
@@ -95,10 +95,6 @@ def _is_nothing(x: Leaf) -> bool:
 
 def _map_pairs(rule: LeafRule, trees: dict[str, Tree], **scalars: Scalar) -> Tree:
     """`map_leaves` of two trees by name, where None in the second keeps the leaf of the first."""
-
-    def is_none(x: Leaf) -> bool:
-        return x is None
-
     (first_name, first), (second_name, second) = trees.items()
     lefts, treedef = jax.tree.flatten(first, is_leaf=is_none)
     rights, other = jax.tree.flatten(second, is_leaf=is_none)

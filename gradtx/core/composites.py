@@ -1,7 +1,6 @@
 """Transformations made of others: presets, which stand for a chain, and wrappers, which hold one."""
 
 import functools
-from typing import Any
 
 from gradtx.core import checks
 from gradtx.core.domains import TRANSFORMATION
@@ -25,7 +24,7 @@ class Preset(Transformation, any_leaves=True):
       clipped_sgd(learning_rate=0.1)
     """
 
-    def chain(self) -> Any:
+    def chain(self) -> Inner:
         """What the preset stands for."""
         raise NotImplementedError(f"{type(self).__name__}: chain is missing; it makes what the preset stands for.")
 

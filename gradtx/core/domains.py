@@ -7,7 +7,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeGuard, Union, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (jax.Array, np.ndarray)) and value.shape == () and bool(jnp.issubdtype(value.dtype, jnp.number))
 
 
-def is_real_scalar(value: object) -> bool:
+def is_real_scalar(value: object) -> TypeGuard[float | np.ndarray | jax.Array]:
     """Whether `value` is one real number, as a loss is; a boolean is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)):
         return False

@@ -7,12 +7,12 @@ from typing import TypeVar
 import jax
 
 from gradtx.core.numerics import is_tracer
+from gradtx.core.types import Tree
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
-def on_platform(run: Callable[[str, T], R], arrays: T) -> R:
+def on_platform(run: Callable[[str, Tree], T], arrays: Tree) -> T:
     """`run(platform, arrays)` for the platform that will run it: 'cpu', 'tpu', or 'gpu' for every other.
 
     The devices of the mesh say it, if one is set, or those that hold the arrays, if they are known. Else all programs are traced,

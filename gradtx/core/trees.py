@@ -70,9 +70,7 @@ def check_same_shapes(updates: Updates, params: Params) -> None:
     raise_other_shape(updates, params, "params", scalars=False)
 
 
-def check_returned(
-    returned: tuple[Updates, State], given: tuple[Updates, State], params: Params, *, measures: bool, keeps_form: bool
-) -> None:
+def check_returned(returned: tuple, given: tuple, params: Params, *, measures: bool, keeps_form: bool) -> None:
     """Raises unless a step returned updates and a state of the structure, shapes and kinds of number of those that it got.
 
     Updates may be like the parameters instead. Those of a transformation that `measures`, and the state of one that does not
@@ -158,10 +156,11 @@ def _lacks_a_gradient(updates: Updates, other: Tree) -> bool:
     missing = next((path for path in others if path not in found), None)
     if missing is None or any(path not in others for path in found):
         return False
-    return beginning(missing, [path for path, x in leaves_by_path(updates, is_leaf=_is_none).items() if x is None]) is not None
+    return beginning(missing, [path for path, x in leaves_by_path(updates, is_leaf=is_none).items() if x is None]) is not None
 
 
-def _is_none(x: object) -> bool:
+def is_none(x: object) -> bool:
+    """Whether a leaf is missing."""
     return x is None
 
 

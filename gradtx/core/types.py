@@ -1,6 +1,6 @@
 """Names for what passes through gradtx: they say what is meant where no type can be checked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Tree = Any
@@ -17,6 +17,8 @@ ExtraArg = Any
 """An extra argument of `update`."""
 Extra = Mapping[str, Any]
 """Extra arguments of `update` by name."""
+Argument = Any
+"""What a value is made with: a number, a schedule, a mask, another value."""
 DType = Any
 """A dtype, or what NumPy takes for one."""
 Scalar = Any
@@ -27,7 +29,5 @@ Leaf = Any
 """A leaf of a tree: an array or a number."""
 LeafRule = Callable[..., Leaf]
 """A rule for one array: a function of one leaf of each tree, and of scalars by name."""
-LossFn = Callable[..., Scalar]
-"""A function of the parameters and a batch to the mean loss."""
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 """What JSON can hold."""

@@ -15,8 +15,6 @@ from gradtx.core.types import Leaf, Scalar, Tree
 
 Axes = frozenset[str]
 T = TypeVar("T")
-X = TypeVar("X")
-Y = TypeVar("Y")
 
 
 def alike(condition: Scalar, *branches: Callable[[], T]) -> tuple[Callable[[], T], ...]:
@@ -41,14 +39,14 @@ def while_loop(condition: Callable[[T], Scalar], step: Callable[[T], T], start: 
     return jax.lax.while_loop(condition, lambda carry: _spread_like(turn(carry), start), start)
 
 
-def scan(step: Callable[[T, X], tuple[T, Y]], start: T, xs: X, *, reverse: bool = False) -> tuple[T, Y]:
+def scan(step: Callable[[T, Tree], tuple[T, Tree]], start: T, xs: Tree, *, reverse: bool = False) -> tuple[T, Tree]:
     """`jax.lax.scan` over one element or more, also from a start that varies over fewer axes than what follows."""
     if not _in_shard_map():
         return jax.lax.scan(step, start, xs, reverse=reverse)
     first = jax.tree.map(lambda x: x[0], xs)
     start = _steady(lambda carry: step(carry, first)[0], start)
 
-    def turn(carry: T, x: X) -> tuple[T, Y]:
+    def turn(carry: T, x: Tree) -> tuple[T, Tree]:
         carry, y = step(carry, x)
         return _spread_like(carry, start), y
 

@@ -1,7 +1,7 @@
 """The steepest step uphill in a p-norm: SAM's, and that of sharpness."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from gradtx.core.types import Tree
 from gradtx.tree import reductions
 
 
-def _is_exponent(value: Any) -> bool:
+def _is_exponent(value: object) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and bool(value >= 1)
 
 

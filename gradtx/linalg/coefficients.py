@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -10,6 +9,8 @@ from gradtx.core.checks import did_you_mean, kind
 
 Row = tuple[float, float, float]
 Table = tuple[Row, ...]
+Coefficients = str | Sequence[float] | Sequence[Sequence[float]] | np.ndarray
+"""A name of coefficients, one row of three numbers, or a table of rows."""
 
 QUINTIC: Row = (15 / 8, -5 / 4, 3 / 8)
 """The lecture notes' row, which converges of third order, but only from singular values near 1."""
@@ -103,7 +104,7 @@ def _divided(row: Sequence[float], by: float) -> Row:
     return row[0] / by, row[1] / by**3, row[2] / by**5
 
 
-def newton_schulz_table(name: str, coefficients: Any, steps: int | None, argument: str = "coefficients") -> Table:
+def newton_schulz_table(name: str, coefficients: Coefficients, steps: int | None, argument: str = "coefficients") -> Table:
     """The rows that `steps` steps of named or given coefficients use.
 
     A name without a number of steps has its own: 4 for `polar_express`, 5 for the others. `polar_express` is made for the number
@@ -134,9 +135,9 @@ def newton_schulz_table(name: str, coefficients: Any, steps: int | None, argumen
         table = TABLES[coefficients]
     else:
         try:
-            rows: Any = np.asarray(coefficients, dtype=np.float64)
+            rows = np.asarray(coefficients, dtype=np.float64)
         except (TypeError, ValueError):
-            rows = np.zeros(0)
+            rows = np.asarray([], np.float64)
         if rows.shape == (3,):
             rows = np.tile(rows, (5, 1))
         if rows.ndim != 2 or rows.shape[1] != 3 or not len(rows) or not np.all(np.isfinite(rows)):

@@ -1,7 +1,7 @@
 """Eigenvalues of symmetric operators that are known by their products with vectors: Lanczos's iteration."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from gradtx.core import checks
 from gradtx.core.checked import checked
 from gradtx.core.domains import Function, PositiveInt
 from gradtx.core.numerics import common_dtype, guarded_ratio, is_tracer
-from gradtx.core.types import Leaf
+from gradtx.core.types import Leaf, Scalar
 
 NOISE = 10  # times the rounding unit: what is left of a product in an invariant subspace
 
@@ -83,7 +83,7 @@ def lanczos(matvec: Function, start: jax.Array, steps: PositiveInt, *, key: jax.
     basis = jnp.zeros((steps, n), dtype).at[0].set(start / jnp.linalg.norm(start))
     t = Tridiagonal(jnp.zeros(steps, dtype), jnp.zeros(steps, dtype), basis)
 
-    def step(j: Any, t: Tridiagonal) -> Tridiagonal:
+    def step(j: Scalar, t: Tridiagonal) -> Tridiagonal:
         return _grown(t, j, _real_vector("the product", matvec(t.basis[j]), n), key)
 
     if is_tracer(basis):
@@ -94,7 +94,7 @@ def lanczos(matvec: Function, start: jax.Array, steps: PositiveInt, *, key: jax.
 
 
 @partial(jax.jit, donate_argnums=0)
-def _grown(t: Tridiagonal, j: Any, image: jax.Array, key: jax.Array) -> Tridiagonal:
+def _grown(t: Tridiagonal, j: Scalar, image: jax.Array, key: jax.Array) -> Tridiagonal:
     """`T` and `Q` after step j, in which `A q_j` is `image`."""
     diagonal, off_diagonal, basis = t
     image = image.astype(basis.dtype)

@@ -3,17 +3,18 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import PrecisionLike
 
 from gradtx.core.checks import did_you_mean, kind
 from gradtx.core.numerics import common_dtype, is_tracer, promote
 from gradtx.core.platforms import on_platform
 from gradtx.core.types import DType, Leaf, Scalar
-from gradtx.linalg.coefficients import Table, newton_schulz_table
+from gradtx.linalg.coefficients import Coefficients, Table, newton_schulz_table
 from gradtx.linalg.newton_schulz import (
     NORMALIZATIONS,
     Plan,
@@ -32,11 +33,11 @@ def msign(
     x: Leaf,
     *,
     steps: int | None = None,
-    coefficients: Any = "polar_express",
+    coefficients: Coefficients = "polar_express",
     normalization: str = "schatten8",
     method: str = "auto",
     dtype: DType = None,
-    precision: Any = None,
+    precision: PrecisionLike = None,
     axes: tuple[Axes, Axes] = (-2, -1),
     eps: Scalar = 0.0,
 ) -> jax.Array:
@@ -116,9 +117,9 @@ class Recipe(NamedTuple):
     normalization: str
     method: str
     dtype: str | None
-    precision: Any
+    precision: PrecisionLike
 
-    def plan(self, n: int, m: int, x_dtype: Any, platform: str) -> Plan | None:
+    def plan(self, n: int, m: int, x_dtype: DType, platform: str) -> Plan | None:
         """The plan for `n x m` matrices on a platform; None is the singular value decomposition."""
         if self.method == "svd":
             return None
@@ -127,7 +128,7 @@ class Recipe(NamedTuple):
         return Plan(self.table, segments, self.normalization, self.dtype, self.precision, platform == "cpu")
 
 
-def make_recipe(table: Table, normalization: str, method: str, dtype: DType, precision: Any) -> Recipe:
+def make_recipe(table: Table, normalization: str, method: str, dtype: DType, precision: PrecisionLike) -> Recipe:
     """A recipe, from a dtype in any form."""
     return Recipe(table, normalization, method, None if dtype is None else jnp.dtype(dtype).name, precision)
 
@@ -192,7 +193,7 @@ def _axes(x: jax.Array, side: Axes) -> tuple[int, ...]:
     return tuple(i % x.ndim for i in axes)
 
 
-def _check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
+def _check_choice(argument: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         hint = did_you_mean(str(value), choices)
         raise ValueError(f"msign: {argument} is {kind(value)}, expected one of {', '.join(map(repr, choices))}.{hint}")

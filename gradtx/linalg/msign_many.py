@@ -3,14 +3,13 @@
 import collections
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.numerics import is_tracer, promote
 from gradtx.core.platforms import on_platform
-from gradtx.core.types import Scalar
+from gradtx.core.types import DType, Scalar
 from gradtx.linalg.msign import Recipe, apply_plan
 
 STACK_ELEMENTS = 2**27
@@ -50,7 +49,7 @@ _many_traced = jax.jit(_many, static_argnums=1)  # so that eager calls under a t
 def _one_by_one(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
     times = collections.Counter((x.shape, x.dtype) for x in stacks)
     many = {key for key, count in times.items() if count >= LOOP_FROM}
-    results: list[Any] = [None] * len(stacks)
+    results: dict[int, jax.Array] = {}
     for shape, dtype in sorted(many, key=str):
         members = [i for i, x in enumerate(stacks) if (x.shape, x.dtype) == (shape, dtype)]
         apart = jax.lax.optimization_barrier([stacks[i] for i in members])  # else what made them is compiled into one large loop
@@ -58,9 +57,9 @@ def _one_by_one(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
         for i, part in zip(members, _parts(together, len(members)), strict=True):
             results[i] = part
     for i, x in enumerate(stacks):
-        if results[i] is None:
+        if i not in results:
             results[i] = run(x[0])[None] if x.shape[0] == 1 else run(x)
-    return results
+    return [results[i] for i in range(len(stacks))]
 
 
 def _parts(stack: jax.Array, count: int) -> list[jax.Array]:
@@ -79,10 +78,10 @@ def _parts(stack: jax.Array, count: int) -> list[jax.Array]:
 
 
 def _stacked(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
-    groups: dict[Any, list[int]] = collections.defaultdict(list)
+    groups: dict[tuple[tuple[int, ...], DType], list[int]] = collections.defaultdict(list)
     for i, x in enumerate(stacks):
         groups[tuple(sorted(x.shape[1:])), x.dtype].append(i)
-    results: list[Any] = [None] * len(stacks)
+    results: dict[int, jax.Array] = {}
     for members in groups.values():
         for part in _bounded(members, stacks):
             wide = [stacks[i] if stacks[i].shape[1] <= stacks[i].shape[2] else stacks[i].swapaxes(1, 2) for i in part]
@@ -92,7 +91,7 @@ def _stacked(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
                 y = together[start : start + x.shape[0]]
                 results[i] = y if x.shape == stacks[i].shape else y.swapaxes(1, 2)
                 start += x.shape[0]
-    return results
+    return [results[i] for i in range(len(stacks))]
 
 
 def _bounded(members: list[int], stacks: Sequence[jax.Array]) -> list[list[int]]:

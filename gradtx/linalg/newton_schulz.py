@@ -2,10 +2,11 @@
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.lax import PrecisionLike
 
 from gradtx.core.numerics import real_dtype
 from gradtx.core.types import DType, Scalar
@@ -31,11 +32,11 @@ class Plan(NamedTuple):
     segments: tuple[int, ...]
     normalization: str = "schatten8"
     dtype: str | None = None
-    precision: Any = None
+    precision: PrecisionLike = None
     apart: bool = False
 
 
-def significand_bits(dtype: DType, precision: Any, platform: str) -> int:
+def significand_bits(dtype: DType, precision: PrecisionLike, platform: str) -> int:
     """The significand bits that products of this dtype have where they will run.
 
     GPUs take float32 factors as TF32 and TPUs as bfloat16 unless a higher precision is asked for, by argument or by
