@@ -13,7 +13,6 @@ compiled once.
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +20,17 @@ import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.paths import leaves_by_path
-from gradtx.core.types import Leaf, Scalar, Tree
+from gradtx.core.types import Scalar, Tree
 
-Data = list[tuple[tuple[Any, ...], float]]
-"""Batches, each the arguments of `loss_fn` after the parameters, with their shares of all the data."""
+LossFn = Callable[..., Scalar]
+"""A function of the parameters and a batch to the mean loss."""
+Batch = tuple[Tree, ...]
+"""The arguments of `loss_fn` after the parameters."""
+Data = list[tuple[Batch, float]]
+"""Batches, with their shares of all the data."""
 
 
-def gather(loss_fn: Callable[..., Any], batches: Tree, batch_size: int | None = None) -> Data:
+def gather(loss_fn: LossFn, batches: Tree, batch_size: int | None = None) -> Data:
     """Batches, as the functions here take them, with their shares; an error where `loss_fn` takes another number of arguments."""
     data = _gathered(batches, batch_size)
     try:
@@ -59,7 +62,7 @@ def _gathered(batches: Tree, batch_size: int | None) -> Data:
     return [(jax.tree.map(jnp.asarray, batch), size / sum(sizes)) for batch, size in zip(listed, sizes, strict=True)]
 
 
-def mean_over(data: Data, function: Callable[..., Any]) -> Any:
+def mean_over(data: Data, function: Callable[..., Tree]) -> Tree:
     """The mean of `function(*batch)`, a tree of arrays, over the batches, weighted by size; one batch after another.
 
     A loop in Python over compiled calls: XLA runs convolutions 20 times slower in a compiled loop on CPUs.
@@ -75,16 +78,16 @@ def mean_over(data: Data, function: Callable[..., Any]) -> Any:
 
 
 @jax.jit
-def _scaled(x: Leaf, share: Scalar) -> Any:
+def _scaled(x: Tree, share: Scalar) -> Tree:
     return jax.tree.map(lambda x: x * share, x)
 
 
 @jax.jit
-def _add_share(total: Any, x: Leaf, share: Scalar) -> Any:
+def _add_share(total: Tree, x: Tree, share: Scalar) -> Tree:
     return jax.tree.map(lambda t, x: t + share * x, total, x)
 
 
-def _listed(batches: Tree) -> list[tuple[Any, ...]]:
+def _listed(batches: Tree) -> list[Batch]:
     if isinstance(batches, (Mapping, str)) or hasattr(batches, "shape") or not isinstance(batches, Iterable):
         raise checks.WrongType(
             f"batches is {checks.kind(batches)}, expected a tuple of the arguments of loss_fn after the "
@@ -102,13 +105,13 @@ def _listed(batches: Tree) -> list[tuple[Any, ...]]:
     return [tuple(batch) for batch in listed]
 
 
-def _cut(batch: tuple[Any, ...], size: int) -> list[tuple[Any, ...]]:
+def _cut(batch: Batch, size: int) -> list[Batch]:
     total = _size("batches", batch)
     rows = [slice(start, start + size) for start in range(0, total, size)]
     return [jax.tree.map(lambda x, rows=rows: x[rows] if np.ndim(x) else x, batch) for rows in rows]
 
 
-def _size(name: str, batch: tuple[Any, ...]) -> int:
+def _size(name: str, batch: Batch) -> int:
     """How many examples a batch has."""
     lengths = {"/".join(path): np.shape(leaf)[0] for path, leaf in leaves_by_path(batch).items() if np.ndim(leaf)}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():

@@ -6,7 +6,7 @@ Nothing here forms a matrix. A product costs about two gradients of the data. Pa
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ from gradtx.core import checks, domains
 from gradtx.core.checked import checked
 from gradtx.core.domains import Flag, Function, PositiveInt
 from gradtx.core.numerics import common_dtype
-from gradtx.core.types import Leaf, Params, Tree
+from gradtx.core.types import Params, Scalar, Tree
 from gradtx.core.vectors import from_vector, to_vector
-from gradtx.diagnostics.batches import Data, gather, mean_over
+from gradtx.diagnostics.batches import Data, LossFn, gather, mean_over
 from gradtx.diagnostics.inputs import Key, Samples, each, key_or_default, like_params, real_params, scalar_loss
 from gradtx.diagnostics.progress import Tick, bar
 from gradtx.linalg.eigen import Tridiagonal, lanczos, power_of_two, ritz
@@ -25,6 +25,8 @@ from gradtx.linalg.eigen import Tridiagonal, lanczos, power_of_two, ritz
 Which = Annotated[str, domains.one_of("algebraic", "magnitude")]
 BANDWIDTH = 0.01
 POINTS = 512
+PredictFn = Callable[..., Tree]
+"""A function of the parameters and a batch to the outputs."""
 
 
 class Estimate(NamedTuple):
@@ -44,7 +46,7 @@ class Eigenpairs(NamedTuple):
     """
 
     values: jax.Array
-    vectors: Any
+    vectors: Tree
     residuals: jax.Array
 
 
@@ -66,7 +68,7 @@ class SpectralDensity(NamedTuple):
 
 
 @checked
-def hvp(loss_fn: Function, params: Params, vector: Any, batches: Tree = (), *, batch_size: PositiveInt | None = None) -> Tree:
+def hvp(loss_fn: Function, params: Params, vector: Tree, batches: Tree = (), *, batch_size: PositiveInt | None = None) -> Tree:
     """`H v`, the Hessian of the loss at the parameters times a vector, as the derivative of the gradient along it.
 
     Args:
@@ -100,7 +102,7 @@ def gauss_newton_vp(
     predict_fn: Function,
     loss_fn: Function,
     params: Params,
-    vector: Any,
+    vector: Tree,
     batches: Tree = (),
     *,
     batch_size: PositiveInt | None = None,
@@ -310,13 +312,13 @@ def spectral_density(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _product(loss_fn: Callable[..., Any], predict_fn: Callable[..., Any] | None, params: Params, vector: Any, *batch: Tree) -> Tree:
+def _product(loss_fn: LossFn, predict_fn: PredictFn | None, params: Params, vector: Tree, *batch: Tree) -> Tree:
     """The matrix of one batch times a tree."""
     loss = scalar_loss(loss_fn)
     if predict_fn is None:
         return jax.jvp(jax.grad(lambda p: loss(p, *batch)), (params,), (vector,))[1]
 
-    def predict(p: Leaf) -> Any:
+    def predict(p: Params) -> Tree:
         return predict_fn(p, *batch)
 
     outputs, pull = jax.vjp(predict, params)
@@ -325,13 +327,13 @@ def _product(loss_fn: Callable[..., Any], predict_fn: Callable[..., Any] | None,
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _flat_product(loss_fn: Any, predict_fn: Any, params: Params, vector: jax.Array, *batch: Tree) -> jax.Array:
+def _flat_product(loss_fn: LossFn, predict_fn: PredictFn | None, params: Params, vector: jax.Array, *batch: Tree) -> jax.Array:
     """The matrix of one batch times a flat vector."""
     return to_vector(_product(loss_fn, predict_fn, params, from_vector(vector, params), *batch), vector.dtype)
 
 
 def _matvec(
-    loss_fn: Any, predict_fn: Any, params: Params, data: Data, tick: Tick = lambda x: x
+    loss_fn: LossFn, predict_fn: PredictFn | None, params: Params, data: Data, tick: Tick = lambda x: x
 ) -> Callable[[jax.Array], jax.Array]:
     """The product of the matrix of all data with a flat vector."""
     return lambda vector: tick(mean_over(data, partial(_flat_product, loss_fn, predict_fn, params, vector)))
@@ -358,7 +360,7 @@ def _quadrature(t: Tridiagonal) -> tuple[jax.Array, jax.Array]:
 
 
 @partial(jax.jit, static_argnums=3)
-def blurred(nodes: jax.Array, weights: jax.Array, bandwidth: Any, points: int) -> tuple[jax.Array, jax.Array]:
+def blurred(nodes: jax.Array, weights: jax.Array, bandwidth: Scalar, points: int) -> tuple[jax.Array, jax.Array]:
     """A grid, and the density on it of nodes blurred by Gaussians."""
     low, high = jnp.min(nodes), jnp.max(nodes)
     if bandwidth is None:  # a range of 0 needs a width, too

@@ -1,7 +1,7 @@
 """How much a loss rises around the parameters: on average, and at worst."""
 
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gradtx.core.checked import checked
 from gradtx.core.domains import Flag, Function, Positive, PositiveInt
 from gradtx.core.leaves import map_leaves
 from gradtx.core.types import Params, Scalar, Tree
-from gradtx.diagnostics.batches import gather, mean_over
+from gradtx.diagnostics.batches import LossFn, gather, mean_over
 from gradtx.diagnostics.curvature import estimate
 from gradtx.diagnostics.inputs import Key, Samples, each, key_or_default, loss_at, real_params, scalar_loss
 from gradtx.diagnostics.progress import bar
@@ -162,12 +162,12 @@ def _noise(distribution: str, key: jax.Array, params: Params, radius: Scalar) ->
 
 
 @partial(jax.jit, static_argnums=0)
-def _value_and_grad(loss_fn: Any, params: Params, e: Tree, *batch: Tree) -> Tree:
+def _value_and_grad(loss_fn: LossFn, params: Params, e: Tree, *batch: Tree) -> Tree:
     return jax.value_and_grad(scalar_loss(loss_fn))(map_leaves(_add, params, e), *batch)
 
 
 @partial(jax.jit, static_argnums=3)
-def _climbed(gradient: Tree, random: Any, rho: Scalar, p: float) -> Tree:
+def _climbed(gradient: Tree, random: Tree, rho: Scalar, p: float) -> Tree:
     still = norm(gradient) == 0
     return ascent(jax.tree.map(lambda g, r: jnp.where(still, r, g), gradient, random), rho, p)
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.checked import checked
@@ -14,7 +15,7 @@ from gradtx.core.domains import Domain, Flag, Function, PositiveInt
 from gradtx.core.numerics import common_dtype, guarded_ratio
 from gradtx.core.types import Params, Tree
 from gradtx.core.vectors import from_vector, to_vector
-from gradtx.diagnostics.batches import Data, gather, mean_over
+from gradtx.diagnostics.batches import Data, LossFn, gather, mean_over
 from gradtx.diagnostics.inputs import Key, each, key_or_default, like_params, loss_at, real_params
 from gradtx.diagnostics.progress import Tick, bar
 from gradtx.tree.creation import random_like
@@ -23,7 +24,7 @@ EPS = 1e-10  # Li et al. 2018's code
 MARGIN = 0.2
 
 
-def _is_range(value: Any) -> bool:
+def _is_range(value: object) -> bool:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         return False
     return all(isinstance(x, (int, float, np.number)) and np.isfinite(x) for x in value) and value[0] < value[1]
@@ -34,7 +35,7 @@ Range = Annotated[tuple[float, float], RANGE]
 
 
 Ranges = Annotated[
-    Any,
+    Sequence,
     Domain(
         "a pair (low, high) of numbers, low < high, or two such pairs",
         lambda x: _is_range(x) or (isinstance(x, (tuple, list)) and len(x) == 2 and all(map(_is_range, x))),
@@ -80,7 +81,7 @@ class Plane(NamedTuple):
       explained: `(2,)`, each direction's share of the squared distances from the last point.
     """
 
-    directions: tuple[Any, Any]
+    directions: tuple[Tree, Tree]
     path: jax.Array
     explained: jax.Array
 
@@ -126,7 +127,7 @@ def random_direction(key: jax.Array, params: Params, *, filter_axis: int = -1) -
 
 
 @checked
-def trajectory_plane(trajectory: Sequence[Any]) -> Plane:
+def trajectory_plane(trajectory: Sequence[Params]) -> Plane:
     """The plane through the last of several parameters in which they move most: the two first principal directions.
 
     Args:
@@ -217,11 +218,11 @@ def landscape_2d(
     loss_fn: Function,
     params: Params,
     batches: Tree = (),
-    directions: Any = None,
+    directions: Sequence[Tree] | None = None,
     *,
     extent: Ranges | None = None,
     points: PositiveInt = 25,
-    path: Any = None,
+    path: ArrayLike | None = None,
     key: Key = None,
     filter_axis: int = -1,
     batch_size: PositiveInt | None = None,
@@ -283,8 +284,8 @@ def landscape_2d(
     return Landscape2D(x, y, losses.reshape(points, points), path)
 
 
-def _axis(extent: tuple[float, float], points: int, params: Params) -> jax.Array:
-    return jnp.asarray(np.linspace(*extent, points), common_dtype(*jax.tree.leaves(params)))  # with an exact 0
+def _axis(extent: Sequence[float], points: int, params: Params) -> jax.Array:
+    return jnp.asarray(np.linspace(extent[0], extent[1], points), common_dtype(*jax.tree.leaves(params)))  # with an exact 0
 
 
 def _around(path: jax.Array | None, axis: int) -> tuple[float, float]:
@@ -295,6 +296,6 @@ def _around(path: jax.Array | None, axis: int) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _losses(loss_fn: Any, params: Params, data: Data, directions: Any, places: jax.Array, tick: Tick) -> jax.Array:
+def _losses(loss_fn: LossFn, params: Params, data: Data, directions: tuple[Tree, ...], places: jax.Array, tick: Tick) -> jax.Array:
     """The loss at `w + sum_i place_i d_i` for each place, one after another."""
     return each(lambda place: mean_over(data, partial(loss_at, loss_fn, params, directions, place)), places, tick)

@@ -1,23 +1,24 @@
 """Finding a learning rate: let it grow until the loss explodes, or try a few."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.core import checks, domains, trees
 from gradtx.core.apply import apply_updates
 from gradtx.core.checked import checked
 from gradtx.core.domains import Decay, Domain, Function, Positive, PositiveInt
 from gradtx.core.numerics import common_dtype, one_minus_power
-from gradtx.core.pairs import as_transformation
+from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.transformation import Transformation, wants
-from gradtx.core.types import Params, Scalar, Tree
-from gradtx.diagnostics.batches import gather
+from gradtx.core.types import Params, Scalar, State, Tree
+from gradtx.diagnostics.batches import Batch, LossFn, gather
 from gradtx.diagnostics.inputs import Samples, scalar_loss
 from gradtx.tree.arithmetic import conj
 
@@ -27,14 +28,16 @@ DEFAULT_STEPS = 100
 
 
 TxFactory = Annotated[
-    Callable[[Any], Any],
+    Callable[..., Inner],
     Domain(
         "a function from a learning rate to a transformation, such as gradtx.adam",
         lambda value: callable(value) and not checks.is_transformation(value),
         lambda value: " Write lambda rate: chain(..., adam(rate))." if checks.is_transformation(value) else "",
     ),
 ]
-Loss = Callable[..., Any]
+Rates = ArrayLike | Sequence[float]
+Run = tuple[Params, State, jax.Array]
+"""Parameters, the state of the optimizer, and whether all losses have been finite."""
 Divergence = Annotated[float, Domain("a number > 1", lambda x: isinstance(x, (int, float)) and x > 1, numeric=True)]
 
 
@@ -65,7 +68,7 @@ def lr_range_test(
     *,
     min_lr: Positive = MIN_LR,
     max_lr: Positive = MAX_LR,
-    learning_rates: Any = None,
+    learning_rates: Rates | None = None,
     steps: Samples | None = None,
     smoothing: Decay = 0.9,
     divergence: Divergence = 4.0,
@@ -138,7 +141,7 @@ def lr_range_test(
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _growing(
-    loss_fn: Loss, tx_factory: TxFactory, steps: int, params: Params, batches: Tree, low: Any, high: Any
+    loss_fn: LossFn, tx_factory: TxFactory, steps: int, params: Params, batches: Tree, low: Scalar, high: Scalar
 ) -> tuple[jax.Array, jax.Array]:
     low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
 
@@ -150,17 +153,17 @@ def _growing(
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _fixed(loss_fn: Loss, tx_factory: TxFactory, steps: int, params: Params, batches: Tree, rates: jax.Array) -> jax.Array:
+def _fixed(loss_fn: LossFn, tx_factory: TxFactory, steps: int, params: Params, batches: Tree, rates: jax.Array) -> jax.Array:
     return jax.vmap(lambda rate: _train(loss_fn, _made(tx_factory, rate), steps, params, batches))(rates)
 
 
-def _train(loss_fn: Loss, tx: Transformation, steps: int, params: Params, batches: Tree) -> jax.Array:
+def _train(loss_fn: LossFn, tx: Transformation, steps: int, params: Params, batches: Tree) -> jax.Array:
     """The losses of a run, NaN after the first that is not finite."""
     loss_fn, wanted = scalar_loss(loss_fn), wants(tx)
 
     counts = [leaf.shape[0] for leaf in jax.tree.leaves(batches)]
 
-    def step(carry: tuple[Any, Any, jax.Array], i: jax.Array) -> tuple[Any, jax.Array]:
+    def step(carry: Run, i: jax.Array) -> tuple[Run, jax.Array]:
         params, state, finite = carry
         batch = jax.tree.map(lambda x: x[i % counts[0]], batches)
 
@@ -185,7 +188,7 @@ def _made(tx_factory: TxFactory, rate: Scalar) -> Transformation:
 
 
 @jax.jit
-def _read(rates: jax.Array, losses: jax.Array, smoothing: Any, divergence: Any, skip: Any) -> LearningRates:
+def _read(rates: jax.Array, losses: jax.Array, smoothing: Scalar, divergence: Scalar, skip: Scalar) -> LearningRates:
     """What the losses say."""
     losses = losses.astype(common_dtype(losses.dtype, jnp.float32))
     smoothed = _smooth(losses, smoothing)
@@ -197,7 +200,7 @@ def _read(rates: jax.Array, losses: jax.Array, smoothing: Any, divergence: Any, 
     return LearningRates(rates, losses, smoothed, suggestion, first)
 
 
-def _smooth(losses: jax.Array, smoothing: Any) -> jax.Array:
+def _smooth(losses: jax.Array, smoothing: Scalar) -> jax.Array:
     """Bias-corrected running means along the last axis."""
 
     def step(mean: jax.Array, loss: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -209,7 +212,7 @@ def _smooth(losses: jax.Array, smoothing: Any) -> jax.Array:
     return jnp.moveaxis(means, 0, -1) / one_minus_power(smoothing, count).astype(losses.dtype)
 
 
-def _steepest(rates: jax.Array, smoothed: jax.Array, exploded: jax.Array, skip: Any) -> jax.Array:
+def _steepest(rates: jax.Array, smoothed: jax.Array, exploded: jax.Array, skip: Scalar) -> jax.Array:
     """Where the smoothed loss falls steepest: rates are equally spaced in their logarithm, so that differences are slopes."""
     slopes = jnp.pad((smoothed[2:] - smoothed[:-2]) / 2, 1, constant_values=jnp.inf)
     step = jnp.arange(len(rates))
@@ -227,14 +230,14 @@ def _least(rates: jax.Array, losses: jax.Array, exploded: jax.Array) -> jax.Arra
     return jnp.where(jnp.isfinite(last[best]), rates[best], jnp.nan)
 
 
-def _rates(learning_rates: Any) -> jax.Array:
+def _rates(learning_rates: Rates) -> jax.Array:
     rates = np.asarray(learning_rates)
     if rates.ndim != 1 or not rates.size or rates.dtype.kind not in "iuf" or not np.all(np.isfinite(rates) & (rates >= 0)):
         raise checks.WrongValue(f"learning_rates is {learning_rates!r}, expected a list or array of finite numbers >= 0.")
     return jnp.asarray(rates, jnp.float32)
 
 
-def _stacked(loss_fn: Loss, batches: Tree, batch_size: int | None, steps: int | None) -> tuple[tuple[Any, ...], int]:
+def _stacked(loss_fn: LossFn, batches: Tree, batch_size: int | None, steps: int | None) -> tuple[Batch, int]:
     """Batches along a new leading axis, and how many steps to take with them."""
     listed = [batch for batch, _ in gather(loss_fn, batches, batch_size)]
     shapes = [(jax.tree.structure(batch), *map(np.shape, jax.tree.leaves(batch))) for batch in listed]

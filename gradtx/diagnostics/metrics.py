@@ -3,17 +3,20 @@
 import collections
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks, trees
 from gradtx.core.domains import Function
-from gradtx.core.pairs import GradientTransformation, as_transformation
+from gradtx.core.pairs import GradientTransformation, Inner, as_transformation
 from gradtx.core.paths import path_str
 from gradtx.core.transformation import EmptyState, Transformation
-from gradtx.core.types import ExtraArg, Params, State, Tree, Updates
+from gradtx.core.types import ExtraArg, Params, Scalar, State, Tree, Updates
+
+Measure = Callable[[Updates], Tree] | Inner
+"""What measures updates: a function of their tree, or a transformation whose output is the measurement."""
 
 
 def metrics(state: State) -> dict[str, jax.Array]:
@@ -65,10 +68,10 @@ class _Place(NamedTuple):
         return _Place((*self.labels, *labels), (*self.keys, *keys), (*self.path, key))
 
 
-def _walk(node: Any, place: _Place) -> Iterator[tuple[_Place, str, Any]]:
+def _walk(node: Tree, place: _Place) -> Iterator[tuple[_Place, str, Scalar]]:
     """Places, names and values below a node of the state."""
     if hasattr(node, "_fields"):
-        own: Any = getattr(node, "metrics", None)
+        own = getattr(node, "metrics", None)
         if own is not None:
             for name, value in own().items():
                 yield place, name, value
@@ -87,10 +90,10 @@ def _walk(node: Any, place: _Place) -> Iterator[tuple[_Place, str, Any]]:
 class MonitorState(NamedTuple):
     """The last measurements by name, and the measuring transformations' states."""
 
-    measurements: dict[str, Any]
-    measure_states: tuple[Any, ...]
+    measurements: dict[str, Tree]
+    measure_states: tuple[State, ...]
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports: the measurements that are scalars."""
         return {name: value for name, value in self.measurements.items() if hasattr(value, "dtype") and jnp.ndim(value) == 0}
 
@@ -127,7 +130,7 @@ class monitor(Transformation, any_leaves=True, observes=True):
     **Differs:** Optax's state has no measurements before the first update.
     """
 
-    measures: Mapping[str, Any]
+    measures: Mapping[str, Measure]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,7 +148,7 @@ class monitor(Transformation, any_leaves=True, observes=True):
         """The extra arguments of those that measure."""
         return {name: needed for tx in self.members.values() for name, needed in tx.takes.items()}
 
-    def run(self, updates: Updates, states: Any, params: Params, extra_args: ExtraArg) -> MonitorState:
+    def run(self, updates: Updates, states: tuple[State, ...], params: Params, extra_args: ExtraArg) -> MonitorState:
         """The measurements of some updates, and the states after them."""
         results = {
             name: tx.advance(updates, inner, params, extra_args)
@@ -172,9 +175,9 @@ class monitor(Transformation, any_leaves=True, observes=True):
 class SnapshotState(NamedTuple):
     """The last measurement, by its name."""
 
-    measurement: dict[str, Any]
+    measurement: dict[str, Tree]
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports: the measurement, if it is a scalar."""
         return {name: value for name, value in self.measurement.items() if hasattr(value, "dtype") and jnp.ndim(value) == 0}
 
@@ -230,7 +233,7 @@ class snapshot(Transformation, any_leaves=True, observes=True):
 class _Measurement(Transformation, any_leaves=True, measuring=True):
     """A function of the updates as a transformation that measures."""
 
-    function: Callable[[Updates], Any]
+    function: Callable[[Updates], Tree]
 
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
@@ -242,7 +245,7 @@ class _MeasuringPair(GradientTransformation, measuring=True):
     """A pair of functions whose output is a measurement."""
 
 
-def _measuring(name: str, measure: Any) -> Transformation:
+def _measuring(name: str, measure: Measure) -> Transformation:
     if checks.is_transformation(measure):
         tx = as_transformation(measure)
         return _MeasuringPair(tx.init_fn, tx.update_fn) if isinstance(tx, GradientTransformation) else tx

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from gradtx.core.pairs import GradientTransformation
 from gradtx.core.paths import leaves_by_path
 from gradtx.core.transformation import Part, Transformation
 from gradtx.core.trees import is_inexact
-from gradtx.core.types import Params, State, Tree
+from gradtx.core.types import Leaf, Params, State, Tree, TreeDef
 
 
 class Node(NamedTuple):
@@ -33,7 +33,7 @@ class Node(NamedTuple):
     """
 
     tx: Transformation
-    params: Any
+    params: Params
     slots: list[int | None]
     got: frozenset[int]
     touched: frozenset[int]
@@ -119,7 +119,7 @@ def owners(state: State, params: Params, roots: list[Node]) -> list[int | None]:
 
     A part of the state belongs to parameters if it is a tree like them, or like those that a transformation inside got.
     """
-    known: dict[Any, Sequence[int | None]] = {}
+    known: dict[TreeDef, Sequence[int | None]] = {}
     if params is not None:
         count = itertools.count()
         known[_skeleton(params)] = [None if is_masked(x) else next(count) for x in jax.tree.leaves(params, is_leaf=is_masked)]
@@ -162,7 +162,7 @@ def _flat(roots: list[Node]) -> Iterator[Node]:
         yield from _flat(node.inside)
 
 
-def _skeleton(tree: Tree) -> Tree:
+def _skeleton(tree: Tree) -> TreeDef:
     """The structure of a tree, the same whether parameters are masked out or not."""
     return jax.tree.structure(tree, is_leaf=is_masked)
 
@@ -172,6 +172,6 @@ def _like(part: Tree, param: Params) -> bool:
     return is_inexact(part) and np.shape(part)[len(np.shape(part)) - len(shape) :] == shape
 
 
-def nbytes(array: Any) -> int:
+def nbytes(array: Leaf) -> int:
     """The bytes of an array, or of one that is only a shape and a dtype."""
     return int(np.prod(np.shape(array), dtype=np.int64)) * jnp.result_type(array).itemsize

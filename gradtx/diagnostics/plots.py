@@ -8,17 +8,24 @@ Colors are told apart by all kinds of color vision (Okabe and Ito 2008; maps: vi
 """
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.core import checks, domains
 from gradtx.core.checked import checked
-from gradtx.core.domains import Flag, PositiveInt
-from gradtx.core.types import Tree, Updates
-from gradtx.diagnostics.curvature import BANDWIDTH, POINTS, blurred
+from gradtx.core.domains import Flag, PositiveInt, ScalarOrSchedule
+from gradtx.diagnostics.curvature import BANDWIDTH, POINTS, SpectralDensity, blurred
 from gradtx.diagnostics.drawing import COLORS, DASHES, axes_for, finished, named_of, require, style_of, ticks
+from gradtx.diagnostics.landscape import Landscape1D, Landscape2D
+from gradtx.diagnostics.lr_range import LearningRates
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "comparison",
@@ -33,7 +40,9 @@ LEVELS = 14
 
 
 @checked
-def schedules(schedule: Any, steps: PositiveInt, *, ax: Any = None) -> Any:
+def schedules(
+    schedule: ScalarOrSchedule | Mapping[str, ScalarOrSchedule], steps: PositiveInt, *, ax: "Axes | None" = None
+) -> "Axes":
     """Learning rates over steps 0 to `steps - 1`.
 
     Args:
@@ -70,7 +79,7 @@ def schedules(schedule: Any, steps: PositiveInt, *, ax: Any = None) -> Any:
 
 
 @checked
-def spectrum(density: Any, *, ax: Any = None) -> Any:
+def spectrum(density: SpectralDensity | Mapping[str, SpectralDensity], *, ax: "Axes | None" = None) -> "Axes":
     """The density of the Hessian's eigenvalues, of one model or of several, on a logarithmic scale.
 
     Args:
@@ -109,7 +118,7 @@ def spectrum(density: Any, *, ax: Any = None) -> Any:
 
 
 @checked
-def landscape_1d(landscape: Any, *, ax: Any = None) -> Any:
+def landscape_1d(landscape: Landscape1D | Mapping[str, Landscape1D], *, ax: "Axes | None" = None) -> "Axes":
     """The loss along a line, of one model or of several; the parameters are at 0.
 
     Args:
@@ -142,7 +151,7 @@ def landscape_1d(landscape: Any, *, ax: Any = None) -> Any:
 
 
 @checked
-def landscape_2d(landscape: Any, *, ax: Any = None, surface: Flag = False, log: Flag = False) -> Any:
+def landscape_2d(landscape: Landscape2D, *, ax: "Axes | None" = None, surface: Flag = False, log: Flag = False) -> "Axes":
     """The loss on a plane, as contours or as a surface, with the path of training where the landscape has one.
 
     Args:
@@ -172,13 +181,13 @@ def landscape_2d(landscape: Any, *, ax: Any = None, surface: Flag = False, log: 
     if log:
         if loss.min() <= 0:
             raise checks.WrongValue(f"the loss is as low as {loss.min():.3g}, expected > 0 for log=True.")
-        loss = np.log10(loss)
+        loss = np.ma.log10(loss)
     label = "log10 of the loss" if log else "loss"
     path = None if landscape.path is None else np.asarray(landscape.path, np.float64)
     return (_surface if surface else _contours)(axes_for(ax, "3d" if surface else None), x, y, loss, label, path)
 
 
-def _contours(ax: Any, x: np.ndarray, y: np.ndarray, loss: Any, label: str, path: np.ndarray | None) -> Any:
+def _contours(ax: "Axes", x: np.ndarray, y: np.ndarray, loss: np.ma.MaskedArray, label: str, path: np.ndarray | None) -> "Axes":
     filled = ax.contourf(x, y, loss, levels=4 * LEVELS, cmap="viridis")
     filled.set_edgecolor("face")  # no seams between the colors in vector files
     if loss.max() > loss.min():
@@ -197,7 +206,7 @@ def _contours(ax: Any, x: np.ndarray, y: np.ndarray, loss: Any, label: str, path
     return ax
 
 
-def _surface(ax: Any, x: np.ndarray, y: np.ndarray, loss: Any, label: str, path: np.ndarray | None) -> Any:
+def _surface(ax: Any, x: np.ndarray, y: np.ndarray, loss: np.ma.MaskedArray, label: str, path: np.ndarray | None) -> "Axes":
     grid_x, grid_y = np.meshgrid(x, y)
     ax.plot_surface(
         grid_x, grid_y, loss.filled(np.nan), cmap="viridis", rstride=1, cstride=1, linewidth=0.15, edgecolor=(0, 0, 0, 0.25)
@@ -224,15 +233,15 @@ def _surface(ax: Any, x: np.ndarray, y: np.ndarray, loss: Any, label: str, path:
 
 @checked
 def comparison(
-    losses: Any,
+    losses: ArrayLike | Mapping[str, ArrayLike],
     *,
-    ax: Any = None,
-    steps: Any = None,
+    ax: "Axes | None" = None,
+    steps: ArrayLike | None = None,
     xlabel: str = "step",
     ylabel: str = "loss",
     log: Flag = True,
     smoothing: PositiveInt = 1,
-) -> Any:
+) -> "Axes":
     """What optimizers reach over time: one line for each, or the mean with a band of one standard deviation over seeds.
 
     Args:
@@ -298,7 +307,7 @@ def _last(values: np.ndarray) -> float:
 
 
 @checked
-def singular_values(updates: Updates, *, ax: Any = None) -> Tree:
+def singular_values(updates: jax.Array | Mapping[str, jax.Array], *, ax: "Axes | None" = None) -> "Axes":
     """The singular values of matrices over the largest one: few large ones for a gradient's, near 1 for Muon's updates.
 
     Args:
@@ -341,7 +350,7 @@ def basin(smoothed: np.ndarray) -> int:
 
 
 @checked
-def lr_range_test(found: Any, *, ax: Any = None) -> Any:
+def lr_range_test(found: LearningRates, *, ax: "Axes | None" = None) -> "Axes":
     """What `gradtx.lr_range_test` found: the loss against the rate, and a line at the suggested one.
 
     Args:

@@ -2,13 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 
-from gradtx.core.types import Leaf
+from gradtx.core.types import Tree
 
-Tick = Callable[[Any], Any]
+Tick = Callable[[Tree], Tree]
+"""A function that gives back what it gets."""
 
 
 @contextlib.contextmanager
@@ -24,7 +24,7 @@ def bar(name: str, total: int, shown: bool) -> Iterator[Tick]:
     with Progress() as progress:
         task = progress.add_task(name, total=total)
 
-        def tick(x: Leaf) -> Any:
+        def tick(x: Tree) -> Tree:
             jax.block_until_ready(x)
             progress.advance(task)
             return x

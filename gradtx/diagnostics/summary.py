@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,11 @@ from gradtx.core.checked import checked
 from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.trees import check_leaves, check_no_module, is_inexact
-from gradtx.core.types import Params, Tree
+from gradtx.core.types import Json, Params, Tree
 from gradtx.diagnostics.ownership import foreign_name, is_frozen, nbytes, node_of, owners
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 _NUMBERS = (3, 4)
 """The columns of the table that hold numbers."""
@@ -84,11 +87,11 @@ class Summary(NamedTuple):
         """How many of the numbers never change."""
         return sum(row.size for row in self.rows if row.frozen)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """The rows and totals for JSON."""
         rows = [row._asdict() | {"shape": list(row.shape), "transformations": list(row.transformations)} for row in self.rows]
         totals = ("parameters", "parameter_bytes", "state_bytes", "state_bytes_per_parameter", "shared_bytes", "frozen")
-        return {"rows": rows} | {name: getattr(self, name) for name in totals} | {"notes": list(self.notes)}
+        return {"rows": rows, **{name: getattr(self, name) for name in totals}, "notes": list(self.notes)}
 
     def __str__(self) -> str:
         header, *body = self._cells()
@@ -102,7 +105,7 @@ class Summary(NamedTuple):
 
     __repr__ = __str__
 
-    def __rich__(self) -> Any:
+    def __rich__(self) -> "Group":
         """The table for `rich.print`."""
         from rich.console import Group
         from rich.table import Table
