@@ -1,4 +1,4 @@
-"""How trees are laid side by side, and rules for one array lifted over trees that may hold anything."""
+"""Trees side by side, and rules for one array lifted over trees that may hold anything."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,7 @@ from gradtx.core.leaves import is_masked_or_none, map_leaves
 from gradtx.core.numerics import common_dtype
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
 from gradtx.core.types import DType, Leaf, LeafRule, Scalar, Tree
-from gradtx.tree.lookup import entries_like
+from gradtx.tree.mirrors import entries_like
 
 
 def lift(
@@ -22,7 +22,10 @@ def lift(
     holds: Scalar = False,
     **scalars: Scalar,
 ) -> Tree:
-    """`map_leaves` for trees that may hold integers and scalars; `holds` is a number that results can hold."""
+    """`map_leaves` for trees that may hold integers and scalars.
+
+    Results can hold the number `holds`.
+    """
     with checks.calling(f"tree.{name}"):
         columns, put_back = aligned(trees, first_decides=first_decides)
         numbers = [holds, *(x for x in scalars.values() if x is not None)]
@@ -31,7 +34,7 @@ def lift(
 
 
 def _wide_enough(row: tuple[Leaf, ...], numbers: list[Scalar]) -> Leaf:
-    """The first leaf of a row, in a shape and a kind of dtype that can hold a result made from all of them."""
+    """The first leaf of a row, in a shape and dtype that hold a result made from all of them."""
     first = row[0]
     shape = np.broadcast_shapes(*map(np.shape, row))
     if np.shape(first) != shape:
@@ -43,7 +46,7 @@ def _wide_enough(row: tuple[Leaf, ...], numbers: list[Scalar]) -> Leaf:
 
 
 def rank(dtype: DType) -> int:
-    """The kind of a dtype: 0 boolean, 1 integer, 2 floating, 3 complex; -1 for what is no number."""
+    """The kind of a dtype: 0 boolean, 1 integer, 2 floating, 3 complex; -1 for anything else."""
     kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
     return next((i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind)), -1)
 
@@ -58,11 +61,12 @@ def scalar_array(name: str, argument: str, value: Scalar) -> jax.Array:
 def aligned(
     trees: Mapping[str, Tree], *, first_decides: bool = False, shapes: str = "scalars"
 ) -> tuple[list[list[Leaf]], Callable[[list[Leaf]], Tree]]:
-    """The trees' leaves side by side, without entries that are None or masked, and how to put results in their places.
+    """The trees' leaves side by side without None or masked ones, and what puts results back.
 
     Args:
       trees: trees of one structure by the names that errors call them.
-      first_decides: whether the other trees may have anything where the first has None or `MaskedNode`.
+      first_decides: whether the other trees may have anything where the first has None or
+        `MaskedNode`.
       shapes: "equal", "scalars" (equal or scalar) or "any".
     """
     (first_name, first), *others = trees.items()

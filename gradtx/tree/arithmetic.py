@@ -190,7 +190,8 @@ def bias_correction(moment: Tree, decay: ArrayLike, count: ArrayLike) -> Tree:
       >>> gradtx.tree.bias_correction([0.1], decay=0.9, count=1)[0].round(4)
       Array(1., dtype=float32)
 
-    **Differs:** `1 - decay**count` is computed without cancellation; Optax gives NaN at `count` = 0.
+    **Differs:** `1 - decay**count` is computed without cancellation; Optax gives NaN at
+    `count = 0`.
     """
     c = one_minus_power(decay, count)
     return lift("bias_correction", _divide, {"moment": moment}, c=jnp.where(c > 0, c, 1))

@@ -28,7 +28,9 @@ def cast(tree: Tree, dtype: DTypeLike | None) -> Tree:
 
 
 def cast_like(tree: Tree, other_tree: Tree) -> Tree:
-    """Leaves in the dtypes of the other tree's leaves, whatever their shapes; Python numbers there change nothing.
+    """Leaves in the dtypes of the other tree's leaves, whatever their shapes.
+
+    Python numbers there change nothing.
 
     Raises:
       ValueError: structures differ.
@@ -49,11 +51,13 @@ def dtype(tree: Tree, mixed_dtype_handler: str | None = None) -> Tree:
 
     Args:
       tree: tree of arrays.
-      mixed_dtype_handler: what to return if dtypes differ: "promote" for the one that JAX promotes them to, "highest" or
-        "lowest" for the leaf's dtype to which all others promote, or which promotes to all others; None is an error.
+      mixed_dtype_handler: what to return if dtypes differ: "promote" for the one that JAX promotes
+        them to, "highest" or "lowest" for the leaf's dtype to which all others promote, or which
+        promotes to all others; None is an error.
 
     Raises:
-      ValueError: dtypes differ and there is no handler, none of them is the highest or lowest, or the handler is unknown.
+      ValueError: dtypes differ and there is no handler, none of them is the highest or lowest, or
+        the handler is unknown.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -154,8 +158,8 @@ def random_like(
       >>> noise["w"].shape, noise["w"].dtype
       ((2, 3), dtype('float16'))
 
-    **Differs:** numbers in half precision are drawn in float32 and rounded. Drawn in bfloat16 itself, as in Optax,
-    `jax.random.normal` has but 128 values, none beyond 2.52.
+    **Differs:** numbers in half precision are drawn in float32 and rounded. Drawn in bfloat16
+    itself, as in Optax, `jax.random.normal` has but 128 values, none beyond 2.52.
     """
     shards = "out_sharding" in inspect.signature(sampler).parameters
 
@@ -168,7 +172,7 @@ def random_like(
 
 
 def unwrap_random_key_data(input_tree: Tree) -> Tree:
-    """PRNG keys as their integers, so that trees can be compared or saved; other leaves as they are.
+    """PRNG keys as their integers, to compare or save trees; other leaves as they are.
 
     Example:
       >>> import jax, gradtx
