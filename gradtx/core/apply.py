@@ -13,12 +13,12 @@ from gradtx.core.types import Leaf, LeafRule, Params, Scalar, Tree, Updates
 
 
 def apply_updates(params: Params, updates: Updates) -> Tree:
-    """Adds updates to parameters: `p + u`, added in at least float32 and stored in the dtype of `p`.
+    """Adds updates to parameters: `p + u`, in at least float32, stored in the dtype of `p`.
 
     Args:
       params: tree of arrays. Leaves that are None stay None.
-      updates: tree of the same structure and shapes; where a leaf is None (or a float0, the gradient of an integer) its
-        parameter stays.
+      updates: tree of the same structure and shapes; where a leaf is None (or a float0, the
+        gradient of an integer) its parameter stays.
 
     Returns:
       The new parameters, each with the shape and dtype it had.
@@ -60,7 +60,7 @@ def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: Scalar) 
 
 
 def periodic_update(new_tensors: Tree, old_tensors: Tree, steps: Scalar, update_period: Scalar) -> Tree:
-    """New values every `update_period` steps, old ones in between: new where `steps % update_period == 0`.
+    """New values every `update_period` steps, where `steps % update_period == 0`; else old ones.
 
     Args:
       new_tensors: tree of arrays.

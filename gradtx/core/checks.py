@@ -8,7 +8,10 @@ from typing import Self, TypeGuard
 
 
 class Refusal(Exception):
-    """A call that a transformation or function refuses; its text gathers names on its way out: `adamw > scale_by_adam: ...`."""
+    """A call that a transformation or function refuses.
+
+    Its text gathers names on its way out: `adamw > scale_by_adam: ...`.
+    """
 
     __module__ = "gradtx"
     named = False
@@ -89,7 +92,10 @@ def did_you_mean(word: str, known: Iterable[object]) -> str:
 
 
 def _may_stand_for(word: str, name: str) -> bool:
-    """Whether `word` is `name` with a slip or two in the parts that they do not share, or one has all parts of the other."""
+    """Whether `word` may be `name`, misspelt.
+
+    It has a slip or two in the parts that they do not share, or one has all parts of the other.
+    """
     parts, others = word.split("_"), name.split("_")
     own, its = ["_".join(part for part in these if part not in those) for these, those in ((parts, others), (others, parts))]
     return not own or not its or _slips(own, its) <= (1 if len(own) < 6 else 2)
@@ -109,7 +115,7 @@ def _slips(word: str, other: str) -> int:
 
 
 def misfit(function: Callable[..., object], *args: object, **kwargs: object) -> str:
-    """Why a function cannot be called with these arguments; nothing if it can, or if nobody knows."""
+    """Why a function cannot be called with these arguments; empty if it can, or nobody knows."""
     try:
         inspect.signature(function).bind(*args, **kwargs)
     except TypeError as error:

@@ -22,8 +22,9 @@ MOST_LEVELS = 150
 def to_config(value: Value) -> dict[str, Json]:
     """Turns a transformation, a schedule or another value into a dict for JSON.
 
-    The dict is `{"name": class, "arguments": {...}}`, with every argument written out (so that it stays what it
-    was when a default changes) and nested transformations and schedules as dicts of the same form.
+    The dict is `{"name": class, "arguments": {...}}`, with every argument written out (so that it
+    stays what it was when a default changes) and nested transformations and schedules as dicts of
+    the same form.
 
     Args:
       value: a transformation, a schedule, a set to project onto, a rule by path.
@@ -53,7 +54,9 @@ def to_config(value: Value) -> dict[str, Json]:
 
 
 def from_config(config: Mapping[str, object]) -> Any:
-    """Makes the transformation or schedule that `to_config` described. Only classes of values are ever called.
+    """Makes the transformation or schedule that `to_config` described.
+
+    Only classes of values are ever called.
 
     Args:
       config: a dict as `to_config` gives it; arguments left out take their defaults.
@@ -62,9 +65,10 @@ def from_config(config: Mapping[str, object]) -> Any:
       The value, equal to the one that was described.
 
     Raises:
-      ValueError: the class is unknown (one of your own is known once its module has been imported), or `config` is nested deeper
-        than `to_config` nests.
-      TypeError: `config` or a part of it has not the form, or an argument does not exist. The message names the part.
+      ValueError: the class is unknown (one of your own is known once its module has been imported),
+        or `config` is nested deeper than `to_config` nests.
+      TypeError: `config` or a part of it has not the form, or an argument does not exist. The
+        message names the part.
 
     Example:
       >>> import gradtx
@@ -129,7 +133,10 @@ def _encode(at: str, value: Any) -> Json:
 
 
 def _encode_dict(at: str, value: dict) -> Json:
-    """Pairs, since order matters (the first pattern of `by_path` decides) and writers of JSON and YAML may sort keys."""
+    """A dict as pairs, since order matters and writers of JSON and YAML may sort keys.
+
+    The first pattern of `by_path` that matches decides.
+    """
     return {"$dict": [[_encode(at, key), _encode(f"{at}[{key!r}]", item)] for key, item in value.items()]}
 
 

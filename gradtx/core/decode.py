@@ -1,4 +1,4 @@
-"""Values from dicts that `to_config` wrote, or somebody by hand: every part is checked, and named where it is wrong."""
+"""Values from dicts that `to_config` wrote, or somebody by hand; errors name the wrong part."""
 
 import enum
 from collections.abc import Callable, Hashable, Mapping
@@ -72,7 +72,7 @@ def _decode(at: str, value: object) -> Any:
         raise _wrong(f"{at}.{tag}", body, expected) from None
 
 
-# Tags whose bodies hold parts of their own ------------------------------------------------------------------
+# Tags whose bodies hold parts of their own --------------------------------------------------------
 
 
 def _items(at: str, body: object) -> list:
@@ -122,7 +122,7 @@ _PARTS: dict[str, Callable[[str, object], object]] = {
 }
 
 
-# Tags that stand for one thing ------------------------------------------------------------------------------
+# Tags that stand for one thing --------------------------------------------------------------------
 
 
 def _dtype(body: object) -> np.dtype:

@@ -1,4 +1,4 @@
-"""What an argument may be: a class writes the domain of a field in its annotation (`b1: Decay`), and values are checked when made.
+"""What an argument may be: the domain that a class writes in a field's annotation (`b1: Decay`).
 
 Python and NumPy numbers and concrete arrays are checked; tracers pass.
 """
@@ -21,9 +21,10 @@ from gradtx.core.types import DType, Leaf, Scalar, Tree
 
 
 class Domain(NamedTuple):
-    """Allowed values of an argument: in words, as a test, with the likely cause of a miss, and in one canonical form.
+    """Allowed values of an argument: in words, as a test, with a hint, in one canonical form.
 
-    For a value with parts, `blame` gives the first part that is wrong: where it is, the part, and what it may be.
+    For a value with parts, `blame` gives the first part that is wrong: where it is, the part, and
+    what it may be.
     """
 
     text: str
@@ -122,7 +123,7 @@ def _is_float_dtype(value: DType) -> bool:
 
 
 def _holds_squares(value: DType) -> bool:
-    """Whether a dtype has the range of float32, so that squares neither overflow nor vanish, and bfloat16's precision at least."""
+    """Whether a dtype can hold squares: the range of float32, and at least bfloat16's precision."""
     if not _is_float_dtype(value):
         return False
     info, least = jnp.finfo(np.dtype(value)), jnp.finfo(jnp.bfloat16)
@@ -151,7 +152,7 @@ def _is_mask(value: Tree) -> bool:
 
 
 def _wrong_leaf(mask: Tree) -> tuple[str, Leaf, Domain] | None:
-    """The first leaf of a mask that is no boolean; of a mask that is a leaf itself there is no more to say."""
+    """The first leaf of a mask that is no boolean; None for a mask that is itself a leaf."""
     for parts, leaf in leaves_by_path(mask).items():
         if parts and not _is_flag(leaf):
             return f" leaf `{'/'.join(parts)}`", leaf, Domain("True or False", _is_flag, _mask_hint)
@@ -178,7 +179,7 @@ def call_schedule(argument: str, schedule: "Schedule", count: Scalar) -> Scalar:
 
 
 def scheduled_value(argument: str, number: "ScalarOrSchedule | None", count: Scalar) -> Scalar:
-    """A number, or what a schedule gives at a step: a scalar, or an error that says what it gave."""
+    """A number, or the scalar that a schedule gives at a step; an error if it gives another."""
     if not callable(number):
         return number
     if count is None:
@@ -254,7 +255,7 @@ def domain_of(annotation: object) -> Domain | None:
 
 
 def check_argument(name: str, argument: str, value: object, domain: Domain) -> None:
-    """Raises if `value` is outside `domain`: a `ValueError` for a number out of range, else a `TypeError`.
+    """Raises outside of `domain`: a `ValueError` for a number out of range, else a `TypeError`.
 
     Without a name the text gathers those of the functions that it passes.
     """

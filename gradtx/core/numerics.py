@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 def default_float() -> DType:
-    """float32, or float64 where `jax_enable_x64` is set: the dtype of schedules, rates and measurements."""
+    """The dtype of schedules, rates and measurements: float32; float64 under `jax_enable_x64`."""
     return jnp.result_type(float)
 
 
 def common_dtype(*values: Leaf | DType) -> DType:
-    """The dtype that arrays or dtypes have in common, under strict promotion too: it is chosen here, not come by."""
+    """The dtype that arrays or dtypes have in common, under strict promotion too."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*values)
 
@@ -40,11 +40,12 @@ def is_tracer(x: Leaf) -> bool:
 
 
 def cond(condition: Scalar, if_true: Callable[[], T], if_false: Callable[[], T]) -> T:
-    """`jax.lax.cond` for two branches without operands; where the condition is known, the branch itself runs.
+    """`jax.lax.cond` without operands; where the condition is known, the branch itself runs.
 
     Inside `jax.shard_map` the branches may vary over different axes.
 
-    Eager calls of `lax.cond` with branches made on the spot compile anew at every call, and keep what they compiled.
+    Eager calls of `lax.cond` with branches made on the spot compile anew at every call, and keep
+    what they compiled.
     """
     if is_tracer(condition):
         return jax.lax.cond(condition, *alike(condition, if_true, if_false))
@@ -52,7 +53,10 @@ def cond(condition: Scalar, if_true: Callable[[], T], if_false: Callable[[], T])
 
 
 def as_data(number: Scalar) -> Scalar:
-    """A Python number as an array without axes, so that eager code is not compiled again for each number; all else as it is."""
+    """A Python number as an array without axes; anything else as it is.
+
+    Eager code is then not compiled again for each number.
+    """
     return np.asarray(number, float) if isinstance(number, (int, float)) and not isinstance(number, bool) else number
 
 
@@ -69,7 +73,7 @@ def is_key(x: Leaf) -> TypeGuard[jax.Array]:
 
 
 def safe_increment(count: Scalar) -> jax.Array:
-    """`count + 1`, staying at the integer dtype's largest value instead of wrapping to a negative one."""
+    """`count + 1`; it stays at the integer dtype's largest value and never wraps."""
     count = jnp.asarray(count)
     if not jnp.issubdtype(count.dtype, jnp.integer):
         raise TypeError(f"safe_increment: count is {count.dtype}, expected an integer dtype (float counters stop growing)")
@@ -85,8 +89,8 @@ def zero_count() -> jax.Array:
 def one_minus_power(decay: Scalar, count: Scalar) -> jax.Array:
     """`1 - decay**count`, the bias correction, as `-expm1(count * log(decay))`.
 
-    In float32 the textbook form loses up to 1e-4 of its value at decay 0.9999; this one 3e-7. A Python
-    `decay` takes its logarithm in float64.
+    In float32 the textbook form loses up to 1e-4 of its value at decay 0.9999; this one 3e-7. A
+    Python `decay` takes its logarithm in float64.
     """
     t = jnp.asarray(count).astype(default_float())
     if isinstance(decay, (int, float)):
@@ -109,12 +113,15 @@ def abs_sq(x: jax.Array) -> jax.Array:
 
 
 def moments(g: jax.Array, m: jax.Array, v: jax.Array, b1: Scalar, b2: Scalar) -> tuple[jax.Array, jax.Array]:
-    """Running means of a gradient and of its square: `m = b1*m + (1-b1)*g` and `v = b2*v + (1-b2)*|g|^2`."""
+    """Running means: `m = b1*m + (1-b1)*g` and `v = b2*v + (1-b2)*|g|^2`."""
     return b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * abs_sq(g)
 
 
 def first_moment(b1: Scalar, t: jax.Array, nesterov: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """`m_hat` of `g` and `m` at step `t`: `m/(1-b1^t)`, or with `nesterov` `b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`."""
+    """`m_hat` of `g` and `m` at step `t`: `m/(1-b1^t)`.
+
+    With `nesterov` it is `b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`.
+    """
     now = one_minus_power(b1, t)
     if not nesterov:
         return lambda g, m: m / now
@@ -135,7 +142,10 @@ def guarded_ratio(numerator: jax.Array, denominator: jax.Array, eps: Scalar = 0)
 
 @functools.lru_cache(maxsize=64)
 def compute_dtype(dtype: DType) -> DType:
-    """The dtype in which a leaf of `dtype` is computed: at least float32; complex numbers and random keys stay what they are."""
+    """The dtype in which a leaf of `dtype` is computed: at least float32.
+
+    Complex dtypes and random keys stay what they are.
+    """
     if jnp.issubdtype(dtype, jax.dtypes.extended):
         return dtype
     dtype = np.dtype(dtype)
@@ -158,10 +168,11 @@ def real_dtype(dtype: DType) -> DType:
 
 
 def root_sum_squares(parts: list[jax.Array]) -> jax.Array:
-    """`sqrt(sum |x|**2)` over all arrays, in at least float32, where a plain sum of squares would over- or underflow too.
+    """`sqrt(sum |x|**2)` over all arrays, also where the plain sum would over- or underflow.
 
-    One pass over the data where the plain sum is in range, and on accelerators always: there squares are summed as they are and
-    scaled by exact powers of two, and the sum in range is chosen; a branch around a tree would copy it. The derivative is
+    It is computed in at least float32. One pass over the data where the plain sum is in range, and
+    on accelerators always: there squares are summed as they are and scaled by exact powers of two,
+    and the sum in range is chosen; a branch around a tree would copy it. The derivative is
     `x / norm`, 0 where the norm is 0.
     """
     parts = [x for x in map(promote, parts) if x.size]
@@ -225,7 +236,10 @@ def _sums_of_squares(x: jax.Array, dtype: DType, far: np.ndarray) -> jax.Array:
 
 
 def _square(size: jax.Array) -> jax.Array:
-    """`size**2` of a size >= 0: as a plain square, XLA would make `(x * c)**2` the product `x**2 * c**2`, which is inf times 0."""
+    """`size**2` of a size >= 0.
+
+    XLA would make a plain `(x * c)**2` the product `x**2 * c**2`, which can be inf times 0.
+    """
     return size * jnp.maximum(size, 0)
 
 

@@ -15,11 +15,14 @@ class GradientTransformation(Transformation):
 
     Args:
       init: makes the state from the parameters.
-      update: gives `(updates, state)` from `(updates, state, params)`; takes extra arguments by name if it declares them.
+      update: gives `(updates, state)` from `(updates, state, params)`; takes extra arguments by
+        name if it declares them.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.GradientTransformation(lambda params: (), lambda updates, state, params=None: (updates, state))
+      >>> def update(updates, state, params=None):
+      ...     return updates, state
+      >>> tx = gradtx.GradientTransformation(lambda params: (), update)
       >>> tx.update(jnp.ones(2), tx.init(jnp.ones(2)), value=2.0)
       (Array([1., 1.], dtype=float32), ())
     """

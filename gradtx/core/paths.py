@@ -1,4 +1,4 @@
-"""Where a leaf is: one spelling of pytree paths, for dicts, attributes, sequences, Linen boxes and NNX variables."""
+"""Where a leaf is: one spelling of paths, for dicts, attributes, sequences, Linen and NNX."""
 
 import collections
 from collections.abc import Callable, Container
@@ -12,7 +12,7 @@ ROOT = "(root)"
 
 
 def path_parts(path: KeyPath) -> tuple[str, ...]:
-    """The names along a key path; a last attribute `value` (a Linen box, an NNX variable) is dropped."""
+    """The names along a key path, without a last attribute `value` (Linen boxes, NNX variables)."""
     keys = tuple(path)
     if keys and isinstance(keys[-1], GetAttrKey) and keys[-1].name == "value":
         keys = keys[:-1]
@@ -22,8 +22,8 @@ def path_parts(path: KeyPath) -> tuple[str, ...]:
 def path_str(path: KeyPath) -> str:
     """A key path of `jax.tree_util` as text.
 
-    NNX shows `tx.init` its variables (`l1.kernel.value`) and `tx.update` plain arrays (`l1.kernel`): both
-    have the path `l1/kernel`.
+    NNX shows `tx.init` its variables (`l1.kernel.value`) and `tx.update` plain arrays
+    (`l1.kernel`): both have the path `l1/kernel`.
 
     Args:
       path: key path, as in `jax.tree_util.tree_flatten_with_path`.
@@ -41,7 +41,10 @@ def path_str(path: KeyPath) -> str:
 
 
 def leaves_by_path(tree: Tree, is_leaf: Callable[[Tree], bool] | None = None) -> dict[tuple[str, ...], Leaf]:
-    """Leaves keyed by their path parts, in the order of the tree. An attribute `value` with siblings keeps its name."""
+    """Leaves keyed by their path parts, in the order of the tree.
+
+    An attribute `value` with siblings keeps its name.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
     full = [tuple(map(_key_name, path)) for path, _ in leaves]
     below = collections.Counter(path[:i] for path in set(full) for i in range(len(path)))
@@ -50,12 +53,12 @@ def leaves_by_path(tree: Tree, is_leaf: Callable[[Tree], bool] | None = None) ->
 
 
 def beginning(path: tuple[str, ...], places: Container[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The shortest beginning of a path (the whole path, perhaps) that is among `places`; None if none is."""
+    """The shortest beginning of a path (or all of it) that is among `places`, or None."""
     return next((path[:i] for i in range(len(path) + 1) if path[:i] in places), None)
 
 
 def structure_difference(first_name: str, first: Tree, second_name: str, second: Tree) -> str:
-    """How two trees of unlike structure differ, in words: a path that only one has, or unlike containers at one path."""
+    """How two trees differ in structure, in words: a path in only one, or unlike containers."""
     paths = leaves_by_path(first), leaves_by_path(second)
     for name, these, those in ((first_name, *paths), (second_name, *reversed(paths))):
         for path in these:

@@ -1,6 +1,7 @@
-"""Arrays whose types say how they lie on a mesh, as with JAX's explicit axes: gathered, and put back.
+"""Arrays whose types say how they lie on a mesh (JAX's explicit axes): gathered, and put back.
 
-Where axes are automatic, or there is no mesh, types say nothing, XLA decides, and nothing happens here.
+Where axes are automatic, or there is no mesh, types say nothing, XLA decides, and nothing happens
+here.
 """
 
 import jax

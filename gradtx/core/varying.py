@@ -1,8 +1,9 @@
-"""Branches and loops inside `jax.shard_map`, where a value's type says over which axes of the mesh it varies.
+"""Branches and loops inside `jax.shard_map`, where types say over which axes a value varies.
 
-JAX wants one type on both ways of a branch, and before and after each turn of a loop. What a value meets may vary over more axes
-than it does: zeros that gather gradients, a count in a loop that each device ends by itself. Outside of `shard_map`, and where its
-checks are off, nothing varies and nothing happens here.
+JAX wants one type on both ways of a branch, and before and after each turn of a loop. What a value
+meets may vary over more axes than it does: zeros that gather gradients, a count in a loop that each
+device ends by itself. Outside of `shard_map`, and where its checks are off, nothing varies and
+nothing happens here.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 
 def alike(condition: Scalar, *branches: Callable[[], T]) -> tuple[Callable[[], T], ...]:
-    """The branches of a condition, with results that vary over the axes of the condition and of either's."""
+    """The branches of a condition; results vary over the axes of the condition and of either."""
     if not _in_shard_map():
         return branches
     results = [jax.eval_shape(branch) for branch in branches]
@@ -40,7 +41,7 @@ def while_loop(condition: Callable[[T], Scalar], step: Callable[[T], T], start: 
 
 
 def scan(step: Callable[[T, Tree], tuple[T, Tree]], start: T, xs: Tree, *, reverse: bool = False) -> tuple[T, Tree]:
-    """`jax.lax.scan` over one element or more, also from a start that varies over fewer axes than what follows."""
+    """`jax.lax.scan` of at least one element, also from a start that varies over fewer axes."""
     if not _in_shard_map():
         return jax.lax.scan(step, start, xs, reverse=reverse)
     first = jax.tree.map(lambda x: x[0], xs)
