@@ -14,8 +14,8 @@ from gradtx.core.walk import changes_nothing, everything, final_in, rests
 class chain(Transformation, transparent=True, any_leaves=True):
     """Applies transformations in turn: `tx_n(... tx_2(tx_1(g)))`.
 
-    Extra arguments reach every member. Half-precision updates pass from one to the next in float32 and are rounded once, at the
-    end.
+    Extra arguments reach every member. Half-precision updates pass from one to the next in float32
+    and are rounded once, at the end.
 
     Args:
       *args: transformations, in order of application.
@@ -24,8 +24,9 @@ class chain(Transformation, transparent=True, any_leaves=True):
 
     Raises:
       TypeError: a member is no transformation (a factory that was not called, a schedule, a list).
-      ValueError: a member's updates must be applied as they are (`ema_params`, `lookahead_wrapper`, `schedule_free`), but another
-        comes after it; or a member accumulates, and another after it takes every call for a step (momentum, weight decay).
+      ValueError: a member's updates must be applied as they are (`ema_params`, `lookahead_wrapper`,
+        `schedule_free`), but another comes after it; or a member accumulates, and another after it
+        takes every call for a step (momentum, weight decay).
 
     Example:
       >>> import gradtx
@@ -97,7 +98,8 @@ class named_chain(Transformation, transparent=True, any_leaves=True):
 
     Example:
       >>> import gradtx
-      >>> tx = gradtx.named_chain(("clip", gradtx.clip_by_global_norm(1.0)), ("opt", gradtx.adam(1e-3)))
+      >>> clip = gradtx.clip_by_global_norm(1.0)
+      >>> tx = gradtx.named_chain(("clip", clip), ("opt", gradtx.adam(1e-3)))
       >>> sorted(tx.init({"w": 1.0}))
       ['clip', 'opt']
     """
@@ -165,7 +167,11 @@ def _listed(cls: type, arguments: Mapping[str, Argument]) -> Sequence:
 
 
 def check_order(name: str, members: Sequence[Transformation]) -> None:
-    """Raises where something changes the updates of a member that must be applied as they are, or steps between its steps."""
+    """Raises where a member spoils what the one before it gives.
+
+    It changes updates that must be applied as they are, or takes every call for a step after an
+    accumulation.
+    """
     for i, tx in enumerate(members):
         found = final_in(tx)
         after = next((later for later in members[i + 1 :] if not changes_nothing(later)), None)
@@ -178,7 +184,10 @@ def check_order(name: str, members: Sequence[Transformation]) -> None:
 
 
 def _check_steps(name: str, i: int, tx: Transformation, later: Sequence[Transformation]) -> None:
-    """Raises for an accumulation before something that takes every call for a step, unless masks may keep the two apart."""
+    """Raises for an accumulation before what takes every call for a step.
+
+    Masks may keep the two apart; then nothing is raised.
+    """
     found = next((one for one in everything(tx) if one.gathers), None)
     if found is None:
         return

@@ -10,7 +10,7 @@ from gradtx.core.types import Leaf, Tree
 
 
 def cut(name: str, argument: str, args: tuple[Tree, ...], count: int) -> tuple[list[Leaf], Callable[[list[Leaf]], Tree]]:
-    """The leaves with a leading axis, cut into parts along it, and the function that puts one part of each back in its place."""
+    """The leaves with a leading axis, cut along it, and what puts one part of each back."""
     leaves, treedef = jax.tree.flatten(args)
     sizes = {"/".join(path) or ROOT: np.shape(leaf)[0] for path, leaf in leaves_by_path(args).items() if np.ndim(leaf)}
     if not sizes:

@@ -1,4 +1,4 @@
-"""Hyperparameters in the state, where they can be read, scheduled and changed without a recompile."""
+"""Hyperparameters in the state: read, scheduled and changed there without a recompile."""
 
 import functools
 import inspect
@@ -27,7 +27,10 @@ class InjectHyperparamsState(NamedTuple):
     inner_state: State
 
     def metrics(self) -> dict[str, jax.Array]:
-        """What `gradtx.metrics` reports. The rate is left to the transformation that applies it, if that keeps it in its state."""
+        """What `gradtx.metrics` reports.
+
+        A transformation that keeps the rate in its own state reports it there.
+        """
 
         def has_rate(node: object) -> bool:
             return hasattr(node, "learning_rate")
@@ -39,22 +42,29 @@ class InjectHyperparamsState(NamedTuple):
 def inject_hyperparams(
     inner_factory: Callable[..., Inner], static_args: str | Iterable[str] = (), hyperparam_dtype: DType = None
 ) -> Callable[..., Transformation]:
-    """Wraps a factory so that its numeric hyperparameters live in the state, in float32 whatever the parameters' dtype.
+    """Wraps a factory so that its numeric hyperparameters live in the state.
 
-    `inject_hyperparams(adam)(learning_rate=1e-3)` is `adam(1e-3)` with `state.hyperparams["learning_rate"]` and the others to be
-    read, or replaced between steps: `state = gradtx.tree.set(state, learning_rate=1e-4)`, in Flax NNX
-    `optimizer.opt_state.hyperparams["learning_rate"][...] = 1e-4`. A compiled step goes on with the new value, without a recompile.
+    They are in float32 whatever the parameters' dtype.
+
+    `inject_hyperparams(adam)(learning_rate=1e-3)` is `adam(1e-3)` with
+    `state.hyperparams["learning_rate"]` and the others to be read, or replaced between steps:
+    `state = gradtx.tree.set(state, learning_rate=1e-4)`, in Flax NNX
+    `optimizer.opt_state.hyperparams["learning_rate"][...] = 1e-4`. A compiled step goes on with the
+    new value, without a recompile.
 
     Args:
       inner_factory: function that makes a transformation.
-      static_args: names of arguments to leave as they are (those that choose shapes, dtypes or branches). Booleans, text,
-        None, dtypes, other non-numbers, and whole numbers such as a seed are left as they are in any case.
-      hyperparam_dtype: dtype of the hyperparameters; None is float32 (float64 under `jax_enable_x64`).
+      static_args: names of arguments to leave as they are (those that choose shapes, dtypes or
+        branches). Booleans, text, None, dtypes, other non-numbers, and whole numbers such as a seed
+        are left as they are in any case.
+      hyperparam_dtype: dtype of the hyperparameters; None is float32 (float64 under
+        `jax_enable_x64`).
 
     Returns:
-      A function with the arguments of `inner_factory`. Numbers and arrays given to it, or its defaults, are injected; schedules of
-      the step count are evaluated at each step, their value at step 0 in the state from `init` on. State:
-      `InjectHyperparamsState(count int32, hyperparams, inner_state)`, 4 bytes a hyperparameter.
+      A function with the arguments of `inner_factory`. Numbers and arrays given to it, or its
+      defaults, are injected; schedules of the step count are evaluated at each step, their value at
+      step 0 in the state from `init` on. State: `InjectHyperparamsState(count int32, hyperparams,
+      inner_state)`, 4 bytes a hyperparameter.
 
     Raises:
       TypeError: `inner_factory` is no function, or `static_args` names no argument of it.
@@ -67,8 +77,9 @@ def inject_hyperparams(
       >>> float(tx.update(jnp.array(1.0), state)[0])
       -0.25
 
-    **Differs:** Optax casts hyperparameters to the parameters' dtype, so that in bfloat16 `b2` = 0.999 becomes 1. A value set in
-    the state of a scheduled hyperparameter is replaced by the schedule at the next step, as there.
+    **Differs:** Optax casts hyperparameters to the parameters' dtype, so that in bfloat16
+    `b2 = 0.999` becomes 1. A value set in the state of a scheduled hyperparameter is replaced by
+    the schedule at the next step, as there.
     """
     if not callable(inner_factory) or checks.is_transformation(inner_factory):
         raise TypeError(
@@ -183,7 +194,7 @@ class injected(Transformation, any_leaves=True):
 
     @property
     def inside(self) -> tuple[Transformation, ...]:
-        """The transformation at step 0: whose extra arguments it takes, and which may have to stand last."""
+        """The transformation at step 0: its extra arguments and traits are those of all steps."""
         return (self.example,)
 
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
@@ -209,5 +220,8 @@ def _admits(domain: domains.Domain | None, value: jax.Array) -> bool:
 
 
 def _is_schedule(value: Argument, domain: domains.Domain | None) -> bool:
-    """Whether a function argument stands for a number at each step; by its annotation, if any, it may be a mask instead."""
+    """Whether a function argument stands for a number at each step.
+
+    By its annotation, if it has one, it may be a mask instead.
+    """
     return checks.is_schedule(value) and (domain is None or domain.numeric)

@@ -19,19 +19,20 @@ T = TypeVar("T")
 
 
 class by_path(Value):
-    """A rule that labels parameters by their paths, for `partition` (labels) and for masks (booleans).
+    """A rule that labels parameters by their paths: labels for `partition`, booleans for masks.
 
-    It is a function from the parameters to a tree of labels. Paths read `layers/0/kernel`, the same for dicts, Linen,
-    NNX and Equinox. The first pattern that matches the *whole* path decides.
+    It is a function from the parameters to a tree of labels. Paths read `layers/0/kernel`, the same
+    for dicts, Linen, NNX and Equinox. The first pattern that matches the *whole* path decides.
 
     Args:
       rules: regular expressions (as in `re.fullmatch`) and their labels, in order of precedence.
       default: label where no pattern matches; None makes that an error.
 
     Raises:
-      ValueError: a pattern is no regular expression or matches no parameter; one of its alternatives, as in `(bias|scale)`, matches
-        none (those of negative lookarounds, verbose patterns and patterns with numbered references are not looked at); or a
-        parameter matches no pattern and there is no default.
+      ValueError: a pattern is no regular expression or matches no parameter; one of its
+        alternatives, as in `(bias|scale)`, matches none (those of negative lookarounds, verbose
+        patterns and patterns with numbered references are not looked at); or a parameter matches no
+        pattern and there is no default.
       TypeError: `rules` is no mapping from strings.
 
     Example:
@@ -88,12 +89,15 @@ def compile_patterns(name: str, rules: Mapping[str, T]) -> list[tuple[re.Pattern
 
 
 def may_hide_paths(leaf: Leaf) -> bool:
-    """Whether a node may stand for a whole subtree, whose paths nobody sees; gradtx's `MaskedNode` stands for one leaf."""
+    """Whether a node may stand for a whole subtree, whose paths nobody sees.
+
+    gradtx's `MaskedNode` stands for one leaf.
+    """
     return is_masked(leaf) and not isinstance(leaf, MaskedNode)
 
 
 def check_used(patterns: list[re.Pattern[str]], paths: list[str]) -> None:
-    """Raises for a pattern that decides nothing, or has an alternative `a|b` that matches nothing."""
+    """Raises for a pattern that decides nothing, or whose alternative `a|b` matches nothing."""
     deciding = {next((p for p in patterns if p.fullmatch(path)), None) for path in paths}
     for i, pattern in enumerate(patterns):
         if pattern in deciding:
@@ -141,9 +145,10 @@ def _misspelt(pattern: str, paths: list[str]) -> str:
 
 
 def spread(what: str, labels: Tree, params: Params) -> list[Leaf]:
-    """One label for each leaf of `params`, in order, from a tree of labels or a function from `params` to one.
+    """One label for each leaf of `params`, in order, from a tree of labels or a function.
 
-    Trees are compared by path, so that labels in a dict fit a FrozenDict or an NNX State. A label stands for all below it.
+    Trees are compared by path, so that labels in a dict fit a FrozenDict or an NNX State. A label
+    stands for all below it.
 
     Raises:
       ValueError: a leaf has no label, or a label is at a path where the parameters have nothing.
@@ -183,7 +188,10 @@ def spread_mask(what: str, mask: Tree, params: Params) -> list[bool]:
 
 
 def resolve(what: str, labels: Tree, params: Params) -> Tree:
-    """`labels(params)` for a function. A tree is taken as it is, also where its nodes can be called (an Equinox module)."""
+    """`labels(params)` for a function, else the tree itself.
+
+    A tree stays as it is also where its nodes can be called, as an Equinox module can.
+    """
     leaves = jax.tree.leaves(labels)
     is_function = len(leaves) == 1 and leaves[0] is labels and callable(labels)
     if not is_function:

@@ -23,21 +23,25 @@ class MaskedState(NamedTuple):
 
 
 class masked(Transformation, transparent=True, any_leaves=True, narrows=True):
-    """Applies a transformation where the mask is True; the other updates pass unchanged and have no state.
+    """Applies a transformation where the mask is True; other updates pass and have no state.
 
-    The extra arguments `value_fn`, `grad_fn` and `grad` reach the inner one as those of its own leaves, the
-    others held where they are, so that line searches and SAM work on some of the parameters.
+    The extra arguments `value_fn`, `grad_fn` and `grad` reach the inner one as those of its own
+    leaves, the others held where they are, so that line searches and SAM work on some of the
+    parameters.
 
     Args:
       inner: the transformation.
-      mask: tree of booleans with the parameters' paths (a boolean stands for all below it), or a function from parameters to one.
-      mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
+      mask: tree of booleans with the parameters' paths (a boolean stands for all below it), or a
+        function from parameters to one.
+      mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked
+        too.
 
     State: `MaskedState(inner_state)`, with nothing for masked leaves.
 
     Raises:
       TypeError: `mask` holds something else than booleans (text, say).
-      ValueError: a parameter has no entry in `mask`, or the mask has one that is not in the parameters; the message names the path.
+      ValueError: a parameter has no entry in `mask`, or the mask has one that is not in the
+        parameters; the message names the path.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -100,7 +104,7 @@ def update_selected(
 
 
 def _narrowed(extra_args: Extra, params: Params, keep: list[bool]) -> dict[str, ExtraArg]:
-    """The objective's `value_fn`, `grad_fn` and `grad` as those of the kept leaves, with the others held at `params`."""
+    """`value_fn`, `grad_fn` and `grad` of the kept leaves, with the others held at `params`."""
 
     def whole(some: Params) -> Params:
         return merge(params, keep, jax.tree.leaves(some))
@@ -149,7 +153,8 @@ class freeze(Preset, transparent=True):
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.freeze(gradtx.by_path({"w": True}, default=False)))
+      >>> frozen = gradtx.by_path({"w": True}, default=False)
+      >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.freeze(frozen))
       >>> params = {"w": jnp.ones(()), "b": jnp.ones(())}
       >>> {k: float(u) for k, u in tx.update(params, tx.init(params))[0].items()}
       {'b': -1.0, 'w': 0.0}

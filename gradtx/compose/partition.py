@@ -28,19 +28,23 @@ class partition(Transformation, transparent=True, any_leaves=True, narrows=True)
 
     Args:
       transforms: transformations by label.
-      param_labels: tree of labels with the parameters' paths (a label stands for all below it), or a function from the
-        parameters to one, such as `by_path`.
-      mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
+      param_labels: tree of labels with the parameters' paths (a label stands for all below it), or
+        a function from the parameters to one, such as `by_path`.
+      mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked
+        too.
 
-    State: `PartitionState(inner_states)`, a dict from labels to `MaskedState`, each with state for its own leaves alone.
+    State: `PartitionState(inner_states)`, a dict from labels to `MaskedState`, each with state for
+      its own leaves alone.
 
     Raises:
       TypeError: `transforms` is no mapping to transformations.
-      ValueError: a label has no transformation, a parameter has no label, or a label belongs to no parameter's path.
+      ValueError: a label has no transformation, a parameter has no label, or a label belongs to no
+        parameter's path.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.partition({"slow": gradtx.sgd(0.1), "fast": gradtx.sgd(1.0)}, {"w": "slow", "b": "fast"})
+      >>> speeds = {"slow": gradtx.sgd(0.1), "fast": gradtx.sgd(1.0)}
+      >>> tx = gradtx.partition(speeds, {"w": "slow", "b": "fast"})
       >>> params = {"w": jnp.ones(()), "b": jnp.ones(())}
       >>> {k: round(float(u), 2) for k, u in tx.update(params, tx.init(params))[0].items()}
       {'b': -1.0, 'w': -0.1}
@@ -122,11 +126,12 @@ multi_transform = partition
 
 
 class selective_transform(Preset, transparent=True):
-    """Optimizes the parameters where `freeze_mask` is False; the others stay, without optimizer state.
+    """Optimizes parameters where `freeze_mask` is False; the others stay, without any state.
 
     Args:
       optimizer: transformation for the trained parameters.
-      freeze_mask: True for the parameters to freeze; a tree of booleans, or a function from the parameters to one.
+      freeze_mask: True for the parameters to freeze; a tree of booleans, or a function from the
+        parameters to one.
 
     State: as `partition` with labels `train` and `freeze`.
 

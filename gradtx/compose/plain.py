@@ -57,7 +57,8 @@ class stateless(Transformation, any_leaves=True):
     """A transformation from a function of whole trees: `f(updates, params)`.
 
     Args:
-      f: function of the updates' tree and the parameters' tree (or None) that gives the new updates' tree.
+      f: function of the updates' tree and the parameters' tree (or None) that gives the new
+        updates' tree.
 
     State: `EmptyState()`, 0 bytes.
 
@@ -81,7 +82,8 @@ class stateless_with_tree_map(Transformation, any_leaves=True):
     """A transformation from a function of single leaves: `f(update, param)`.
 
     Args:
-      f: function of one update and its parameter (None where `update` was called without parameters) that gives the new update.
+      f: function of one update and its parameter (None where `update` was called without
+        parameters) that gives the new update.
 
     State: `EmptyState()`, 0 bytes.
 
@@ -104,7 +106,9 @@ class stateless_with_tree_map(Transformation, any_leaves=True):
 
 
 def with_extra_args_support(tx: Inner) -> Transformation:
-    """Makes any `(init, update)` pair, Optax's too, take extra arguments and ignore those that it does not know.
+    """Makes any `(init, update)` pair, Optax's too, take extra arguments.
+
+    It ignores those that it does not know.
 
     Args:
       tx: a gradient transformation, of gradtx or of another library.
@@ -130,9 +134,10 @@ GradientTransformationExtraArgs = GradientTransformation
 
 
 def to_optax(tx: Inner) -> "optax.GradientTransformationExtraArgs":
-    """Wraps a transformation in Optax's class, so that `optax.chain`, `optax.masked`, ... hand it extra arguments.
+    """Wraps a transformation in Optax's class, so that Optax hands it extra arguments.
 
-    Optax's combinators accept any pair but drop extra arguments unless the pair is Optax's own class.
+    Optax's combinators accept any pair but drop extra arguments unless the pair is Optax's own
+    class.
 
     Args:
       tx: a gradient transformation.
