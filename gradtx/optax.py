@@ -209,7 +209,7 @@ def _joined(*names: str) -> str:
 
 
 def _names(part: str) -> list[str]:
-    """The public names of a module of Optax, its modules too; without Optax those that have twins."""
+    """The public names of a module of Optax, with its modules; without Optax those with twins."""
     source = _installed(part)
     if source is None:
         return sorted(NATIVE.get(part, {}))
@@ -230,7 +230,9 @@ def _parts() -> list[str]:
 
 
 def rows() -> list[tuple[str, str]]:
-    """Every public name of Optax with the place of its twin, or `borrowed`; without Optax the twins alone.
+    """Every public name of Optax with the place of its twin, or `borrowed`.
+
+    Without Optax it has the twins alone.
 
     Example:
       >>> import gradtx.optax
@@ -251,7 +253,8 @@ def table() -> str:
 
     Example:
       >>> import gradtx.optax
-      >>> [line.split() for line in gradtx.optax.table().splitlines() if line.startswith(("adamw", "adafactor"))]
+      >>> rows = map(str.split, gradtx.optax.table().splitlines())
+      >>> [row for row in rows if row and row[0] in ("adamw", "adafactor")]
       [['adafactor', 'borrowed'], ['adamw', 'gradtx.optimizers.adam.adamw']]
     """
     found = rows()
@@ -267,7 +270,7 @@ def table() -> str:
 
 
 def hint(name: str) -> str:
-    """Where a name of Optax is that `gradtx` was asked for and has not; nothing where Optax has it not either.
+    """Where a name that `gradtx` was asked for is in Optax; empty where Optax lacks it too.
 
     Example:
       >>> import gradtx.optax
@@ -286,7 +289,7 @@ def hint(name: str) -> str:
 
 
 def _examples(name: str) -> Iterator[str]:
-    """What to say of a name of Optax, the best first: of a module its first twin, of a name its own."""
+    """What to say of a name of Optax, best first: of a module its first twin, of a name its own."""
     if NATIVE.get(name):
         first, place = next(item for item in NATIVE[name].items() if item[0].islower())
         yield f"{_public(place, f'{name}.{first}')} is optax.{name}.{first}"
@@ -298,7 +301,7 @@ def _examples(name: str) -> Iterator[str]:
 
 
 def _public(place: str, path: str) -> str:
-    """The short name of a place that the index has, or that of a twin which only this module has."""
+    """The short name of a place in the index, or of a twin that only this module has."""
     name = place.rpartition(".")[2]
     if place.count(".") == 2:
         return place

@@ -1,7 +1,8 @@
-"""Sampling as a random vector `v` with `E[v_i] = 1`: the stochastic reformulation of a mean of losses.
+"""Sampling as a random vector `v`, `E[v_i] = 1`: a stochastic form of a mean of losses.
 
-`mean(v * losses)` is then an unbiased estimate of `mean(losses)`, and its gradient one of the gradient, whatever the sampling:
-mini-batches, independent or by importance. Keys are those of `jax.random`; sizes are static; all of it runs under `jit` and `vmap`.
+`mean(v * losses)` is then an unbiased estimate of `mean(losses)`, and its gradient one of the
+gradient, whatever the sampling: mini-batches, independent or by importance. Keys are those of
+`jax.random`; sizes are static; all of it runs under `jit` and `vmap`.
 """
 
 from typing import Annotated
@@ -29,12 +30,14 @@ def _key_hint(value: object) -> str:
 Key = Annotated[jax.Array, Domain("a single random key of jax.random", _is_single_key, _key_hint)]
 
 SUM_TOLERANCE = 1e-4
-"""How far from 1 probabilities may sum: they are normalized, so that this only tells mistakes from rounding."""
+"""How far from 1 probabilities may sum. They are normalized: this tells mistakes from rounding."""
 
 
 @checked
 def minibatch(key: Key, n: PositiveInt, batch_size: PositiveInt) -> jax.Array:
-    """A batch of `batch_size` of the `n` losses, without replacement: `v_i = n/batch_size` in it, 0 elsewhere.
+    """A batch of `batch_size` of `n` losses, without replacement.
+
+    `v_i` is `n/batch_size` in it, 0 elsewhere.
 
     Args:
       key: random key of `jax.random`.
@@ -67,7 +70,8 @@ def independent(key: Key, probabilities: ArrayLike) -> jax.Array:
 
     Args:
       key: random key of `jax.random`.
-      probabilities: `p`, of shape (n,), each in (0, 1]; their sum is the expected size of the batch.
+      probabilities: `p`, of shape (n,), each in (0, 1]; their sum is the expected size of the
+        batch.
 
     Returns:
       `v`, float32 of shape (n,).
@@ -96,14 +100,16 @@ def importance(key: Key, probabilities: ArrayLike, batch_size: PositiveInt) -> j
 
     Args:
       key: random key of `jax.random`.
-      probabilities: `p`, of shape (n,), each in (0, 1], with the sum 1. Draws resolve them to about 1e-7.
+      probabilities: `p`, of shape (n,), each in (0, 1], with the sum 1. Draws resolve them to about
+        1e-7.
       batch_size: number of draws, >= 1; static.
 
     Returns:
       `v`, float32 of shape (n,).
 
     Raises:
-      ValueError: a probability is outside (0, 1], they do not sum to 1, `probabilities` has another shape, or `batch_size < 1`.
+      ValueError: a probability is outside (0, 1], they do not sum to 1, `probabilities` has another
+        shape, or `batch_size < 1`.
       TypeError: `key` is no key, or `batch_size` is no whole number.
 
     Example:
@@ -133,7 +139,8 @@ def sampled_loss(losses: jax.Array, v: jax.Array) -> jax.Array:
       v: sampling vector of the same shape.
 
     Returns:
-      A scalar in at least float32. A loss that was not sampled takes no part, even where it is not finite.
+      A scalar in at least float32. A loss that was not sampled takes no part, even where it is not
+      finite.
 
     Raises:
       ValueError: the shapes differ.

@@ -1,4 +1,4 @@
-"""The matrix sign `msign(X) = U V^H` of `X = U S V^H`: orthogonal, and for singular values what `sign` is for numbers."""
+"""The matrix sign `msign(X) = U V^H` of `X = U S V^H`: all singular values become 1."""
 
 import functools
 import math
@@ -41,32 +41,38 @@ def msign(
     axes: tuple[Axes, Axes] = (-2, -1),
     eps: Scalar = 0.0,
 ) -> jax.Array:
-    """The matrix sign, or orthogonal polar factor: `U V^H = X (X^H X)^(-1/2)` for `X = U S V^H`, without the null space.
+    """The matrix sign, or polar factor: `U V^H = X (X^H X)^(-1/2)` for `X = U S V^H`.
 
-    By Newton-Schulz: `X <- (a I + b R + c R^2) X, R = X X^H`, from `X` over a norm of it. That yields `U f(S) V^H` with `f(S)`
-    near 1: with the defaults between 0.8 and 1.2 for singular values above 0.005 of the norm, growing to there from 0.
-    Of all methods, `svd` is exact.
+    It leaves out the null space. By Newton-Schulz: `X <- (a I + b R + c R^2) X, R = X X^H`, from
+    `X` over a norm of it. That yields `U f(S) V^H` with `f(S)` near 1: with the defaults between
+    0.8 and 1.2 for singular values above 0.005 of the norm, growing to there from 0. Of all
+    methods, `svd` is exact.
 
-    Exact for every method: numbers give their sign, vectors, single rows and columns `x / |x|`, matrices with orthogonal rows (the
-    shorter side's; so diagonal ones) those rows over their norms, zero gives zero. Entries below 1e-19 of the largest may count as
-    zero in float32. The result does not depend on the matrix's scale. NaN and infinity give NaN in their own matrix of a batch
-    alone.
+    Exact for every method: numbers give their sign, vectors, single rows and columns `x / |x|`,
+    matrices with orthogonal rows (the shorter side's; so diagonal ones) those rows over their
+    norms, zero gives zero. Entries below 1e-19 of the largest may count as zero in float32. The
+    result does not depend on the matrix's scale. NaN and infinity give NaN in their own matrix of a
+    batch alone.
 
     Args:
-      x: array, real or complex. Its matrices lie in the last two axes, or in `axes`; all other axes are a batch.
-      steps: number of steps; None is 4 for `polar_express`, 5 for other names, or the rows of a table.
-      coefficients: 'polar_express' (minimax), 'jordan', 'dion', 'quintic' (the lecture notes' 15/8, -5/4, 3/8, which brings
-        singular
-        values within 5 steps to 1 only if they start near 1: at 0.01 it ends at 0.22), one row of three numbers, or a table of
-          rows.
-      normalization: what `X` is divided by: 'schatten8' (the least bound on its spectral norm that costs nothing), 'frobenius',
-        'schatten4', 'spectral' (exact, by eigenvalues), or 'aol' (row by row, which moves the result away from `U V^H`).
-      method: 'newton_schulz' (products of the size of `X` at every step), 'gram' (steps on `R` alone, in segments as long as the
-        precision of products allows), 'auto' (the cheaper of the two), or 'svd'.
-      dtype: in which products take their factors, summing in float32: 'bfloat16' or 'float16' are faster on hardware that has
-        them, at errors of about 0.1 and 0.01. None is at least float32.
+      x: array, real or complex. Its matrices lie in the last two axes, or in `axes`; all other axes
+        are a batch.
+      steps: number of steps; None is 4 for `polar_express`, 5 for other names, or the rows of a
+        table.
+      coefficients: 'polar_express' (minimax), 'jordan', 'dion', 'quintic' (the lecture notes' 15/8,
+        -5/4, 3/8, which brings singular values within 5 steps to 1 only if they start near 1: at
+        0.01 it ends at 0.22), one row of three numbers, or a table of rows.
+      normalization: what `X` is divided by: 'schatten8' (the least bound on its spectral norm that
+        costs nothing), 'frobenius', 'schatten4', 'spectral' (exact, by eigenvalues), or 'aol' (row
+        by row, which moves the result away from `U V^H`).
+      method: 'newton_schulz' (products of the size of `X` at every step), 'gram' (steps on `R`
+        alone, in segments as long as the precision of products allows), 'auto' (the cheaper of the
+        two), or 'svd'.
+      dtype: in which products take their factors, summing in float32: 'bfloat16' or 'float16' are
+        faster on hardware that has them, at errors of about 0.1 and 0.01. None is at least float32.
       precision: of products, as in `jax.lax.dot`.
-      axes: the row and the column axis of a matrix, or for each a sequence of axes that are one together.
+      axes: the row and the column axis of a matrix, or for each a sequence of axes that are one
+        together.
       eps: added to the norm, where the largest entry is about 1; zero matrices need none.
 
     Returns:
@@ -80,9 +86,9 @@ def msign(
       Array([[0.6, 0. , 0.8],
              [0. , 1. , 0. ]], dtype=float32)
 
-    Source: Bernstein and Newhouse 2024, arXiv:2409.20325 (the iteration in optimizers); Jordan et al. 2024 (Muon); Amsel et al.
-    2025, arXiv:2505.16932 (minimax rows); the Gram form runs the coupled iteration of Higham 2008, Functions of Matrices, chapter
-    6.
+    Source: Bernstein and Newhouse 2024, arXiv:2409.20325 (the iteration in optimizers); Jordan et
+    al. 2024 (Muon); Amsel et al. 2025, arXiv:2505.16932 (minimax rows); the Gram form runs the
+    coupled iteration of Higham 2008, Functions of Matrices, chapter 6.
     """
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
@@ -111,7 +117,10 @@ def msign(
 
 
 class Recipe(NamedTuple):
-    """What is known of a matrix sign before shapes are, and the platform: the arguments of `msign`, `dtype` by its name."""
+    """What is known of a matrix sign before shapes and the platform are: the arguments of `msign`.
+
+    `dtype` is given by its name.
+    """
 
     table: Table
     normalization: str

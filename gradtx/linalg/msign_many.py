@@ -13,10 +13,16 @@ from gradtx.core.types import DType, Scalar
 from gradtx.linalg.msign import Recipe, apply_plan
 
 STACK_ELEMENTS = 2**27
-"""Most elements in one stack on GPU or TPU (0.5 GiB in float32): its Gram matrices and intermediates take a few times that."""
+"""Most elements in one stack on GPU or TPU (0.5 GiB in float32).
+
+Its Gram matrices and intermediates take a few times that.
+"""
 
 LOOP_FROM = 24
-"""On CPU, from how many matrices of one shape on a compiled loop replaces them: compiling each costs more than copying."""
+"""On CPU, from how many matrices of one shape on a compiled loop replaces them.
+
+Compiling each of them costs more than copying.
+"""
 
 Run = Callable[[jax.Array], jax.Array]
 
@@ -24,8 +30,9 @@ Run = Callable[[jax.Array], jax.Array]
 def msign_many(stacks: Sequence[jax.Array], recipe: Recipe, eps: Scalar = 0.0) -> list[jax.Array]:
     """`msign` of each stack `(batch, n, m)`.
 
-    On CPU a product of two single matrices is the fastest, so matrices run one by one. On GPU and TPU small products leave the
-    device idle, so all matrices of one shape (a tall one counts as its transpose) run as one stack.
+    On CPU a product of two single matrices is the fastest, so matrices run one by one. On GPU and
+    TPU small products leave the device idle, so all matrices of one shape (a tall one counts as its
+    transpose) run as one stack.
 
     Args:
       stacks: arrays of three axes, each a batch of matrices.
@@ -65,8 +72,9 @@ def _one_by_one(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
 def _parts(stack: jax.Array, count: int) -> list[jax.Array]:
     """`jnp.split(stack, count)`, in programs that compile quickly on CPU.
 
-    XLA compiles each slice at a constant place as a kernel of its own, 8 ms each, but equal kernels only once. Places that it does
-    not know before the program runs make the slices equal: they come out of a conditional whose condition always holds.
+    XLA compiles each slice at a constant place as a kernel of its own, 8 ms each, but equal kernels
+    only once. Places that it does not know before the program runs make the slices equal: they come
+    out of a conditional whose condition always holds.
     """
     if not stack.size:
         return jnp.split(stack, count)
