@@ -1,14 +1,15 @@
-"""What a measurement averages over: one batch, many, or one that is cut; each counts by its size, none need be of the same size.
+"""What a measurement averages over: one batch, or many of any sizes, weighted by size.
 
 Where a function here takes `batches`, it takes the arguments of `loss_fn` after the parameters:
 
 - `()`, the default, for a `loss_fn` of the parameters alone;
-- a tuple, one batch: `(x, y)`. With `batch_size` its leading axis is cut into batches of that size, the last one smaller;
+- a tuple, one batch: `(x, y)`. With `batch_size` its leading axis is cut into batches of that size,
+  the last one smaller;
 - any other iterable of such tuples (a list, a data loader): many batches.
 
-`loss_fn` is a mean over its batch, so that the mean over batches, weighted by size, is the loss of all the data. A batch's size is
-the length of the leading axis of its arrays; scalars and keys, which have none, go to each batch whole. Each shape of batches is
-compiled once.
+`loss_fn` is a mean over its batch, so that the mean over batches, weighted by size, is the loss of
+all the data. A batch's size is the length of the leading axis of its arrays; scalars and keys,
+which have none, go to each batch whole. Each shape of batches is compiled once.
 """
 
 import inspect
@@ -31,7 +32,7 @@ Data = list[tuple[Batch, float]]
 
 
 def gather(loss_fn: LossFn, batches: Tree, batch_size: int | None = None) -> Data:
-    """Batches, as the functions here take them, with their shares; an error where `loss_fn` takes another number of arguments."""
+    """Batches with their shares; an error if `loss_fn` takes another number of arguments."""
     data = _gathered(batches, batch_size)
     try:
         signature = inspect.signature(loss_fn)
@@ -63,9 +64,10 @@ def _gathered(batches: Tree, batch_size: int | None) -> Data:
 
 
 def mean_over(data: Data, function: Callable[..., Tree]) -> Tree:
-    """The mean of `function(*batch)`, a tree of arrays, over the batches, weighted by size; one batch after another.
+    """The mean of `function(*batch)`, a tree of arrays, over the batches, weighted by size.
 
-    A loop in Python over compiled calls: XLA runs convolutions 20 times slower in a compiled loop on CPUs.
+    A loop in Python over compiled calls: XLA runs convolutions 20 times slower in a compiled loop
+    on CPUs.
     """
     (first, share), *others = data
     total = function(*first)

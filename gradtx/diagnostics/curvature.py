@@ -1,7 +1,8 @@
-"""The Hessian of a loss, and its Gauss-Newton matrix, by their products with vectors: eigenvalues, trace, spectral density.
+"""The Hessian of a loss and its Gauss-Newton matrix: eigenvalues, trace, spectral density.
 
-Nothing here forms a matrix. A product costs about two gradients of the data. Parameters are any tree of real floating arrays
-(Flax, Equinox, a dict); those in half precision are taken in float32. `batches` is explained in `gradtx.diagnostics.batches`.
+Nothing here forms a matrix. A product costs about two gradients of the data. Parameters are any
+tree of real floating arrays (Flax, Equinox, a dict); those in half precision are taken in float32.
+`batches` is explained in `gradtx.diagnostics.batches`.
 """
 
 from collections.abc import Callable
@@ -42,7 +43,8 @@ class Eigenpairs(NamedTuple):
     Attributes:
       values: `(k,)`.
       vectors: a tree like the parameters whose leaves have a leading axis of k: unit eigenvectors.
-      residuals: `(k,)`, `|H v - value v|` with the rounding of the products: within it of each value lies an eigenvalue of H.
+      residuals: `(k,)`, `|H v - value v|` with the rounding of the products: within it of each
+        value lies an eigenvalue of H.
     """
 
     values: jax.Array
@@ -55,8 +57,9 @@ class SpectralDensity(NamedTuple):
 
     Attributes:
       nodes: `(samples, steps)`, eigenvalues of the tridiagonal matrices.
-      weights: `(samples, steps)`, the share of the spectrum at each node; 1 in all for each sample. The mean over samples of
-        `sum weights * nodes**p` estimates `trace(H**p) / n`, for p up to 2 steps - 1.
+      weights: `(samples, steps)`, the share of the spectrum at each node; 1 in all for each sample.
+        The mean over samples of `sum weights * nodes**p` estimates `trace(H**p) / n`, for p up to
+        `2 steps - 1`.
       grid: `(points,)`, where the curve is taken.
       density: `(points,)`, nodes blurred by Gaussians of width `bandwidth`; its integral is 1.
     """
@@ -69,25 +72,26 @@ class SpectralDensity(NamedTuple):
 
 @checked
 def hvp(loss_fn: Function, params: Params, vector: Tree, batches: Tree = (), *, batch_size: PositiveInt | None = None) -> Tree:
-    """`H v`, the Hessian of the loss at the parameters times a vector, as the derivative of the gradient along it.
+    """`H v`, the Hessian of the loss times a vector: the gradient's derivative along it.
 
     Args:
       loss_fn: function of the parameters and a batch to the mean loss, a scalar.
       params: tree of real floating arrays.
       vector: tree like the parameters.
-      batches: one batch `(x, y)`, or an iterable of them; `()` for a `loss_fn` of the parameters alone.
+      batches: one batch `(x, y)`, or an iterable of them; `()` if `loss_fn` takes none.
       batch_size: cuts one batch into several of this size, to save memory.
 
     Returns:
       A tree like the parameters, in at least float32.
 
     Raises:
-      TypeError, ValueError: an argument outside its domain, trees that differ, a loss that is no scalar.
+      TypeError, ValueError: an argument outside its domain, unlike trees, a loss that is no scalar.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from gradtx.diagnostics import hvp
-      >>> hvp(lambda w, x: jnp.mean((x @ w) ** 2), jnp.ones(2), jnp.array([1.0, 0.0]), (jnp.array([[1.0, 2.0], [3.0, 4.0]]),))
+      >>> loss, x = lambda w, x: jnp.mean((x @ w) ** 2), jnp.array([[1.0, 2.0], [3.0, 4.0]])
+      >>> hvp(loss, jnp.ones(2), jnp.array([1.0, 0.0]), (x,))
       Array([10., 14.], dtype=float32)
 
     Source: Pearlmutter 1994, "Fast exact multiplication by the Hessian".
@@ -107,11 +111,13 @@ def gauss_newton_vp(
     *,
     batch_size: PositiveInt | None = None,
 ) -> Tree:
-    """`J' H_out J v`: the Hessian without the curvature of the network, semidefinite where the loss is convex in its outputs.
+    """`J' H_out J v`: the Hessian without the curvature of the network.
+
+    The matrix is semidefinite where the loss is convex in the outputs.
 
     Args:
-      predict_fn: function of the parameters and a batch to the outputs, any tree; J is its Jacobian.
-      loss_fn: function of the outputs and a batch to the mean loss, a scalar; `H_out` is its Hessian.
+      predict_fn: function of the parameters and a batch to the outputs, any tree, with Jacobian J.
+      loss_fn: function of the outputs and a batch to the mean loss, a scalar, with Hessian `H_out`.
       params: tree of real floating arrays.
       vector: tree like the parameters.
       batches: as in `hvp`; both functions get the whole batch.
@@ -127,10 +133,12 @@ def gauss_newton_vp(
       >>> import jax.numpy as jnp
       >>> from gradtx.diagnostics import gauss_newton_vp
       >>> predict, loss = lambda w, x: x * w**2, lambda z, x: jnp.mean(z**2) / 2
-      >>> float(gauss_newton_vp(predict, loss, jnp.array(3.0), jnp.array(1.0), (jnp.array([1.0, 2.0]),)))  # J = 2 w x = 6, 12
+      >>> x = jnp.array([1.0, 2.0])  # J = 2 w x = 6, 12
+      >>> float(gauss_newton_vp(predict, loss, jnp.array(3.0), jnp.array(1.0), (x,)))
       90.0
 
-    Source: Schraudolph 2002, "Fast curvature matrix-vector products for second-order gradient descent".
+    Source: Schraudolph 2002, "Fast curvature matrix-vector products for second-order gradient
+    descent".
     """
     params = real_params(params)
     vector = like_params("vector", vector, params)
@@ -151,38 +159,42 @@ def top_eigenvalues(
     batch_size: PositiveInt | None = None,
     progress: Flag = False,
 ) -> Eigenpairs:
-    """The k largest eigenvalues of the Hessian and their eigenvectors, by `lanczos` from a random start; `values[0]` is λ_max.
+    """The k largest eigenvalues of the Hessian and their eigenvectors; `values[0]` is λ_max.
+
+    They come from `lanczos`, from a random start.
 
     Args:
       loss_fn: function of the parameters and a batch to the mean loss, a scalar.
       params: tree of n real elements in all.
-      batches: one batch `(x, y)`, or an iterable of them; `()` for a `loss_fn` of the parameters alone.
+      batches: one batch `(x, y)`, or an iterable of them; `()` if `loss_fn` takes none.
       k: how many, at most n.
       which: "algebraic" takes the most positive ones, "magnitude" those farthest from 0.
-      steps: of Lanczos, each a product with the data: the more, the smaller the residuals. At least k; None is `60 + 10 k`; n is
-        the most that is made.
-      predict_fn: if given, the matrix is that of `gauss_newton_vp`, and `loss_fn` is a function of the outputs and a batch.
+      steps: of Lanczos, each a product with the data: the more, the smaller the residuals. At least
+        k; None is `60 + 10 k`; n is the most that is made.
+      predict_fn: if given, the matrix is that of `gauss_newton_vp`; `loss_fn` takes outputs and batch.
       key: of the start; None is `jax.random.key(0)`.
       batch_size: cuts one batch into several of this size, to save memory.
       progress: whether to show a bar on the terminal (needs rich).
 
     Returns:
-      `Eigenpairs(values (k,), vectors, residuals (k,))`. Errors of values are at most their residuals, and of the order of their
-      squares where eigenvalues are well apart.
-      Memory: about `steps + k + 8` vectors, whole on every device if the parameters are sharded explicitly, and what a gradient
-      takes. Compiled once for each `loss_fn` and shape of batches.
+      `Eigenpairs(values (k,), vectors, residuals (k,))`. Errors of values are at most their
+      residuals, and of the order of their squares where eigenvalues are well apart. Memory: about
+      `steps + k + 8` vectors, whole on every device if the parameters are sharded explicitly, and
+      what a gradient takes. Compiled once for each `loss_fn` and shape of batches.
 
     Raises:
-      TypeError, ValueError: an argument outside its domain, a leaf that is no real floating array, a loss that is no scalar.
+      TypeError, ValueError: an argument outside its domain, a leaf that is no real floating array,
+        a loss that is no scalar.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from gradtx.diagnostics import top_eigenvalues
-      >>> pairs = top_eigenvalues(lambda w: jnp.sum(jnp.array([3.0, 2.0, -4.0]) * w**2) / 2, jnp.ones(3), k=2)
+      >>> loss = lambda w: jnp.sum(jnp.array([3.0, 2.0, -4.0]) * w**2) / 2
+      >>> pairs = top_eigenvalues(loss, jnp.ones(3), k=2)
       >>> pairs.values.round(4), bool((pairs.residuals < 1e-4).all())
       (Array([3., 2.], dtype=float32), True)
 
-    Source: Lanczos 1950; residuals: Parlett, "The Symmetric Eigenvalue Problem", 1998, section 13.2.
+    Source: Lanczos 1950; residuals: Parlett 1998, "The Symmetric Eigenvalue Problem", section 13.2.
     """
     params = real_params(params)
     n = _count(params)
@@ -212,7 +224,7 @@ def hessian_trace(
     batch_size: PositiveInt | None = None,
     progress: Flag = False,
 ) -> Estimate:
-    """The trace of the Hessian by Hutchinson's estimator: the mean of `z' H z` over vectors z of random signs.
+    """The trace of the Hessian: the mean of `z' H z` over vectors z of random signs (Hutchinson).
 
     Args:
       loss_fn: function of the parameters and a batch to the mean loss, a scalar.
@@ -225,7 +237,8 @@ def hessian_trace(
       progress: whether to show a bar on the terminal (needs rich).
 
     Returns:
-      `Estimate(value, standard_error)`. The variance of one sample is `2 (|H|_F**2 - sum h_ii**2)`: 0 for a diagonal H.
+      `Estimate(value, standard_error)`. The variance of one sample is `2 (|H|_F**2 - sum h_ii**2)`:
+      0 for a diagonal H.
 
     Raises:
       TypeError, ValueError: as `top_eigenvalues`.
@@ -233,7 +246,8 @@ def hessian_trace(
     Example:
       >>> import jax.numpy as jnp
       >>> from gradtx.diagnostics import hessian_trace
-      >>> hessian_trace(lambda w: jnp.sum(jnp.array([3.0, 2.0, -4.0]) * w**2) / 2, jnp.ones(3), samples=2)
+      >>> loss = lambda w: jnp.sum(jnp.array([3.0, 2.0, -4.0]) * w**2) / 2
+      >>> hessian_trace(loss, jnp.ones(3), samples=2)
       Estimate(value=Array(1., dtype=float32), standard_error=Array(0., dtype=float32))
 
     Source: Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix".
@@ -264,10 +278,10 @@ def spectral_density(
     batch_size: PositiveInt | None = None,
     progress: Flag = False,
 ) -> SpectralDensity:
-    """How the eigenvalues of the Hessian are distributed, by stochastic Lanczos quadrature from starts of random signs.
+    """How the eigenvalues of the Hessian are distributed, by stochastic Lanczos quadrature.
 
-    For each start, the eigenvalues of its tridiagonal matrix are the nodes and the squared first components of their eigenvectors
-    the weights of a Gaussian quadrature of the spectrum.
+    For each start, the eigenvalues of its tridiagonal matrix are the nodes and the squared first
+    components of their eigenvectors the weights of a Gaussian quadrature of the spectrum.
 
     Args:
       loss_fn: function of the parameters and a batch to the mean loss, a scalar.
@@ -275,8 +289,8 @@ def spectral_density(
       batches: as in `top_eigenvalues`.
       steps: of Lanczos from each start, each a product with the data; n at most.
       samples: how many starts.
-      bandwidth: standard deviation of the Gaussians that blur the nodes to a curve, in units of the eigenvalues; None is 1 % of the
-        range of the nodes.
+      bandwidth: standard deviation of the Gaussians that blur the nodes to a curve, in units of the
+        eigenvalues; None is 1 % of the range of the nodes.
       points: of the curve, evenly from 6 bandwidths below the nodes to 6 above.
       predict_fn: as in `top_eigenvalues`.
       key: of the starts; None is `jax.random.key(0)`.
@@ -284,8 +298,8 @@ def spectral_density(
       progress: whether to show a bar on the terminal (needs rich).
 
     Returns:
-      `SpectralDensity(nodes, weights, grid, density)`. Memory: about `steps + 8` vectors, whole on every device if the
-      parameters are sharded explicitly, and what a gradient takes.
+      `SpectralDensity(nodes, weights, grid, density)`. Memory: about `steps + 8` vectors, whole on
+      every device if the parameters are sharded explicitly, and what a gradient takes.
 
     Raises:
       TypeError, ValueError: as `top_eigenvalues`.
@@ -293,9 +307,10 @@ def spectral_density(
     Example:
       >>> import jax.numpy as jnp
       >>> from gradtx.diagnostics import spectral_density
-      >>> density = spectral_density(lambda w: jnp.sum(jnp.array([3.0, 2.0, -4.0]) * w**2) / 2, jnp.ones(3), samples=1)
-      >>> [[round(float(node), 4) for node in row] for row in density.nodes], density.weights.round(3)
-      ([[-4.0, 2.0, 3.0]], Array([[0.333, 0.333, 0.333]], dtype=float32))
+      >>> loss = lambda w: jnp.sum(jnp.array([3.0, 2.0, -4.0]) * w**2) / 2
+      >>> density = spectral_density(loss, jnp.ones(3), samples=1)
+      >>> [round(float(node), 4) for node in density.nodes[0]], density.weights.round(3)
+      ([-4.0, 2.0, 3.0], Array([[0.333, 0.333, 0.333]], dtype=float32))
 
     Source: Ghorbani, Krishnan and Xiao 2019, arXiv:1901.10159; Ubaru, Chen and Saad 2017.
     """

@@ -1,7 +1,10 @@
 """What the pictures share: axes, styles, legends, and checks of what is drawn."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from gradtx.core import checks
 
@@ -78,3 +81,17 @@ def require(value: object, argument: str, maker: str, *fields: str) -> None:
             f"{argument} is {checks.kind(value)}, expected what gradtx.diagnostics.{maker} gives"
             f"{'' if maker in ('landscape_2d', 'lr_range_test') else ', or a dict of it by name'}."
         )
+
+
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Means over the last `width` columns, or over as many as there are."""
+    sums = np.cumsum(np.pad(values, ((0, 0), (1, 0))), axis=1)
+    ends = np.arange(1, values.shape[1] + 1)
+    starts = np.maximum(ends - width, 0)
+    return (sums[:, ends] - sums[:, starts]) / (ends - starts)
+
+
+def last_of(values: np.ndarray) -> float:
+    """The mean of the last column; inf where it is not finite."""
+    last = float(values.mean(0)[-1])
+    return last if math.isfinite(last) else math.inf

@@ -35,7 +35,7 @@ def key_or_default(key: Key) -> jax.Array:
 
 
 def real_params(params: Params) -> Tree:
-    """Parameters as arrays, in at least float32; a `TypeError` for a leaf that is no real floating array."""
+    """Parameters in at least float32; a `TypeError` for leaves that are no real floating arrays."""
     check_no_module(params)
     for path, leaf in leaves_by_path(params).items():
         if not is_inexact(leaf) or jnp.iscomplexobj(leaf):
@@ -65,7 +65,10 @@ def loss_at(loss_fn: LossFn, params: Params, directions: tuple[Tree, ...], place
 
 
 def each(function: Callable[[jax.Array], Tree], rows: jax.Array, tick: Tick) -> Tree:
-    """The trees that `function` gives for the rows of an array, stacked; in a loop in Python, inside `jit` in a compiled one."""
+    """The trees that `function` gives for the rows of an array, stacked.
+
+    A loop in Python runs it; inside `jit` a compiled one.
+    """
     if is_tracer(rows):
         return jax.lax.map(function, rows)
     return jax.tree.map(lambda *xs: jnp.stack(xs), *[tick(function(row)) for row in rows])

@@ -42,7 +42,7 @@ Divergence = Annotated[float, Domain("a number > 1", lambda x: isinstance(x, (in
 
 
 class LearningRates(NamedTuple):
-    """Losses under learning rates. R rates of T steps each; the range test has one run, whose rate grows.
+    """Losses under learning rates: R rates of T steps each, or one run whose rate grows.
 
     Attributes:
       learning_rates: of the steps, (T,), in the range test; else those that were tried, (R,).
@@ -74,53 +74,59 @@ def lr_range_test(
     divergence: Divergence = 4.0,
     batch_size: PositiveInt | None = None,
 ) -> LearningRates:
-    """Tests learning rates in one compiled program: one that grows at each step, or several fixed ones side by side.
+    """Tests learning rates in one compiled program: one that grows at each step, or fixed ones.
 
-    The range test trains once, at the rate `min_lr * (max_lr / min_lr)**(t / (T - 1))` in step t = 0 ... T - 1 of a `lax.scan`. Its
-    suggestion is the rate where the smoothed loss falls steepest against the logarithm of the rate, before it explodes. With
-    `learning_rates` it trains once from `params` at each of them, by `vmap`; the suggestion is the rate with the smallest mean loss
-    in the last tenth of the steps.
+    The range test trains once, at the rate `min_lr * (max_lr / min_lr)**(t / (T - 1))` in step
+    `t = 0 ... T - 1` of a `lax.scan`. It suggests the rate where the smoothed loss falls steepest
+    against the logarithm of the rate, before it explodes. With `learning_rates` it trains once from
+    `params` at each of them, by `vmap`, and suggests the rate with the smallest mean loss in the
+    last tenth of the steps.
 
     Args:
       loss_fn: function of the parameters and a batch to the mean loss, a scalar.
       params: tree of arrays to start from, the same for every rate.
-      tx_factory: function from a learning rate to an optimizer, such as `gradtx.adam`. It gets a schedule in the range test, and a
-        traced number with `learning_rates`.
-      batches: a list (or other iterable) of equally large batches, one for each step, such as `[(x, y), ...]`, again from the first
-        after the last; or one tuple `(x, y)` for all steps, unless `batch_size` cuts it; `()` for a `loss_fn` of the parameters
-        alone.
+      tx_factory: function from a learning rate to an optimizer, such as `gradtx.adam`. It gets a
+        schedule in the range test, and a traced number with `learning_rates`.
+      batches: a list (or other iterable) of equally large batches, one for each step, such as
+        `[(x, y), ...]`, again from the first after the last; or one tuple `(x, y)` for all steps,
+        unless `batch_size` cuts it; `()` for a `loss_fn` of the parameters alone.
       min_lr, max_lr: the first and the last rate of the range test, > 0.
       learning_rates: rates to try, each >= 0, in place of the range test.
       steps: how many, at least 2; None is one for each batch, and at least 100.
-      smoothing: decay of the running mean `s`, in [0, 1): `s = smoothing * s + (1 - smoothing) * loss`, divided by
-        `1 - smoothing**t`.
-      divergence: the loss exploded where it is not finite, or where its running mean rose above its least by more than
-        `divergence - 1` times that; > 1.
+      smoothing: decay of the running mean `s`, in [0, 1):
+        `s = smoothing * s + (1 - smoothing) * loss`, divided by `1 - smoothing**t`.
+      divergence: the loss exploded where it is not finite, or where its running mean rose above its
+        least by more than `divergence - 1` times that; > 1.
       batch_size: cuts one batch into batches of this size; a smaller rest is left out.
 
     Returns:
-      `LearningRates(learning_rates, losses, smoothed, suggestion, diverged_at)`. Nothing is suggested (NaN) where the loss never
-      fell or always exploded. The first `1 / (1 - smoothing)` steps, a quarter at most, are not suggested: the mean has to settle.
+      `LearningRates(learning_rates, losses, smoothed, suggestion, diverged_at)`. Nothing is
+      suggested (NaN) where the loss never fell or always exploded. The first `1 / (1 - smoothing)`
+      steps, a quarter at most, are not suggested: the mean has to settle.
 
     Raises:
-      TypeError: `tx_factory` makes no transformation, the loss is no scalar, or a leaf of `params` is no floating array.
+      TypeError: `tx_factory` makes no transformation, the loss is no scalar, or a leaf of `params`
+        is no floating array.
       ValueError: `min_lr >= max_lr`, or batches of different shapes.
 
     Example:
-      >>> import jax, jax.numpy as jnp, gradtx
+      >>> import functools, jax, jax.numpy as jnp, gradtx
       >>> x = jax.random.normal(jax.random.key(0), (1600,))
-      >>> loss = lambda w, x: 5 * jnp.mean((w - x) ** 2)  # its curvature is 10: gradient descent explodes above 2 / 10
-      >>> found = gradtx.lr_range_test(loss, jnp.array(3.0), gradtx.sgd, (x,), min_lr=1e-5, batch_size=16)
-      >>> bool(0.01 < found.suggestion < 0.1), bool(0.2 < found.learning_rates[found.diverged_at] < 0.5)
-      (True, True)
-      >>> tried = gradtx.lr_range_test(loss, jnp.array(3.0), gradtx.sgd, (x,), learning_rates=[0.001, 0.05, 0.3], batch_size=16)
+      >>> loss = lambda w, x: 5 * jnp.mean((w - x) ** 2)  # explodes above 2 / curvature = 0.2
+      >>> test = functools.partial(gradtx.lr_range_test, loss, jnp.array(3.0), gradtx.sgd, (x,))
+      >>> found = test(min_lr=1e-5, batch_size=16)
+      >>> bool(0.01 < found.suggestion < 0.1)
+      True
+      >>> bool(0.2 < found.learning_rates[found.diverged_at] < 0.5)
+      True
+      >>> tried = test(learning_rates=[0.001, 0.05, 0.3], batch_size=16)
       >>> tried.suggestion, tried.losses.shape, tried.diverged_at
       (Array(0.05, dtype=float32), (3, 100), Array([100, 100,   2], dtype=int32))
 
     On CPUs XLA runs convolutions slowly inside compiled loops.
 
-    Source: Smith 2015, arXiv:1506.01186, section 3.3; the growth by a factor, the smoothing and `divergence` are those of fast.ai
-    (Howard and Gugger 2020, arXiv:2002.04688).
+    Source: Smith 2015, arXiv:1506.01186, section 3.3; the growth by a factor, the smoothing and
+    `divergence` are those of fast.ai (Howard and Gugger 2020, arXiv:2002.04688).
     """
     trees.check_no_module(params)
     trees.check_leaves("params", params)
@@ -213,7 +219,10 @@ def _smooth(losses: jax.Array, smoothing: Scalar) -> jax.Array:
 
 
 def _steepest(rates: jax.Array, smoothed: jax.Array, exploded: jax.Array, skip: Scalar) -> jax.Array:
-    """Where the smoothed loss falls steepest: rates are equally spaced in their logarithm, so that differences are slopes."""
+    """Where the smoothed loss falls steepest.
+
+    The logarithms of the rates are equally spaced, so that differences are slopes.
+    """
     slopes = jnp.pad((smoothed[2:] - smoothed[:-2]) / 2, 1, constant_values=jnp.inf)
     step = jnp.arange(len(rates))
     slopes = jnp.where((step >= skip) & (step + 1 < exploded), slopes, jnp.inf)

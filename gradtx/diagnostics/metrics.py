@@ -16,24 +16,26 @@ from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.types import ExtraArg, Params, Scalar, State, Tree, Updates
 
 Measure = Callable[[Updates], Tree] | Inner
-"""What measures updates: a function of their tree, or a transformation whose output is the measurement."""
+"""What measures updates: a function of them, or a transformation that gives a measurement."""
 
 
 def metrics(state: State) -> dict[str, jax.Array]:
-    """The scalars that transformations keep in their states for logging, as a flat dict of fixed structure.
+    """The scalars that transformations keep in their states for logging, as a flat dict.
 
-    `learning_rate` (in use at the last step), `grad_norm` and `clip_fraction` (from `clip_by_global_norm`), `update_norm`
-    (from `normalize_by_update_norm`), hyperparameters under `inject_hyperparams`, and what `monitor` measures. A name that
-    occurs more than once is preceded by the labels of `partition` and the names of `named_chain` that it stands under, as
-    `muon/learning_rate`; only if two are still equal, by their places in chains too. Works inside `jit` and `lax.scan`; reading
-    costs nothing until a value is brought to the host.
+    Its structure is fixed. `learning_rate` (in use at the last step), `grad_norm` and
+    `clip_fraction` (from `clip_by_global_norm`), `update_norm` (from `normalize_by_update_norm`),
+    hyperparameters under `inject_hyperparams`, and what `monitor` measures. A name that occurs more
+    than once is preceded by the labels of `partition` and the names of `named_chain` that it stands
+    under, as `muon/learning_rate`; only if two are still equal, by their places in chains too.
+    Works inside `jit` and `lax.scan`; reading costs nothing until a value is brought to the host.
 
     Args:
-      state: state of any transformation, or a container of such states: a TrainState, `optimizer.opt_state` of an `nnx.Optimizer`.
+      state: state of any transformation, or a container of such states: a TrainState,
+        `optimizer.opt_state` of an `nnx.Optimizer`.
 
     Returns:
-      A dict from names to scalar arrays, empty where nothing is measured. A transformation takes part if its
-      state is a NamedTuple with a method `metrics() -> dict`.
+      A dict from names to scalar arrays, empty where nothing is measured. A transformation takes
+      part if its state is a NamedTuple with a method `metrics() -> dict`.
 
     Raises:
       TypeError: `state` is a transformation or None.
@@ -56,7 +58,10 @@ def metrics(state: State) -> dict[str, jax.Array]:
 
 
 class _Place(NamedTuple):
-    """What leads to a node of the state: keys of dicts alone, these with positions in tuples, these with fields between."""
+    """What leads to a node of the state.
+
+    Keys of dicts alone; these and positions in tuples; these and fields between.
+    """
 
     labels: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
@@ -99,26 +104,31 @@ class MonitorState(NamedTuple):
 
 
 class monitor(Transformation, any_leaves=True, observes=True):
-    """Leaves updates as they are and records measurements of them in its state: `state.measurements[name] = f(u)`.
+    """Records measurements of updates in its state: `state.measurements[name] = f(u)`.
+
+    The updates stay as they are.
 
     Args:
-      measures: by name, functions of the updates' tree, or transformations whose output is the measurement.
+      measures: by name, functions of the updates' tree, or transformations whose output is the
+        measurement.
 
-    State: `MonitorState(measurements, measure_states)`, with its final structure from `init` on (zeros until the first
-      update), so that it runs under `lax.scan`. `gradtx.metrics` reports the scalars among them.
+    State: `MonitorState(measurements, measure_states)`, with its final structure from `init` on
+      (zeros until the first update), so that it runs under `lax.scan`. `gradtx.metrics` reports the
+      scalars among them.
 
     Raises:
       TypeError: `measures` is no mapping from names to functions or transformations.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.chain(gradtx.monitor({"largest": lambda u: jnp.max(jnp.abs(u))}), gradtx.sgd(0.1))
+      >>> largest = gradtx.monitor({"largest": lambda u: jnp.max(jnp.abs(u))})
+      >>> tx = gradtx.chain(largest, gradtx.sgd(0.1))
       >>> _, state = tx.update(jnp.array([1.0, -3.0]), tx.init(jnp.zeros(2)))
       >>> float(gradtx.metrics(state)["largest"])
       3.0
 
-    The norm of the gradients before they are clipped, by `monitor` placed before the clipping (`clip_by_global_norm` reports its
-    own as `grad_norm`):
+    The norm of the gradients before they are clipped, by `monitor` placed before the clipping
+    (`clip_by_global_norm` reports its own as `grad_norm`):
 
       >>> norms = gradtx.monitor({"norm_before_clip": gradtx.global_norm})
       >>> tx = gradtx.chain(norms, gradtx.clip(1.0), gradtx.adamw(1e-3))
@@ -183,23 +193,26 @@ class SnapshotState(NamedTuple):
 
 
 class snapshot(Transformation, any_leaves=True, observes=True):
-    """Leaves updates as they are and records one measurement of them in its state: `state.measurement[measure_name] = f(u)`.
+    """Records one measurement of updates: `state.measurement[measure_name] = f(u)`.
 
-    Where it stands in a chain decides what it sees: before clipping the gradients as they came, at the end the step that is made.
-    The measurement may be a whole tree, such as the updates themselves; `gradtx.tree.get(state, measure_name)` finds it.
+    The updates stay as they are. Where it stands in a chain decides what it sees: before clipping
+    the gradients as they came, at the end the step that is made. The measurement may be a whole
+    tree, such as the updates themselves; `gradtx.tree.get(state, measure_name)` finds it.
 
     Args:
       measure_name: the name under which it is found.
       measure: function of the updates' tree that gives an array or a tree.
 
-    State: `SnapshotState(measurement)`, a dict with one entry: zeros until the first update. `gradtx.metrics` reports a scalar.
+    State: `SnapshotState(measurement)`, a dict with one entry: zeros until the first update.
+      `gradtx.metrics` reports a scalar.
 
     Raises:
       TypeError: `measure_name` is no text, or `measure` is no function.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> before, after = (gradtx.snapshot(name, gradtx.global_norm) for name in ("norm_before", "norm_after"))
+      >>> before = gradtx.snapshot("norm_before", gradtx.global_norm)
+      >>> after = gradtx.snapshot("norm_after", gradtx.global_norm)
       >>> tx = gradtx.chain(before, gradtx.clip_by_global_norm(1.0), after, gradtx.sgd(0.1))
       >>> _, state = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))
       >>> float(gradtx.tree.get(state, "norm_before")), float(gradtx.metrics(state)["norm_after"])

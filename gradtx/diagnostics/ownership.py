@@ -1,4 +1,4 @@
-"""Which transformations touch which parameters, and which parameter each array of a state belongs to."""
+"""Which transformations touch a parameter, and which arrays of a state belong to it."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -56,7 +56,7 @@ class Node(NamedTuple):
         return [self.name] if place in self.touched else []
 
     def rules(self, place: int) -> list[Transformation]:
-        """What touches a parameter by itself, in order; a wrapper stands before what is inside it."""
+        """What touches a parameter by itself, in order; a wrapper before what is inside it."""
         inner = [tx for node in self.inside for tx in node.rules(place)]
         if not inner:
             return [self.tx] if place in self.touched and not self.tx.transparent else []
@@ -115,9 +115,10 @@ def _touched(node: Node, state: State) -> frozenset[int]:
 
 
 def owners(state: State, params: Params, roots: list[Node]) -> list[int | None]:
-    """For each array of a state the number of the parameter that it belongs to; None for those that no single one has.
+    """For each array of a state the number of its parameter; None where no single one has it.
 
-    A part of the state belongs to parameters if it is a tree like them, or like those that a transformation inside got.
+    A part of the state belongs to parameters if it is a tree like them, or like those that a
+    transformation inside got.
     """
     known: dict[TreeDef, Sequence[int | None]] = {}
     if params is not None:
@@ -144,7 +145,7 @@ def owners(state: State, params: Params, roots: list[Node]) -> list[int | None]:
 
 
 def is_frozen(rules: Sequence[Transformation]) -> bool:
-    """Whether `set_to_zero` is among what touches a parameter, and nothing that follows can add to its update."""
+    """Whether `set_to_zero` touches a parameter, and nothing after it can add to the update."""
     zeroing = [i for i, tx in enumerate(rules) if isinstance(tx, set_to_zero)]
     return bool(zeroing) and all(tx.keeps_zero or tx.observes for tx in rules[zeroing[-1] :])
 

@@ -1,10 +1,11 @@
-"""Pictures of what the diagnostics measure. Each function takes an `ax` of matplotlib, or makes one, draws on it and returns it.
+"""Pictures of what the diagnostics measure.
 
-Names stand beside the axes where the figure makes room for them (`plt.subplots(..., layout="constrained")`, as figures made here
-do), else where they cover least.
+Each function takes an `ax` of matplotlib, or makes one, draws on it and returns it. Names stand
+beside the axes where the figure makes room for them (`plt.subplots(..., layout="constrained")`, as
+figures made here do), else where they cover least.
 
-Colors are told apart by all kinds of color vision (Okabe and Ito 2008; maps: viridis), and lines by dashes too. Needs the extra
-`plot`: `pip install gradtx[plot]`.
+Colors are told apart by all kinds of color vision (Okabe and Ito 2008; maps: viridis), and lines by
+dashes too. Needs the extra `plot`: `pip install gradtx[plot]`.
 """
 
 import math
@@ -20,7 +21,7 @@ from gradtx.core import checks, domains
 from gradtx.core.checked import checked
 from gradtx.core.domains import Flag, PositiveInt, ScalarOrSchedule
 from gradtx.diagnostics.curvature import BANDWIDTH, POINTS, SpectralDensity, blurred
-from gradtx.diagnostics.drawing import COLORS, DASHES, axes_for, finished, named_of, require, style_of, ticks
+from gradtx.diagnostics.drawing import COLORS, DASHES, axes_for, finished, last_of, named_of, require, running_mean, style_of, ticks
 from gradtx.diagnostics.landscape import Landscape1D, Landscape2D
 from gradtx.diagnostics.lr_range import LearningRates
 
@@ -59,7 +60,8 @@ def schedules(
     Example:
       >>> import gradtx
       >>> from gradtx.diagnostics import plots
-      >>> ax = plots.schedules({"cosine": gradtx.cosine_decay_schedule(0.1, 100), "constant": 0.05}, steps=100)
+      >>> cosine = gradtx.cosine_decay_schedule(0.1, 100)
+      >>> ax = plots.schedules({"cosine": cosine, "constant": 0.05}, steps=100)
       >>> ax.get_xlabel(), ax.get_ylabel()
       ('step', 'learning rate')
     """
@@ -83,8 +85,9 @@ def spectrum(density: SpectralDensity | Mapping[str, SpectralDensity], *, ax: "A
     """The density of the Hessian's eigenvalues, of one model or of several, on a logarithmic scale.
 
     Args:
-      density: what `spectral_density` gives, or a dict of it by name. Several are blurred anew by one width, 1 % of their range
-        together: else the blur alone would make the narrower one higher.
+      density: what `spectral_density` gives, or a dict of it by name. Several are blurred anew by
+        one width, 1 % of their range together: else the blur alone would make the narrower one
+        higher.
       ax: axes to draw on; None makes a figure.
 
     Returns:
@@ -152,7 +155,7 @@ def landscape_1d(landscape: Landscape1D | Mapping[str, Landscape1D], *, ax: "Axe
 
 @checked
 def landscape_2d(landscape: Landscape2D, *, ax: "Axes | None" = None, surface: Flag = False, log: Flag = False) -> "Axes":
-    """The loss on a plane, as contours or as a surface, with the path of training where the landscape has one.
+    """The loss on a plane, as contours or a surface, with the path of training if it has one.
 
     Args:
       landscape: what `gradtx.diagnostics.landscape_2d` gives.
@@ -161,8 +164,8 @@ def landscape_2d(landscape: Landscape2D, *, ax: "Axes | None" = None, surface: F
       log: whether colors and heights follow the logarithm of the loss, which must be positive.
 
     Returns:
-      The axes. Losses that are not finite are left blank. A path goes from the square to the circle; without one, a circle is at
-      the parameters.
+      The axes. Losses that are not finite are left blank. A path goes from the square to the
+      circle; without one, a circle is at the parameters.
 
     Raises:
       TypeError, ValueError: no landscape; axes that are flat for a surface; a loss <= 0 with `log`.
@@ -242,7 +245,9 @@ def comparison(
     log: Flag = True,
     smoothing: PositiveInt = 1,
 ) -> "Axes":
-    """What optimizers reach over time: one line for each, or the mean with a band of one standard deviation over seeds.
+    """What optimizers reach over time: one line for each.
+
+    Over seeds it is the mean, with a band of one standard deviation.
 
     Args:
       losses: dict from names to losses of shape (steps,) or (seeds, steps).
@@ -271,10 +276,10 @@ def comparison(
         if values.ndim != 2 or not values.size:
             at = f"losses[{name!r}]" if name else "losses"
             raise checks.WrongValue(f"{at} has shape {np.shape(named[name])}, expected (steps,) or (seeds, steps).")
-    smooth = {name: _running_mean(values, smoothing) for name, values in runs.items()}
+    smooth = {name: running_mean(values, smoothing) for name, values in runs.items()}
     ax = axes_for(ax)
     styles = {name: style_of(i) for i, name in enumerate(named)}
-    for name in sorted(named, key=lambda name: _last(smooth[name])):
+    for name in sorted(named, key=lambda name: last_of(smooth[name])):
         values = smooth[name]
         mean = values.mean(0)
         places = np.arange(1, len(mean) + 1) if steps is None else np.asarray(steps)
@@ -294,24 +299,15 @@ def comparison(
     return finished(ax, xlabel, ylabel, named)
 
 
-def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    sums = np.cumsum(np.pad(values, ((0, 0), (1, 0))), axis=1)
-    ends = np.arange(1, values.shape[1] + 1)
-    starts = np.maximum(ends - width, 0)
-    return (sums[:, ends] - sums[:, starts]) / (ends - starts)
-
-
-def _last(values: np.ndarray) -> float:
-    last = float(values.mean(0)[-1])
-    return last if math.isfinite(last) else math.inf
-
-
 @checked
 def singular_values(updates: jax.Array | Mapping[str, jax.Array], *, ax: "Axes | None" = None) -> "Axes":
-    """The singular values of matrices over the largest one: few large ones for a gradient's, near 1 for Muon's updates.
+    """The singular values of matrices over the largest one.
+
+    A gradient's has few large ones; those of Muon's updates are near 1.
 
     Args:
-      updates: a matrix, or a dict of matrices by name (of several optimizers, or of several layers).
+      updates: a matrix, or a dict of matrices by name (of several optimizers, or of several
+        layers).
       ax: axes to draw on; None makes a figure.
 
     Returns:
@@ -344,23 +340,27 @@ def singular_values(updates: jax.Array | Mapping[str, jax.Array], *, ax: "Axes |
 
 
 def basin(smoothed: np.ndarray) -> int:
-    """How many steps lead down to the least running mean, from which the loss rises to its explosion; all where it never fell."""
+    """How many steps lead down to the least running mean; all where the loss never fell.
+
+    After them the loss rises to its explosion.
+    """
     least = int(np.argmin(smoothed)) if len(smoothed) else 0
     return least + 1 if least else max(len(smoothed), 1)
 
 
 @checked
 def lr_range_test(found: LearningRates, *, ax: "Axes | None" = None) -> "Axes":
-    """What `gradtx.lr_range_test` found: the loss against the rate, and a line at the suggested one.
+    """What `gradtx.lr_range_test` found: loss against rate, and a line at the suggested rate.
 
     Args:
-      found: its result. Of the range test, the losses and their running mean; of fixed rates, the mean loss of the last tenth
-        of the steps of each, with crosses at the top for rates at which the loss exploded.
+      found: its result. Of the range test, the losses and their running mean; of fixed rates, the
+        mean loss of the last tenth of the steps of each, with crosses at the top for rates at which
+        the loss exploded.
       ax: axes to draw on; None makes a figure.
 
     Returns:
-      The axes. After the explosion nothing is drawn, and of its beginning what is no higher than the losses before the least
-      running mean.
+      The axes. After the explosion nothing is drawn, and of its beginning what is no higher than
+      the losses before the least running mean.
 
     Raises:
       TypeError: something else.

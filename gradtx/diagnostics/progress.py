@@ -13,7 +13,10 @@ Tick = Callable[[Tree], Tree]
 
 @contextlib.contextmanager
 def bar(name: str, total: int, shown: bool) -> Iterator[Tick]:
-    """A function that gives back what it gets; with `shown` it waits for it to be computed and lets a bar grow by one."""
+    """A function that gives back what it gets.
+
+    With `shown` it waits until that is computed, and the bar grows by one.
+    """
     if not shown:
         yield lambda x: x
         return
