@@ -177,7 +177,8 @@ def _resolve(part: str, name: str) -> object:
         module, _, attribute = NATIVE[part][name].rpartition(".")
         return getattr(import_module(module), attribute)
     home = _joined("gradtx.optax", part)
-    if name.startswith("_") and name != "__version__":  # Python and its tools ask; Optax's answer would be about Optax
+    # Python and its tools ask; Optax's answer would be about Optax.
+    if name.startswith("_") and name != "__version__":
         raise AttributeError(f"module {home!r} has no attribute {name!r}")
     source = _installed(part)
     if source is None:
@@ -283,7 +284,8 @@ def hint(name: str) -> str:
         return ""
     try:
         example = next(_examples(name), None)
-    except (ImportError, AttributeError):  # an Optax that fails to import must not hide the error of whoever asked
+    # An Optax that fails to import must not hide the error of whoever asked.
+    except (ImportError, AttributeError):
         return ""
     return f"{example}; gradtx.optax has all of Optax's names." if example else ""
 

@@ -89,7 +89,8 @@ def independent(key: Key, probabilities: ArrayLike) -> jax.Array:
     Source: Gower et al. 2019, arXiv:1901.09401.
     """
     p = _checked_probabilities(probabilities)
-    return jnp.where(jax.random.bernoulli(key, p, mode="high"), 1 / p, 0)  # with mode "low" those below 1e-7 come too often
+    # With mode "low" those below 1e-7 come too often.
+    return jnp.where(jax.random.bernoulli(key, p, mode="high"), 1 / p, 0)
 
 
 @checked

@@ -36,7 +36,8 @@ def alternatives(pattern: re.Pattern[str]) -> tuple[tuple[str, re.Pattern[str]],
 def _spans(text: str) -> list[tuple[int, int]]:
     """Where the alternatives are that may be marked, the outer ones last."""
     found: list[tuple[int, int]] = []
-    groups: list[tuple[bool, list[int]]] = [(False, [0])]  # is it, or what it lies in, negative; where its alternatives start
+    # Of each group: whether it, or one around it, is negative, and where its alternatives start.
+    groups: list[tuple[bool, list[int]]] = [(False, [0])]
     for token in _TOKEN.finditer(text):
         match token.lastgroup:
             case "number":

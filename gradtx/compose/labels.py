@@ -129,7 +129,8 @@ def _cure(pattern: str, paths: list[str]) -> str:
     anywhere = f"(.*/)?{pattern}"
     if any(re.fullmatch(anywhere, path) for path in paths):
         return f" To match it anywhere write {anywhere!r}."
-    for whole in (re.sub(r"(?<![.\])\]])\*", ".*", pattern), f"{anywhere}/.*"):  # a glob, or a layer's name alone
+    # A glob, or a layer's name alone.
+    for whole in (re.sub(r"(?<![.\])\]])\*", ".*", pattern), f"{anywhere}/.*"):
         if any(re.fullmatch(whole, path) for path in paths):
             return f" Did you mean {whole!r}?"
     return _misspelt(pattern, paths)

@@ -61,7 +61,8 @@ def kind(value: object) -> str:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is not None and dtype is not None:
         return f"an array of shape {tuple(shape)} and dtype {dtype}"
-    if hasattr(value, "made_with") and not isinstance(value, type):  # a value: a transformation, a schedule, a rule by path
+    # A value: a transformation, a schedule, a rule by path.
+    if hasattr(value, "made_with") and not isinstance(value, type):
         return repr(value)
     if inspect.isroutine(value):
         return f"the function {getattr(value, '__qualname__', repr(value))}"

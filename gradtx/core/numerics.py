@@ -198,7 +198,8 @@ def _plain_first(parts: list[jax.Array]) -> jax.Array:
 def _all_at_once(parts: list[jax.Array]) -> jax.Array:
     dtype = _real_dtype_of(parts)
     info = jnp.finfo(dtype)
-    far = np.ldexp(np.ones((), dtype), info.maxexp // 2 + 6)  # 2**70 in float32: squares of all normal numbers fit
+    # 2**70 in float32: squares of all normal numbers fit.
+    far = np.ldexp(np.ones((), dtype), info.maxexp // 2 + 6)
     plain, small, large = jnp.sum(jnp.stack([_sums_of_squares(x, dtype, far) for x in parts]), axis=0)
     huge, tiny = plain > info.max, plain <= _TINY
     squares = jnp.where(huge, large, jnp.where(tiny, small, plain))
@@ -243,4 +244,5 @@ def _square(size: jax.Array) -> jax.Array:
     return size * jnp.maximum(size, 0)
 
 
-_root_sum_squares_compiled = jax.jit(_root_sum_squares)  # eager calls: one program for a tree, not one for a leaf
+# Eager calls: one program for a tree, not one for a leaf.
+_root_sum_squares_compiled = jax.jit(_root_sum_squares)

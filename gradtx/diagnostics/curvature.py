@@ -171,7 +171,7 @@ def top_eigenvalues(
       which: "algebraic" takes the most positive ones, "magnitude" those farthest from 0.
       steps: of Lanczos, each a product with the data: the more, the smaller the residuals. At least
         k; None is `60 + 10 k`; n is the most that is made.
-      predict_fn: if given, the matrix is that of `gauss_newton_vp`; `loss_fn` takes outputs and batch.
+      predict_fn: if given, the matrix is that of `gauss_newton_vp`, with its kind of `loss_fn`.
       key: of the start; None is `jax.random.key(0)`.
       batch_size: cuts one batch into several of this size, to save memory.
       progress: whether to show a bar on the terminal (needs rich).
@@ -392,7 +392,7 @@ def blurred(nodes: jax.Array, weights: jax.Array, bandwidth: Scalar, points: int
 
 def estimate(values: jax.Array) -> Estimate:
     """Mean and standard error of independent values."""
-    size = power_of_two(values)  # squares of deviations from a tiny or huge mean have no room in the dtype
+    size = power_of_two(values)  # squares of tiny or huge deviations have no room in the dtype
     return Estimate(jnp.mean(values), jnp.std(values / size, ddof=1) * size / values.shape[0] ** 0.5)
 
 

@@ -292,7 +292,8 @@ def landscape_2d(
 
 
 def _axis(extent: Sequence[float], points: int, params: Params) -> jax.Array:
-    return jnp.asarray(np.linspace(extent[0], extent[1], points), common_dtype(*jax.tree.leaves(params)))  # with an exact 0
+    # NumPy's linspace has an exact 0.
+    return jnp.asarray(np.linspace(extent[0], extent[1], points), common_dtype(*jax.tree.leaves(params)))
 
 
 def _around(path: jax.Array | None, axis: int) -> tuple[float, float]:

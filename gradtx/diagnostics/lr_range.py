@@ -250,7 +250,8 @@ def _stacked(loss_fn: LossFn, batches: Tree, batch_size: int | None, steps: int 
     """Batches along a new leading axis, and how many steps to take with them."""
     listed = [batch for batch, _ in gather(loss_fn, batches, batch_size)]
     shapes = [(jax.tree.structure(batch), *map(np.shape, jax.tree.leaves(batch))) for batch in listed]
-    if batch_size is not None and shapes[-1] != shapes[0]:  # the smaller rest of a batch that was cut
+    # The smaller rest of a batch that was cut.
+    if batch_size is not None and shapes[-1] != shapes[0]:
         listed, shapes = listed[:-1], shapes[:-1]
     if len(set(shapes)) != 1:
         raise checks.WrongValue(

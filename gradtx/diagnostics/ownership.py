@@ -95,9 +95,11 @@ def node_of(tx: Transformation, params: Params, state: State) -> Node:
     def node(part: Part, outer: frozenset[int]) -> Node:
         slots: list[int | None] = []
         for path, leaf in leaves_by_path(part.params, is_leaf=is_masked).items():
-            slots.append(None if is_masked(leaf) else numbers.get(id(leaf), paths.get(path)))  # copies are known by their paths
+            # Copies are known by their paths.
+            slots.append(None if is_masked(leaf) else numbers.get(id(leaf), paths.get(path)))
         got = frozenset(place for place in slots if place is not None)
-        if len(got) < len(jax.tree.leaves(part.params)):  # a tree of another kind is taken for all that the caller had
+        # A tree of another kind is taken for all that the caller had.
+        if len(got) < len(jax.tree.leaves(part.params)):
             got = outer
         inside = [node(inner, got) for inner in part.tx.parts(part.params, part.state)]
         new = Node(part.tx, part.params, slots, got, frozenset(), inside)
@@ -132,7 +134,8 @@ def owners(state: State, params: Params, roots: list[Node]) -> list[int | None]:
     def walk(part: Tree) -> None:
         leaves = jax.tree.leaves(part, is_leaf=is_masked)
         children = jax.tree.leaves(part, is_leaf=lambda x: x is not part)
-        if len(children) == 1 and children[0] is part:  # one array, which belongs to a parameter only if there is only that one
+        # One array, which belongs to a parameter only if there is only that one.
+        if len(children) == 1 and children[0] is part:
             found.append(0 if one is not None and _like(part, one) else None)
         elif len(places := known.get(_skeleton(part), ())) == len(leaves) > 0:
             found.extend(place for place, leaf in zip(places, leaves, strict=True) if not is_masked(leaf))

@@ -288,7 +288,8 @@ def comparison(
         ax.plot(places, mean, label=name, **styles[name])
         if len(values) > 1:
             deviation = values.std(0, ddof=1)
-            lowest = mean[mean > 0].min(initial=np.inf) / 10 if log else -np.inf  # a band has no end below on a logarithmic scale
+            # A band has no end below on a logarithmic scale.
+            lowest = mean[mean > 0].min(initial=np.inf) / 10 if log else -np.inf
             ax.fill_between(
                 places, np.maximum(mean - deviation, lowest), mean + deviation, color=styles[name]["color"], alpha=0.15, linewidth=0
             )

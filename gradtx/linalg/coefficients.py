@@ -28,7 +28,8 @@ TABLES: dict[str, Table] = {
 }
 """Published tables: Jordan 2024 (repeated), the notes', You 2025 in Dion (arXiv:2504.05295)."""
 
-_CUSHION = 0.02407327424182761  # of Polar Express: no row is made for an interval wider than this, which bounds its slope
+# Of Polar Express: no row is made for an interval wider than this, which bounds its slope.
+_CUSHION = 0.02407327424182761
 
 
 @functools.cache

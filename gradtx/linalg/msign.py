@@ -152,7 +152,8 @@ def _apply(x: jax.Array, recipe: Recipe, eps: Scalar) -> jax.Array:
     return on_platform(lambda platform, x: apply_plan(x, recipe.plan(n, m, x.dtype, platform), eps), x)
 
 
-_apply_traced = jax.jit(_apply, static_argnums=1)  # so that eager calls under a transformation, such as `vmap`, compile once
+# So that eager calls under a transformation, such as `vmap`, compile once.
+_apply_traced = jax.jit(_apply, static_argnums=1)
 
 
 @functools.partial(jax.jit, static_argnums=1)

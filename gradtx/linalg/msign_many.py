@@ -50,7 +50,8 @@ def _many(stacks: list[jax.Array], recipe: Recipe, eps: Scalar) -> list[jax.Arra
     return on_platform(on, stacks)
 
 
-_many_traced = jax.jit(_many, static_argnums=1)  # so that eager calls under a transformation, such as `vmap`, compile once
+# So that eager calls under a transformation, such as `vmap`, compile once.
+_many_traced = jax.jit(_many, static_argnums=1)
 
 
 def _one_by_one(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
@@ -59,7 +60,8 @@ def _one_by_one(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
     results: dict[int, jax.Array] = {}
     for shape, dtype in sorted(many, key=str):
         members = [i for i, x in enumerate(stacks) if (x.shape, x.dtype) == (shape, dtype)]
-        apart = jax.lax.optimization_barrier([stacks[i] for i in members])  # else what made them is compiled into one large loop
+        # Without the barrier, what made them would be compiled into one large loop.
+        apart = jax.lax.optimization_barrier([stacks[i] for i in members])
         together = run(jnp.concatenate(apart))
         for i, part in zip(members, _parts(together, len(members)), strict=True):
             results[i] = part

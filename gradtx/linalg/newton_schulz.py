@@ -125,7 +125,8 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, 
             row = next(steps)
             if k == 0 and q is None:
                 norm = _norm(r, r2, diagonal, plan)
-                s = jnp.where(norm > 0, norm + eps * (1.0 if unit is None else unit), 1)  # a matrix of zeros stays one
+                # A matrix of zeros stays one.
+                s = jnp.where(norm > 0, norm + eps * (1.0 if unit is None else unit), 1)
                 row = ((row[0] / s**1).astype(real), (row[1] / s**3).astype(real), (row[2] / s**5).astype(real))
             a, b, c = row
             p = b * r + c * r2 + jnp.where(diagonal, a, 0)
@@ -154,7 +155,8 @@ def _norm(r: jax.Array, r2: jax.Array, diagonal: jax.Array, plan: Plan) -> jax.A
     """The norm that a matrix is divided by, from `R = X X^H` and `R^2`; 1 for a zero matrix."""
     if plan.normalization == "aol":
         return jnp.ones((*r.shape[:-2], 1, 1), jnp.finfo(r.dtype).dtype)
-    total = jnp.sum(jnp.where(diagonal, r, 0).real, axis=(-2, -1), keepdims=True)  # the squared Frobenius norm
+    # The squared Frobenius norm.
+    total = jnp.sum(jnp.where(diagonal, r, 0).real, axis=(-2, -1), keepdims=True)
     total = _above_zero(total)
     if plan.normalization == "schatten8":
         return jnp.sqrt(total) * jnp.sum(jnp.square(jnp.abs(r2) / total**2), axis=(-2, -1), keepdims=True) ** 0.125

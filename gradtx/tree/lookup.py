@@ -220,7 +220,8 @@ def _fit(name: str, new: Tree, old: Tree) -> Tree:
         boxed = [path for path, _ in jax.tree_util.tree_leaves_with_path(old)] == [(GetAttrKey("value"),)]
         if not boxed or not jax.tree_util.all_leaves([new]):
             return new
-        new = structure.unflatten([new])  # into the box (an NNX variable, a Linen box) that the old value is in
+        # The new value goes into the box (an NNX variable, a Linen box) of the old one.
+        new = structure.unflatten([new])
     return jax.tree.map(lambda n, o: _fit_leaf(name, n, o), new, old)
 
 

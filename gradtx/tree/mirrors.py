@@ -80,7 +80,8 @@ def map_params(
     for probe in _probes(state, rest):
         try:
             shown = jax.eval_shape(init, probe)
-        except Exception as error:  # whatever a user's init raises on parameters that are not the true ones
+        # Whatever a user's init raises on parameters that are not the true ones.
+        except Exception as error:
             reason = error if reason is None else reason
             continue
         values = _match(shown, probe, state)
