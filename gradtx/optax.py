@@ -177,7 +177,7 @@ def _resolve(part: str, name: str) -> object:
         module, _, attribute = NATIVE[part][name].rpartition(".")
         return getattr(import_module(module), attribute)
     home = _joined("gradtx.optax", part)
-    # Python and its tools ask; Optax's answer would be about Optax.
+    # Python and its tools ask for such names; Optax's answer would be about Optax.
     if name.startswith("_") and name != "__version__":
         raise AttributeError(f"module {home!r} has no attribute {name!r}")
     source = _installed(part)
@@ -210,7 +210,7 @@ def _joined(*names: str) -> str:
 
 
 def _names(part: str) -> list[str]:
-    """The public names of a module of Optax, with its modules; without Optax those with twins."""
+    """The public names of a module of Optax, modules too; without Optax those that have twins."""
     source = _installed(part)
     if source is None:
         return sorted(NATIVE.get(part, {}))
@@ -233,7 +233,7 @@ def _parts() -> list[str]:
 def rows() -> list[tuple[str, str]]:
     """Every public name of Optax with the place of its twin, or `borrowed`.
 
-    Without Optax it has the twins alone.
+    Without Optax the twins alone.
 
     Example:
       >>> import gradtx.optax
@@ -254,8 +254,8 @@ def table() -> str:
 
     Example:
       >>> import gradtx.optax
-      >>> rows = map(str.split, gradtx.optax.table().splitlines())
-      >>> [row for row in rows if row and row[0] in ("adamw", "adafactor")]
+      >>> lines = gradtx.optax.table().splitlines()
+      >>> [line.split() for line in lines if line.startswith(("adamw", "adafactor"))]
       [['adafactor', 'borrowed'], ['adamw', 'gradtx.optimizers.adam.adamw']]
     """
     found = rows()
@@ -271,7 +271,7 @@ def table() -> str:
 
 
 def hint(name: str) -> str:
-    """Where a name that `gradtx` was asked for is in Optax; empty where Optax lacks it too.
+    """Where to find a name of Optax that `gradtx` lacks; nothing where Optax lacks it too.
 
     Example:
       >>> import gradtx.optax
@@ -284,14 +284,13 @@ def hint(name: str) -> str:
         return ""
     try:
         example = next(_examples(name), None)
-    # An Optax that fails to import must not hide the error of whoever asked.
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError):  # a broken Optax must not hide the first error
         return ""
     return f"{example}; gradtx.optax has all of Optax's names." if example else ""
 
 
 def _examples(name: str) -> Iterator[str]:
-    """What to say of a name of Optax, best first: of a module its first twin, of a name its own."""
+    """What to say of a name of Optax, the best first: a module's first twin, or the name's own."""
     if NATIVE.get(name):
         first, place = next(item for item in NATIVE[name].items() if item[0].islower())
         yield f"{_public(place, f'{name}.{first}')} is optax.{name}.{first}"
@@ -303,7 +302,7 @@ def _examples(name: str) -> Iterator[str]:
 
 
 def _public(place: str, path: str) -> str:
-    """The short name of a place in the index, or of a twin that only this module has."""
+    """The short name of a place in the index, or that of a twin which only this module has."""
     name = place.rpartition(".")[2]
     if place.count(".") == 2:
         return place
