@@ -3,13 +3,14 @@
 import functools
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from gradtx.core.checks import did_you_mean, kind
 
 Row = tuple[float, float, float]
 Table = tuple[Row, ...]
-Coefficients = str | Sequence[float] | Sequence[Sequence[float]] | np.ndarray
+Coefficients = str | Sequence[float] | Sequence[Sequence[float]] | np.ndarray | jax.Array
 """A name of coefficients, one row of three numbers, or a table of rows."""
 
 QUINTIC: Row = (15 / 8, -5 / 4, 3 / 8)
