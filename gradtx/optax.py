@@ -171,7 +171,7 @@ def __dir__() -> list[str]:
     return sorted({*_names(""), *_parts()})
 
 
-def _resolve(part: str, name: str) -> Any:
+def _resolve(part: str, name: str) -> object:
     """The twin of a name of Optax, else what Optax has under that name."""
     if name in NATIVE.get(part, {}):
         module, _, attribute = NATIVE[part][name].rpartition(".")

@@ -1,10 +1,11 @@
-"""Sampling as a random vector `v` with `E[v_i] = 1`: the stochastic reformulation of a mean of losses.
+"""Sampling as a random vector `v`, `E[v_i] = 1`: a stochastic form of a mean of losses.
 
-`mean(v * losses)` is then an unbiased estimate of `mean(losses)`, and its gradient one of the gradient, whatever the sampling:
-mini-batches, independent or by importance. Keys are those of `jax.random`; sizes are static; all of it runs under `jit` and `vmap`.
+`mean(v * losses)` is then an unbiased estimate of `mean(losses)`, and its gradient one of the
+gradient, whatever the sampling: mini-batches, independent or by importance. Keys are those of
+`jax.random`; sizes are static; all of it runs under `jit` and `vmap`.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -17,24 +18,26 @@ from gradtx.core.domains import Domain, PositiveInt
 from gradtx.core.numerics import is_key, is_tracer, promote
 
 
-def _is_single_key(value: Any) -> bool:
+def _is_single_key(value: object) -> bool:
     old = isinstance(value, jax.Array) and value.dtype == jnp.uint32 and value.ndim == 1
     return old or (is_key(value) and value.ndim == 0)
 
 
-def _key_hint(value: Any) -> str:
+def _key_hint(value: object) -> str:
     return " Make one with jax.random.key(seed)." if isinstance(value, int) else ""
 
 
 Key = Annotated[jax.Array, Domain("a single random key of jax.random", _is_single_key, _key_hint)]
 
 SUM_TOLERANCE = 1e-4
-"""How far from 1 probabilities may sum: they are normalized, so that this only tells mistakes from rounding."""
+"""How far from 1 probabilities may sum. They are normalized: this tells mistakes from rounding."""
 
 
 @checked
 def minibatch(key: Key, n: PositiveInt, batch_size: PositiveInt) -> jax.Array:
-    """A batch of `batch_size` of the `n` losses, without replacement: `v_i = n/batch_size` in it, 0 elsewhere.
+    """A batch of `batch_size` of `n` losses, without replacement.
+
+    `v_i` is `n/batch_size` in it, 0 elsewhere.
 
     Args:
       key: random key of `jax.random`.
@@ -67,7 +70,8 @@ def independent(key: Key, probabilities: ArrayLike) -> jax.Array:
 
     Args:
       key: random key of `jax.random`.
-      probabilities: `p`, of shape (n,), each in (0, 1]; their sum is the expected size of the batch.
+      probabilities: `p`, of shape (n,), each in (0, 1]; their sum is the expected size of the
+        batch.
 
     Returns:
       `v`, float32 of shape (n,).
@@ -85,7 +89,8 @@ def independent(key: Key, probabilities: ArrayLike) -> jax.Array:
     Source: Gower et al. 2019, arXiv:1901.09401.
     """
     p = _checked_probabilities(probabilities)
-    return jnp.where(jax.random.bernoulli(key, p, mode="high"), 1 / p, 0)  # with mode "low" those below 1e-7 come too often
+    # With mode "low" those below 1e-7 come too often.
+    return jnp.where(jax.random.bernoulli(key, p, mode="high"), 1 / p, 0)
 
 
 @checked
@@ -96,14 +101,16 @@ def importance(key: Key, probabilities: ArrayLike, batch_size: PositiveInt) -> j
 
     Args:
       key: random key of `jax.random`.
-      probabilities: `p`, of shape (n,), each in (0, 1], with the sum 1. Draws resolve them to about 1e-7.
+      probabilities: `p`, of shape (n,), each in (0, 1], with the sum 1. Draws resolve them to about
+        1e-7.
       batch_size: number of draws, >= 1; static.
 
     Returns:
       `v`, float32 of shape (n,).
 
     Raises:
-      ValueError: a probability is outside (0, 1], they do not sum to 1, `probabilities` has another shape, or `batch_size < 1`.
+      ValueError: a probability is outside (0, 1], they do not sum to 1, `probabilities` has another
+        shape, or `batch_size < 1`.
       TypeError: `key` is no key, or `batch_size` is no whole number.
 
     Example:
@@ -133,7 +140,8 @@ def sampled_loss(losses: jax.Array, v: jax.Array) -> jax.Array:
       v: sampling vector of the same shape.
 
     Returns:
-      A scalar in at least float32. A loss that was not sampled takes no part, even where it is not finite.
+      A scalar in at least float32. A loss that was not sampled takes no part, even where it is not
+      finite.
 
     Raises:
       ValueError: the shapes differ.
@@ -152,7 +160,7 @@ def sampled_loss(losses: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.mean(v * jnp.where(v == 0, 0, losses))
 
 
-def _checked_probabilities(probabilities: Any) -> jax.Array:
+def _checked_probabilities(probabilities: ArrayLike) -> jax.Array:
     shape = np.shape(probabilities)
     if len(shape) != 1 or not shape[0]:
         raise checks.WrongValue(f"probabilities has shape {shape}, expected (n,): one for each loss.")

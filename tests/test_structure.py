@@ -15,8 +15,8 @@ REACHED = {
     "calls in a traced update of muon": 144,
     "files in a traced update of muon": 19,
     "fields of the largest factory": 12,
-    "Any per 1,000 code lines": 65,
-    "code lines of core": 1630,
+    "Any per 1,000 code lines": 21,
+    "code lines of core": 1640,
     "public names": 180,
 }
 

@@ -1,4 +1,4 @@
-"""The alternatives `a|b` of a regular expression, each as a pattern that matches only by way of it."""
+"""The alternatives `a|b` of a regular expression, each as a pattern that needs it to match."""
 
 import functools
 import re
@@ -17,11 +17,12 @@ _MARK = "gradtx_alternative"
 
 @functools.lru_cache(maxsize=512)
 def alternatives(pattern: re.Pattern[str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    """The texts of all alternatives that are not empty, at the top and in groups, and for each a pattern.
+    """The texts of all nonempty alternatives, at the top and in groups, and for each a pattern.
 
-    That pattern matches what the whole matches by way of this alternative: an empty group marks its end, and the match fails unless
-    that group was passed. Alternatives of negative lookarounds are left out, since they match by failing. Of a verbose pattern, and
-    of one with numbered references or conditions, none are given: their text cannot be split or marked safely.
+    That pattern matches what the whole matches by way of this alternative: an empty group marks its
+    end, and the match fails unless that group was passed. Alternatives of negative lookarounds are
+    left out, since they match by failing. Of a verbose pattern, and of one with numbered references
+    or conditions, none are given: their text cannot be split or marked safely.
     """
     text = re.sub(r"^\(\?[aiLmsux]+\)", "", pattern.pattern)
     if pattern.flags & re.VERBOSE:
@@ -35,7 +36,8 @@ def alternatives(pattern: re.Pattern[str]) -> tuple[tuple[str, re.Pattern[str]],
 def _spans(text: str) -> list[tuple[int, int]]:
     """Where the alternatives are that may be marked, the outer ones last."""
     found: list[tuple[int, int]] = []
-    groups: list[tuple[bool, list[int]]] = [(False, [0])]  # is it, or what it lies in, negative; where its alternatives start
+    # Of each group: whether it, or one around it, is negative, and where its alternatives start.
+    groups: list[tuple[bool, list[int]]] = [(False, [0])]
     for token in _TOKEN.finditer(text):
         match token.lastgroup:
             case "number":

@@ -1,12 +1,12 @@
 """Transformations one after another."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 from gradtx.core import checks, domains, trees
-from gradtx.core.pairs import as_transformation
+from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.transformation import Part, Transformation
-from gradtx.core.types import ExtraArg, Params, State, Updates
+from gradtx.core.types import Argument, ExtraArg, Params, State, Updates
 from gradtx.core.value import show
 from gradtx.core.walk import changes_nothing, everything, final_in, rests
 
@@ -14,8 +14,8 @@ from gradtx.core.walk import changes_nothing, everything, final_in, rests
 class chain(Transformation, transparent=True, any_leaves=True):
     """Applies transformations in turn: `tx_n(... tx_2(tx_1(g)))`.
 
-    Extra arguments reach every member. Half-precision updates pass from one to the next in float32 and are rounded once, at the
-    end.
+    Extra arguments reach every member. Half-precision updates pass from one to the next in float32
+    and are rounded once, at the end.
 
     Args:
       *args: transformations, in order of application.
@@ -24,8 +24,9 @@ class chain(Transformation, transparent=True, any_leaves=True):
 
     Raises:
       TypeError: a member is no transformation (a factory that was not called, a schedule, a list).
-      ValueError: a member's updates must be applied as they are (`ema_params`, `lookahead_wrapper`, `schedule_free`), but another
-        comes after it; or a member accumulates, and another after it takes every call for a step (momentum, weight decay).
+      ValueError: a member's updates must be applied as they are (`ema_params`, `lookahead_wrapper`,
+        `schedule_free`), but another comes after it; or a member accumulates, and another after it
+        takes every call for a step (momentum, weight decay).
 
     Example:
       >>> import gradtx
@@ -35,18 +36,18 @@ class chain(Transformation, transparent=True, any_leaves=True):
 
     members: tuple[Transformation, ...]
 
-    def __init__(self, *args: Any):
+    def __init__(self, *args: Inner):
         for i, tx in enumerate(args):
             domains.check_argument("chain", f"argument {i}", tx, domains.TRANSFORMATION)
         object.__setattr__(self, "members", tuple(map(as_transformation, args)))
         check_order("chain", self.members)
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Argument]:
         return {"args": list(self.members)}
 
     @classmethod
-    def made_with(cls, arguments: Mapping[str, Any]) -> Self:
+    def made_with(cls, arguments: Mapping[str, Argument]) -> Self:
         return cls(*_listed(cls, arguments))
 
     def shown(self) -> list[str]:
@@ -97,14 +98,15 @@ class named_chain(Transformation, transparent=True, any_leaves=True):
 
     Example:
       >>> import gradtx
-      >>> tx = gradtx.named_chain(("clip", gradtx.clip_by_global_norm(1.0)), ("opt", gradtx.adam(1e-3)))
+      >>> clip = gradtx.clip_by_global_norm(1.0)
+      >>> tx = gradtx.named_chain(("clip", clip), ("opt", gradtx.adam(1e-3)))
       >>> sorted(tx.init({"w": 1.0}))
       ['clip', 'opt']
     """
 
     members: dict[str, Transformation]
 
-    def __init__(self, *args: tuple[str, Any]):
+    def __init__(self, *args: tuple[str, Inner]):
         members: dict[str, Transformation] = {}
         for i, pair in enumerate(args):
             if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
@@ -118,11 +120,11 @@ class named_chain(Transformation, transparent=True, any_leaves=True):
         check_order("named_chain", tuple(members.values()))
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Argument]:
         return {"args": list(self.members.items())}
 
     @classmethod
-    def made_with(cls, arguments: Mapping[str, Any]) -> Self:
+    def made_with(cls, arguments: Mapping[str, Argument]) -> Self:
         return cls(*_listed(cls, arguments))
 
     def shown(self) -> list[str]:
@@ -156,7 +158,7 @@ class named_chain(Transformation, transparent=True, any_leaves=True):
         return {name: tx.undone(before[name], after[name]) for name, tx in self.members.items()}
 
 
-def _listed(cls: type, arguments: Mapping[str, Any]) -> Sequence[Any]:
+def _listed(cls: type, arguments: Mapping[str, Argument]) -> Sequence:
     """The members in arguments by name, as a config has them."""
     members = arguments.get("args", ())
     if set(arguments) - {"args"} or not isinstance(members, (list, tuple)):
@@ -165,7 +167,11 @@ def _listed(cls: type, arguments: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def check_order(name: str, members: Sequence[Transformation]) -> None:
-    """Raises where something changes the updates of a member that must be applied as they are, or steps between its steps."""
+    """Raises where a member spoils what the one before it gives.
+
+    It changes updates that must be applied as they are, or takes every call for a step after an
+    accumulation.
+    """
     for i, tx in enumerate(members):
         found = final_in(tx)
         after = next((later for later in members[i + 1 :] if not changes_nothing(later)), None)
@@ -178,7 +184,10 @@ def check_order(name: str, members: Sequence[Transformation]) -> None:
 
 
 def _check_steps(name: str, i: int, tx: Transformation, later: Sequence[Transformation]) -> None:
-    """Raises for an accumulation before something that takes every call for a step, unless masks may keep the two apart."""
+    """Raises for an accumulation before what takes every call for a step.
+
+    Masks may keep the two apart; then nothing is raised.
+    """
     found = next((one for one in everything(tx) if one.gathers), None)
     if found is None:
         return

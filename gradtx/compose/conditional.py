@@ -27,11 +27,14 @@ class ConditionallyMaskState(NamedTuple):
 
 
 class conditionally_transform(Wrapper, keeps_zero=True):
-    """Applies a transformation at the steps where a condition holds; at the others updates and its state pass unchanged.
+    """Applies a transformation at the steps where a condition holds.
+
+    At the other steps updates pass unchanged, and its state stays.
 
     Args:
       inner: the transformation.
-      should_transform_fn: function of the steps taken (int32), and of the extra arguments if forwarded, to a boolean scalar.
+      should_transform_fn: function of the steps taken (int32), and of the extra arguments if
+        forwarded, to a boolean scalar.
       forward_extra_args: whether the condition gets the extra arguments too.
 
     State: `ConditionallyTransformState(inner_state, step int32)`; 4 bytes and the inner state.
@@ -72,11 +75,14 @@ class conditionally_transform(Wrapper, keeps_zero=True):
 
 
 class conditionally_mask(Wrapper, keeps_zero=True):
-    """Applies a transformation at the steps where a condition holds; at the others updates are zero and its state stays.
+    """Applies a transformation at the steps where a condition holds; other steps move nothing.
+
+    At the other steps updates are zero and its state stays.
 
     Args:
       inner: the transformation.
-      should_transform_fn: function of the steps taken (int32), and of the extra arguments if forwarded, to a boolean scalar.
+      should_transform_fn: function of the steps taken (int32), and of the extra arguments if
+        forwarded, to a boolean scalar.
       forward_extra_args: whether the condition gets the extra arguments too.
 
     State: `ConditionallyMaskState(step int32, inner_state)`; 4 bytes and the inner state.

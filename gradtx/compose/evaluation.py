@@ -1,7 +1,6 @@
-"""Evaluating elsewhere than at the parameters: at an average, and the gradient of the same minibatch at a second point."""
+"""Evaluating elsewhere than at the parameters: at an average, or at a second point of a step."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,24 +15,26 @@ from gradtx.core.types import Params, State, Tree, Updates
 
 
 def eval_params(state: State, params: Params) -> Tree:
-    """The parameters to evaluate with: an average where the optimizer keeps one, else the parameters themselves.
+    """The parameters to evaluate with: an average where the optimizer keeps one, else `params`.
 
-    AcceleGrad and UniXGrad, for example, prove their rates for an average, not for the point where gradients are taken.
-    Works inside `jit`. Under `masked` or `partition` only the leaves that an average covers change.
+    AcceleGrad and UniXGrad, for example, prove their rates for an average, not for the point where
+    gradients are taken. Works inside `jit`. Under `masked` or `partition` only the leaves that an
+    average covers change.
 
     Args:
-      state: state of any transformation, or a container of such states: a TrainState, `optimizer.opt_state` of an `nnx.Optimizer`.
+      state: state of any transformation, or a container of such states: a TrainState,
+        `optimizer.opt_state` of an `nnx.Optimizer`.
       params: the parameters that the state belongs to.
 
     Returns:
-      A tree like `params`, in its dtypes. A transformation takes part if its state is a NamedTuple with a method
-      `eval_params(self, params)` that gives such a tree, with `MaskedNode` where it has nothing to say. States inside such a
-      state are its own affair: the outermost one speaks.
+      A tree like `params`, in its dtypes. A transformation takes part if its state is a NamedTuple
+      with a method `eval_params(self, params)` that gives such a tree, with `MaskedNode` where it
+      has nothing to say. States inside such a state are its own affair: the outermost one speaks.
 
     Raises:
       TypeError: `state` is a transformation, or `params` is a state or a module.
-      ValueError: an average has another structure or shape than `params`, or two averages cover one leaf (a chain with two
-        averaging optimizers): pass the one state that is meant.
+      ValueError: an average has another structure or shape than `params`, or two averages cover one
+        leaf (a chain with two averaging optimizers): pass the one state that is meant.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -42,8 +43,11 @@ def eval_params(state: State, params: Params) -> Tree:
       >>> for _ in range(3):
       ...     updates, state = tx.update(params, state, params)
       ...     params = gradtx.apply_updates(params, updates)
-      >>> gradtx.eval_params(state, params)["w"].round(4), gradtx.eval_params(gradtx.sgd(0.1).init(params), params) is params
-      (Array([-0.3861], dtype=float32), True)
+      >>> no_average = gradtx.sgd(0.1).init(params)
+      >>> gradtx.eval_params(state, params)["w"].round(4)
+      Array([-0.3861], dtype=float32)
+      >>> gradtx.eval_params(no_average, params) is params
+      True
     """
     if checks.is_transformation(state):
         raise TypeError(f"eval_params: state is {checks.kind(state)}, expected the state that tx.init or tx.update returned.")
@@ -81,11 +85,12 @@ def eval_params(state: State, params: Params) -> Tree:
     return jax.tree.structure(params).unflatten([leaf for leaf in chosen.values() if not is_masked_or_none(leaf)])
 
 
-def gradient_at(grad_fn: Callable[[Any], Any], point: Tree, params: Params, updates: Updates) -> Tree:
+def gradient_at(grad_fn: Callable[[Params], Updates], point: Tree, params: Params, updates: Updates) -> Tree:
     """`grad_fn` at a point of the state, in the parameters' dtypes: the second gradient of a step.
 
     Args:
-      grad_fn: function from the parameters to the gradient on the minibatch that also gave `updates`.
+      grad_fn: function from the parameters to the gradient on the minibatch that also gave
+        `updates`.
       point: tree like the parameters, of any dtypes.
       params: the parameters.
       updates: the gradient that was handed in, whose structure and shapes the second one must have.
@@ -114,7 +119,7 @@ def gradient_at(grad_fn: Callable[[Any], Any], point: Tree, params: Params, upda
     return gradient
 
 
-def _check_params(params: Any) -> None:
+def _check_params(params: Params) -> None:
     """Raises a `TypeError` for a module, and for what holds a state."""
     with checks.calling("eval_params"):
         check_no_module(params)
@@ -127,7 +132,7 @@ def _check_params(params: Any) -> None:
         )
 
 
-def _outermost(node: Any, wanted: Callable[[Any], bool], place: str = "") -> Iterator[tuple[str, Any]]:
+def _outermost(node: Tree, wanted: Callable[[Tree], bool], place: str = "") -> Iterator[tuple[str, Tree]]:
     """The outermost named tuples of a kind, each with its place."""
     fields = getattr(node, "_fields", None)
     if fields is not None and wanted(node):

@@ -1,16 +1,16 @@
 """Cutting a batch into equal parts."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 
 from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.types import Leaf, Tree
 
 
-def cut(name: str, argument: str, args: tuple[Any, ...], count: int) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """The leaves with a leading axis, cut into parts along it, and the function that puts one part of each back in its place."""
+def cut(name: str, argument: str, args: tuple[Tree, ...], count: int) -> tuple[list[Leaf], Callable[[list[Leaf]], Tree]]:
+    """The leaves with a leading axis, cut along it, and what puts one part of each back."""
     leaves, treedef = jax.tree.flatten(args)
     sizes = {"/".join(path) or ROOT: np.shape(leaf)[0] for path, leaf in leaves_by_path(args).items() if np.ndim(leaf)}
     if not sizes:
@@ -26,7 +26,7 @@ def cut(name: str, argument: str, args: tuple[Any, ...], count: int) -> tuple[li
     cut = [np.ndim(leaf) > 0 for leaf in leaves]
     parts = [leaf.reshape(count, -1, *np.shape(leaf)[1:]) for leaf, c in zip(leaves, cut, strict=True) if c]
 
-    def whole_again(part: list[Any]) -> Any:
+    def whole_again(part: list[Leaf]) -> Tree:
         new = iter(part)
         return treedef.unflatten([next(new) if c else leaf for leaf, c in zip(leaves, cut, strict=True)])
 

@@ -1,20 +1,20 @@
-"""Hyperparameters in the state, where they can be read, scheduled and changed without a recompile."""
+"""Hyperparameters in the state: read, scheduled and changed there without a recompile."""
 
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import checks, domains, trees
-from gradtx.core.domains import FloatDType
+from gradtx.core.domains import FloatDType, Schedule
 from gradtx.core.numerics import default_float, safe_increment, zero_count
-from gradtx.core.pairs import as_transformation
+from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.transformation import Part, Transformation
-from gradtx.core.types import ExtraArg, Params, State, Updates
+from gradtx.core.types import Argument, DType, ExtraArg, Params, Scalar, State, Updates
 from gradtx.core.value import call_with, hints_of, same, show
 from gradtx.core.walk import rests
 
@@ -26,10 +26,13 @@ class InjectHyperparamsState(NamedTuple):
     hyperparams: dict[str, jax.Array]
     inner_state: State
 
-    def metrics(self) -> dict[str, Any]:
-        """What `gradtx.metrics` reports. The rate is left to the transformation that applies it, if that keeps it in its state."""
+    def metrics(self) -> dict[str, jax.Array]:
+        """What `gradtx.metrics` reports.
 
-        def has_rate(node: Any) -> bool:
+        A transformation that keeps the rate in its own state reports it there.
+        """
+
+        def has_rate(node: object) -> bool:
             return hasattr(node, "learning_rate")
 
         twice = any(map(has_rate, jax.tree.leaves(self.inner_state, is_leaf=has_rate)))
@@ -37,24 +40,31 @@ class InjectHyperparamsState(NamedTuple):
 
 
 def inject_hyperparams(
-    inner_factory: Callable[..., Any], static_args: str | Iterable[str] = (), hyperparam_dtype: Any = None
+    inner_factory: Callable[..., Inner], static_args: str | Iterable[str] = (), hyperparam_dtype: DType = None
 ) -> Callable[..., Transformation]:
-    """Wraps a factory so that its numeric hyperparameters live in the state, in float32 whatever the parameters' dtype.
+    """Wraps a factory so that its numeric hyperparameters live in the state.
 
-    `inject_hyperparams(adam)(learning_rate=1e-3)` is `adam(1e-3)` with `state.hyperparams["learning_rate"]` and the others to be
-    read, or replaced between steps: `state = gradtx.tree.set(state, learning_rate=1e-4)`, in Flax NNX
-    `optimizer.opt_state.hyperparams["learning_rate"][...] = 1e-4`. A compiled step goes on with the new value, without a recompile.
+    They are in float32 whatever the parameters' dtype.
+
+    `inject_hyperparams(adam)(learning_rate=1e-3)` is `adam(1e-3)` with
+    `state.hyperparams["learning_rate"]` and the others to be read, or replaced between steps:
+    `state = gradtx.tree.set(state, learning_rate=1e-4)`, in Flax NNX
+    `optimizer.opt_state.hyperparams["learning_rate"][...] = 1e-4`. A compiled step goes on with the
+    new value, without a recompile.
 
     Args:
       inner_factory: function that makes a transformation.
-      static_args: names of arguments to leave as they are (those that choose shapes, dtypes or branches). Booleans, text,
-        None, dtypes, other non-numbers, and whole numbers such as a seed are left as they are in any case.
-      hyperparam_dtype: dtype of the hyperparameters; None is float32 (float64 under `jax_enable_x64`).
+      static_args: names of arguments to leave as they are (those that choose shapes, dtypes or
+        branches). Booleans, text, None, dtypes, other non-numbers, and whole numbers such as a seed
+        are left as they are in any case.
+      hyperparam_dtype: dtype of the hyperparameters; None is float32 (float64 under
+        `jax_enable_x64`).
 
     Returns:
-      A function with the arguments of `inner_factory`. Numbers and arrays given to it, or its defaults, are injected; schedules of
-      the step count are evaluated at each step, their value at step 0 in the state from `init` on. State:
-      `InjectHyperparamsState(count int32, hyperparams, inner_state)`, 4 bytes a hyperparameter.
+      A function with the arguments of `inner_factory`. Numbers and arrays given to it, or its
+      defaults, are injected; schedules of the step count are evaluated at each step, their value at
+      step 0 in the state from `init` on. State: `InjectHyperparamsState(count int32, hyperparams,
+      inner_state)`, 4 bytes a hyperparameter.
 
     Raises:
       TypeError: `inner_factory` is no function, or `static_args` names no argument of it.
@@ -67,8 +77,9 @@ def inject_hyperparams(
       >>> float(tx.update(jnp.array(1.0), state)[0])
       -0.25
 
-    **Differs:** Optax casts hyperparameters to the parameters' dtype, so that in bfloat16 `b2` = 0.999 becomes 1. A value set in
-    the state of a scheduled hyperparameter is replaced by the schedule at the next step, as there.
+    **Differs:** Optax casts hyperparameters to the parameters' dtype, so that in bfloat16
+    `b2 = 0.999` becomes 1. A value set in the state of a scheduled hyperparameter is replaced by
+    the schedule at the next step, as there.
     """
     if not callable(inner_factory) or checks.is_transformation(inner_factory):
         raise TypeError(
@@ -84,7 +95,7 @@ def inject_hyperparams(
                 f"{checks.did_you_mean(name, signature.parameters)}"
             )
 
-    def make(*args: Any, **kwargs: Any) -> Transformation:
+    def make(*args: Argument, **kwargs: Argument) -> Transformation:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -98,8 +109,8 @@ def inject_hyperparams(
 class injected(Transformation, any_leaves=True):
     """What `inject_hyperparams(inner_factory, ...)(**arguments)` makes."""
 
-    inner_factory: Callable[..., Any]
-    given: dict[str, Any]
+    inner_factory: Callable[..., Inner]
+    given: dict[str, Argument]
     static_args: tuple[str, ...]
     hyperparam_dtype: FloatDType | None
 
@@ -117,7 +128,7 @@ class injected(Transformation, any_leaves=True):
         changed = ", ".join(f"{key}={show(value)}" for key, value in self.given.items() if not same(value, defaults[key]))
         return f"inject_hyperparams({', '.join([show(self.inner_factory), *options])})({changed})"
 
-    def as_array(self, value: Any) -> jax.Array:
+    def as_array(self, value: Scalar) -> jax.Array:
         """A hyperparameter as it is in the state."""
         return jnp.asarray(value).astype(default_float() if self.hyperparam_dtype is None else self.hyperparam_dtype)
 
@@ -127,17 +138,17 @@ class injected(Transformation, any_leaves=True):
         return {name: domains.domain_of(hint) for name, hint in hints_of(self.inner_factory).items()}
 
     @functools.cached_property
-    def dynamic(self) -> dict[str, Any]:
+    def dynamic(self) -> dict[str, Argument]:
         """The arguments that may be injected."""
         return {name: value for name, value in self.given.items() if name not in self.static_args}
 
     @functools.cached_property
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, Scalar]:
         """The numbers that live in the state."""
         return {k: v for k, v in self.dynamic.items() if _is_numeric(v) and _admits(self.domains.get(k), self.as_array(v))}
 
     @functools.cached_property
-    def schedules(self) -> dict[str, Any]:
+    def schedules(self) -> dict[str, Schedule]:
         """The schedules whose values live in the state."""
         return {k: v for k, v in self.dynamic.items() if _is_schedule(v, self.domains.get(k))}
 
@@ -148,7 +159,7 @@ class injected(Transformation, any_leaves=True):
             values = {name: domains.call_schedule(name, schedule, zero_count()) for name, schedule in self.schedules.items()}
         return self.made(values)
 
-    def made(self, hyperparams: Mapping[str, Any]) -> Transformation:
+    def made(self, hyperparams: Mapping[str, Scalar]) -> Transformation:
         """The transformation with these hyperparameters."""
         made = call_with(self.inner_factory, {**self.given, **hyperparams})
         domains.check_argument("inject_hyperparams", f"what {show(self.inner_factory)} returns", made, domains.TRANSFORMATION)
@@ -183,7 +194,7 @@ class injected(Transformation, any_leaves=True):
 
     @property
     def inside(self) -> tuple[Transformation, ...]:
-        """The transformation at step 0: whose extra arguments it takes, and which may have to stand last."""
+        """The transformation at step 0: its extra arguments and traits are those of all steps."""
         return (self.example,)
 
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
@@ -195,7 +206,7 @@ class injected(Transformation, any_leaves=True):
         return before._replace(inner_state=self.example.undone(before.inner_state, after.inner_state))
 
 
-def _is_numeric(value: Any) -> bool:
+def _is_numeric(value: Argument) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return False
     if isinstance(value, (jax.Array, np.ndarray)):
@@ -208,6 +219,9 @@ def _admits(domain: domains.Domain | None, value: jax.Array) -> bool:
     return domain is None or domain.contains(value)
 
 
-def _is_schedule(value: Any, domain: domains.Domain | None) -> bool:
-    """Whether a function argument stands for a number at each step; by its annotation, if any, it may be a mask instead."""
+def _is_schedule(value: Argument, domain: domains.Domain | None) -> bool:
+    """Whether a function argument stands for a number at each step.
+
+    By its annotation, if it has one, it may be a mask instead.
+    """
     return checks.is_schedule(value) and (domain is None or domain.numeric)

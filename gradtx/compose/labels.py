@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -15,21 +15,24 @@ from gradtx.core.paths import ROOT, beginning, leaves_by_path
 from gradtx.core.types import Leaf, Params, Tree
 from gradtx.core.value import Value
 
+T = TypeVar("T")
+
 
 class by_path(Value):
-    """A rule that labels parameters by their paths, for `partition` (labels) and for masks (booleans).
+    """A rule that labels parameters by their paths: labels for `partition`, booleans for masks.
 
-    It is a function from the parameters to a tree of labels. Paths read `layers/0/kernel`, the same for dicts, Linen,
-    NNX and Equinox. The first pattern that matches the *whole* path decides.
+    It is a function from the parameters to a tree of labels. Paths read `layers/0/kernel`, the same
+    for dicts, Linen, NNX and Equinox. The first pattern that matches the *whole* path decides.
 
     Args:
       rules: regular expressions (as in `re.fullmatch`) and their labels, in order of precedence.
       default: label where no pattern matches; None makes that an error.
 
     Raises:
-      ValueError: a pattern is no regular expression or matches no parameter; one of its alternatives, as in `(bias|scale)`, matches
-        none (those of negative lookarounds, verbose patterns and patterns with numbered references are not looked at); or a
-        parameter matches no pattern and there is no default.
+      ValueError: a pattern is no regular expression or matches no parameter; one of its
+        alternatives, as in `(bias|scale)`, matches none (those of negative lookarounds, verbose
+        patterns and patterns with numbered references are not looked at); or a parameter matches no
+        pattern and there is no default.
       TypeError: `rules` is no mapping from strings.
 
     Example:
@@ -39,8 +42,8 @@ class by_path(Value):
       {'dense': {'bias': 'no_decay', 'kernel': 'decay'}}
     """
 
-    rules: Mapping[str, Any]
-    default: Any = None
+    rules: Mapping[str, object]
+    default: object = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,7 +53,7 @@ class by_path(Value):
         self.compiled  # noqa: B018  # a wrong pattern fails here, not at the first step
 
     @functools.cached_property
-    def compiled(self) -> list[tuple[re.Pattern[str], Any]]:
+    def compiled(self) -> list[tuple[re.Pattern[str], object]]:
         """The patterns and their labels."""
         return compile_patterns("by_path", self.rules)
 
@@ -64,7 +67,7 @@ class by_path(Value):
             labelled = zip(paths, leaves, strict=True)
             return treedef.unflatten([leaf if is_masked_or_none(leaf) else self._label(path) for path, leaf in labelled])
 
-    def _label(self, path: str) -> Any:
+    def _label(self, path: str) -> object:
         for pattern, label in self.compiled:
             if pattern.fullmatch(path):
                 return label
@@ -73,7 +76,7 @@ class by_path(Value):
         return self.default
 
 
-def compile_patterns(name: str, rules: Mapping[str, Any]) -> list[tuple[re.Pattern[str], Any]]:
+def compile_patterns(name: str, rules: Mapping[str, T]) -> list[tuple[re.Pattern[str], T]]:
     """Rules with their patterns compiled, or an error that names the first that is none."""
     compiled = []
     for pattern, label in rules.items():
@@ -86,12 +89,15 @@ def compile_patterns(name: str, rules: Mapping[str, Any]) -> list[tuple[re.Patte
 
 
 def may_hide_paths(leaf: Leaf) -> bool:
-    """Whether a node may stand for a whole subtree, whose paths nobody sees; gradtx's `MaskedNode` stands for one leaf."""
+    """Whether a node may stand for a whole subtree, whose paths nobody sees.
+
+    gradtx's `MaskedNode` stands for one leaf.
+    """
     return is_masked(leaf) and not isinstance(leaf, MaskedNode)
 
 
 def check_used(patterns: list[re.Pattern[str]], paths: list[str]) -> None:
-    """Raises for a pattern that decides nothing, or has an alternative `a|b` that matches nothing."""
+    """Raises for a pattern that decides nothing, or whose alternative `a|b` matches nothing."""
     deciding = {next((p for p in patterns if p.fullmatch(path)), None) for path in paths}
     for i, pattern in enumerate(patterns):
         if pattern in deciding:
@@ -123,7 +129,8 @@ def _cure(pattern: str, paths: list[str]) -> str:
     anywhere = f"(.*/)?{pattern}"
     if any(re.fullmatch(anywhere, path) for path in paths):
         return f" To match it anywhere write {anywhere!r}."
-    for whole in (re.sub(r"(?<![.\])\]])\*", ".*", pattern), f"{anywhere}/.*"):  # a glob, or a layer's name alone
+    # A glob, or a layer's name alone.
+    for whole in (re.sub(r"(?<![.\])\]])\*", ".*", pattern), f"{anywhere}/.*"):
         if any(re.fullmatch(whole, path) for path in paths):
             return f" Did you mean {whole!r}?"
     return _misspelt(pattern, paths)
@@ -138,10 +145,11 @@ def _misspelt(pattern: str, paths: list[str]) -> str:
     return ""
 
 
-def spread(what: str, labels: Tree, params: Params) -> list[Any]:
-    """One label for each leaf of `params`, in order, from a tree of labels or a function from `params` to one.
+def spread(what: str, labels: Tree, params: Params) -> list[Leaf]:
+    """One label for each leaf of `params`, in order, from a tree of labels or a function.
 
-    Trees are compared by path, so that labels in a dict fit a FrozenDict or an NNX State. A label stands for all below it.
+    Trees are compared by path, so that labels in a dict fit a FrozenDict or an NNX State. A label
+    stands for all below it.
 
     Raises:
       ValueError: a leaf has no label, or a label is at a path where the parameters have nothing.
@@ -171,7 +179,7 @@ def spread(what: str, labels: Tree, params: Params) -> list[Any]:
     return chosen
 
 
-def spread_mask(what: str, mask: Any, params: Params) -> list[bool]:
+def spread_mask(what: str, mask: Tree, params: Params) -> list[bool]:
     """`spread` of a mask: True or False for each leaf."""
     keep = spread(what, mask, params)
     if not all(isinstance(entry, (bool, np.bool_)) for entry in keep):
@@ -181,7 +189,10 @@ def spread_mask(what: str, mask: Any, params: Params) -> list[bool]:
 
 
 def resolve(what: str, labels: Tree, params: Params) -> Tree:
-    """`labels(params)` for a function. A tree is taken as it is, also where its nodes can be called (an Equinox module)."""
+    """`labels(params)` for a function, else the tree itself.
+
+    A tree stays as it is also where its nodes can be called, as an Equinox module can.
+    """
     leaves = jax.tree.leaves(labels)
     is_function = len(leaves) == 1 and leaves[0] is labels and callable(labels)
     if not is_function:

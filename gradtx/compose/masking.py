@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -13,7 +13,7 @@ from gradtx.core.domains import Flag, Mask
 from gradtx.core.leaves import MaskedNode
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Part, Transformation
-from gradtx.core.types import ExtraArg, Params, State, Tree, Updates
+from gradtx.core.types import Extra, ExtraArg, Leaf, Params, Scalar, State, Tree, Updates
 
 
 class MaskedState(NamedTuple):
@@ -23,21 +23,25 @@ class MaskedState(NamedTuple):
 
 
 class masked(Transformation, transparent=True, any_leaves=True, narrows=True):
-    """Applies a transformation where the mask is True; the other updates pass unchanged and have no state.
+    """Applies a transformation where the mask is True; other updates pass and have no state.
 
-    The extra arguments `value_fn`, `grad_fn` and `grad` reach the inner one as those of its own leaves, the
-    others held where they are, so that line searches and SAM work on some of the parameters.
+    The extra arguments `value_fn`, `grad_fn` and `grad` reach the inner one as those of its own
+    leaves, the others held where they are, so that line searches and SAM work on some of the
+    parameters.
 
     Args:
       inner: the transformation.
-      mask: tree of booleans with the parameters' paths (a boolean stands for all below it), or a function from parameters to one.
-      mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
+      mask: tree of booleans with the parameters' paths (a boolean stands for all below it), or a
+        function from parameters to one.
+      mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked
+        too.
 
     State: `MaskedState(inner_state)`, with nothing for masked leaves.
 
     Raises:
       TypeError: `mask` holds something else than booleans (text, say).
-      ValueError: a parameter has no entry in `mask`, or the mask has one that is not in the parameters; the message names the path.
+      ValueError: a parameter has no entry in `mask`, or the mask has one that is not in the
+        parameters; the message names the path.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -85,7 +89,7 @@ def update_selected(
     updates: Updates,
     state: MaskedState,
     params: Params,
-    extra_args: dict,
+    extra_args: Extra,
     mask_extra_args: bool,
 ) -> tuple[Tree, MaskedState]:
     """Updates the leaves that are kept, and leaves the others as they are."""
@@ -93,24 +97,24 @@ def update_selected(
         like = jax.tree.structure(updates)
         extra_args = {k: select(v, keep) if jax.tree.structure(v) == like else v for k, v in extra_args.items()}
     if params is not None:
-        extra_args = extra_args | _narrowed(extra_args, params, keep)
+        extra_args = {**extra_args, **_narrowed(extra_args, params, keep)}
     some_params = None if params is None else select(params, keep)
     changed, inner_state = inner.advance(select(updates, keep), state.inner_state, some_params, extra_args)
     return merge(updates, keep, jax.tree.leaves(changed)), MaskedState(inner_state)
 
 
-def _narrowed(extra_args: dict[str, Any], params: Params, keep: list[bool]) -> dict[str, Any]:
-    """The objective's `value_fn`, `grad_fn` and `grad` as those of the kept leaves, with the others held at `params`."""
+def _narrowed(extra_args: Extra, params: Params, keep: list[bool]) -> dict[str, ExtraArg]:
+    """`value_fn`, `grad_fn` and `grad` of the kept leaves, with the others held at `params`."""
 
-    def whole(some: Any) -> Any:
+    def whole(some: Params) -> Params:
         return merge(params, keep, jax.tree.leaves(some))
 
-    narrowed: dict[str, Any] = {}
+    narrowed: dict[str, ExtraArg] = {}
     if callable(value_fn := extra_args.get("value_fn")):
         call = value_fn
 
         @functools.wraps(call)  # line searches read which arguments it takes by name
-        def value_of_some(some: Any, *args: Any, **kwargs: Any) -> Any:
+        def value_of_some(some: Params, *args: ExtraArg, **kwargs: ExtraArg) -> Scalar:
             return call(whole(some), *args, **kwargs)
 
         narrowed["value_fn"] = value_of_some
@@ -127,7 +131,7 @@ def select(tree: Tree, keep: list[bool]) -> Tree:
     return treedef.unflatten([leaf if kept else MaskedNode() for leaf, kept in zip(leaves, keep, strict=True)])
 
 
-def merge(tree: Tree, keep: list[bool], kept: list[Any]) -> Tree:
+def merge(tree: Tree, keep: list[bool], kept: list[Leaf]) -> Tree:
     """`tree` with `kept` for the leaves that are kept."""
     leaves, treedef = jax.tree.flatten(tree)
     new = iter(kept)
@@ -149,7 +153,8 @@ class freeze(Preset, transparent=True):
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.freeze(gradtx.by_path({"w": True}, default=False)))
+      >>> frozen = gradtx.by_path({"w": True}, default=False)
+      >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.freeze(frozen))
       >>> params = {"w": jnp.ones(()), "b": jnp.ones(())}
       >>> {k: float(u) for k, u in tx.update(params, tx.init(params))[0].items()}
       {'b': -1.0, 'w': 0.0}

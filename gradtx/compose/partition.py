@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -14,13 +14,13 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import Flag, Mask
 from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.transformation import Part, Transformation
-from gradtx.core.types import ExtraArg, Params, State, Tree, Updates
+from gradtx.core.types import ExtraArg, Leaf, Params, State, Tree, Updates
 
 
 class PartitionState(NamedTuple):
     """Each group's state, by label."""
 
-    inner_states: Mapping[Hashable, Any]
+    inner_states: Mapping[Hashable, State]
 
 
 class partition(Transformation, transparent=True, any_leaves=True, narrows=True):
@@ -28,26 +28,30 @@ class partition(Transformation, transparent=True, any_leaves=True, narrows=True)
 
     Args:
       transforms: transformations by label.
-      param_labels: tree of labels with the parameters' paths (a label stands for all below it), or a function from the
-        parameters to one, such as `by_path`.
-      mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
+      param_labels: tree of labels with the parameters' paths (a label stands for all below it), or
+        a function from the parameters to one, such as `by_path`.
+      mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked
+        too.
 
-    State: `PartitionState(inner_states)`, a dict from labels to `MaskedState`, each with state for its own leaves alone.
+    State: `PartitionState(inner_states)`, a dict from labels to `MaskedState`, each with state for
+      its own leaves alone.
 
     Raises:
       TypeError: `transforms` is no mapping to transformations.
-      ValueError: a label has no transformation, a parameter has no label, or a label belongs to no parameter's path.
+      ValueError: a label has no transformation, a parameter has no label, or a label belongs to no
+        parameter's path.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.partition({"slow": gradtx.sgd(0.1), "fast": gradtx.sgd(1.0)}, {"w": "slow", "b": "fast"})
+      >>> speeds = {"slow": gradtx.sgd(0.1), "fast": gradtx.sgd(1.0)}
+      >>> tx = gradtx.partition(speeds, {"w": "slow", "b": "fast"})
       >>> params = {"w": jnp.ones(()), "b": jnp.ones(())}
       >>> {k: round(float(u), 2) for k, u in tx.update(params, tx.init(params))[0].items()}
       {'b': -1.0, 'w': -0.1}
     """
 
-    transforms: Mapping[Hashable, Any]
-    param_labels: Any
+    transforms: Mapping[Hashable, Inner]
+    param_labels: Tree
     _: KW_ONLY
     mask_compatible_extra_args: Flag = False
 
@@ -60,7 +64,7 @@ class partition(Transformation, transparent=True, any_leaves=True, narrows=True)
             domains.check_argument("partition", f"transforms[{label!r}]", tx, domains.TRANSFORMATION)
         object.__setattr__(self, "transforms", {label: as_transformation(tx) for label, tx in self.transforms.items()})
 
-    def labels_of(self, params: Params) -> list[Any]:
+    def labels_of(self, params: Params) -> list[Leaf]:
         """The label of each leaf."""
         labels = spread("param_labels", self.param_labels, params)
         for label in labels:
@@ -122,11 +126,12 @@ multi_transform = partition
 
 
 class selective_transform(Preset, transparent=True):
-    """Optimizes the parameters where `freeze_mask` is False; the others stay, without optimizer state.
+    """Optimizes parameters where `freeze_mask` is False; the others stay, without any state.
 
     Args:
       optimizer: transformation for the trained parameters.
-      freeze_mask: True for the parameters to freeze; a tree of booleans, or a function from the parameters to one.
+      freeze_mask: True for the parameters to freeze; a tree of booleans, or a function from the
+        parameters to one.
 
     State: as `partition` with labels `train` and `freeze`.
 

@@ -1,15 +1,18 @@
 """The simplest transformations: nothing, zero, and a function of the updates."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core import domains
 from gradtx.core.domains import Function
-from gradtx.core.pairs import GradientTransformation, as_transformation
+from gradtx.core.pairs import GradientTransformation, Inner, as_transformation
 from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.types import ExtraArg, Params, Updates
+
+if TYPE_CHECKING:
+    import optax
 
 
 class identity(Transformation, observes=True, keeps_zero=True, transparent=True, any_leaves=True):
@@ -54,7 +57,8 @@ class stateless(Transformation, any_leaves=True):
     """A transformation from a function of whole trees: `f(updates, params)`.
 
     Args:
-      f: function of the updates' tree and the parameters' tree (or None) that gives the new updates' tree.
+      f: function of the updates' tree and the parameters' tree (or None) that gives the new
+        updates' tree.
 
     State: `EmptyState()`, 0 bytes.
 
@@ -78,7 +82,8 @@ class stateless_with_tree_map(Transformation, any_leaves=True):
     """A transformation from a function of single leaves: `f(update, param)`.
 
     Args:
-      f: function of one update and its parameter (None where `update` was called without parameters) that gives the new update.
+      f: function of one update and its parameter (None where `update` was called without
+        parameters) that gives the new update.
 
     State: `EmptyState()`, 0 bytes.
 
@@ -100,8 +105,10 @@ class stateless_with_tree_map(Transformation, any_leaves=True):
         return jax.tree.map(self.f, updates, params), state
 
 
-def with_extra_args_support(tx: Any) -> Transformation:
-    """Makes any `(init, update)` pair, Optax's too, take extra arguments and ignore those that it does not know.
+def with_extra_args_support(tx: Inner) -> Transformation:
+    """Makes any `(init, update)` pair, Optax's too, take extra arguments.
+
+    It ignores those that it does not know.
 
     Args:
       tx: a gradient transformation, of gradtx or of another library.
@@ -126,10 +133,11 @@ GradientTransformationExtraArgs = GradientTransformation
 """Another name for `GradientTransformation`: every update takes extra arguments."""
 
 
-def to_optax(tx: Any) -> Any:
-    """Wraps a transformation in Optax's class, so that `optax.chain`, `optax.masked`, ... hand it extra arguments.
+def to_optax(tx: Inner) -> "optax.GradientTransformationExtraArgs":
+    """Wraps a transformation in Optax's class, so that Optax hands it extra arguments.
 
-    Optax's combinators accept any pair but drop extra arguments unless the pair is Optax's own class.
+    Optax's combinators accept any pair but drop extra arguments unless the pair is Optax's own
+    class.
 
     Args:
       tx: a gradient transformation.

@@ -1,7 +1,5 @@
 """From updates to parameters."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,17 +8,17 @@ from gradtx.core import checks
 from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import cond, with_complement
 from gradtx.core.paths import structure_difference
-from gradtx.core.trees import raise_other_shape
-from gradtx.core.types import Leaf, Params, Scalar, Tree, Updates
+from gradtx.core.trees import is_none, raise_other_shape
+from gradtx.core.types import Leaf, LeafRule, Params, Scalar, Tree, Updates
 
 
 def apply_updates(params: Params, updates: Updates) -> Tree:
-    """Adds updates to parameters: `p + u`, added in at least float32 and stored in the dtype of `p`.
+    """Adds updates to parameters: `p + u`, in at least float32, stored in the dtype of `p`.
 
     Args:
       params: tree of arrays. Leaves that are None stay None.
-      updates: tree of the same structure and shapes; where a leaf is None (or a float0, the gradient of an integer) its
-        parameter stays.
+      updates: tree of the same structure and shapes; where a leaf is None (or a float0, the
+        gradient of an integer) its parameter stays.
 
     Returns:
       The new parameters, each with the shape and dtype it had.
@@ -37,7 +35,7 @@ def apply_updates(params: Params, updates: Updates) -> Tree:
         return _map_pairs(_add, {"params": params, "updates": updates})
 
 
-def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Scalar) -> Any:
+def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: Scalar) -> Tree:
     """Moves old values towards new ones (Polyak averaging): `s * new + (1 - s) * old`.
 
     Args:
@@ -61,8 +59,8 @@ def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Scalar) ->
         return _map_pairs(_mix, {"new_tensors": new_tensors, "old_tensors": old_tensors}, s=s, rest=rest)
 
 
-def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_period: Any) -> Any:
-    """New values every `update_period` steps, old ones in between: new where `steps % update_period == 0`.
+def periodic_update(new_tensors: Tree, old_tensors: Tree, steps: Scalar, update_period: Scalar) -> Tree:
+    """New values every `update_period` steps, where `steps % update_period == 0`; else old ones.
 
     Args:
       new_tensors: tree of arrays.
@@ -87,7 +85,7 @@ def _add(p: jax.Array, u: jax.Array) -> jax.Array:
     return p + u
 
 
-def _mix(new: jax.Array, old: jax.Array, *, s: Any, rest: Any) -> jax.Array:
+def _mix(new: jax.Array, old: jax.Array, *, s: Scalar, rest: Scalar) -> jax.Array:
     return s * new + rest * old
 
 
@@ -95,12 +93,8 @@ def _is_nothing(x: Leaf) -> bool:
     return x is None or getattr(x, "dtype", None) == jax.dtypes.float0
 
 
-def _map_pairs(rule: Any, trees: dict[str, Any], **scalars: Any) -> Any:
+def _map_pairs(rule: LeafRule, trees: dict[str, Tree], **scalars: Scalar) -> Tree:
     """`map_leaves` of two trees by name, where None in the second keeps the leaf of the first."""
-
-    def is_none(x: Leaf) -> bool:
-        return x is None
-
     (first_name, first), (second_name, second) = trees.items()
     lefts, treedef = jax.tree.flatten(first, is_leaf=is_none)
     rights, other = jax.tree.flatten(second, is_leaf=is_none)

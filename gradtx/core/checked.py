@@ -14,7 +14,10 @@ R = TypeVar("R")
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """A plain function that checks its arguments against the domains in their annotations, and is named in the refusals below."""
+    """A plain function that checks its arguments against the domains in their annotations.
+
+    Refusals raised below name it.
+    """
     name, signature = function.__name__, inspect.signature(function)
     domains = {key: domain for key, hint in hints_of(function).items() if (domain := domain_of(hint)) is not None}
 

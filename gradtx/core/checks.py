@@ -3,12 +3,15 @@
 import contextlib
 import difflib
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Self, TypeGuard
 
 
 class Refusal(Exception):
-    """A call that a transformation or function refuses; its text gathers names on its way out: `adamw > scale_by_adam: ...`."""
+    """A call that a transformation or function refuses.
+
+    Its text gathers names on its way out: `adamw > scale_by_adam: ...`.
+    """
 
     __module__ = "gradtx"
     named = False
@@ -51,13 +54,15 @@ def calling(name: str) -> Iterator[None]:
         raise
 
 
-def kind(value: Any) -> str:
+def kind(value: object) -> str:
     """A short description of a wrong value: what it is, with shape and dtype or the first keys."""
     if isinstance(value, (bool, int, float, complex, str, type(None))):
         return f"{value!r}" if value is None else f"{value!r} ({type(value).__name__})"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
-    if hasattr(value, "made_with") and not isinstance(value, type):  # a value: a transformation, a schedule, a rule by path
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None:
+        return f"an array of shape {tuple(shape)} and dtype {dtype}"
+    # A value: a transformation, a schedule, a rule by path.
+    if hasattr(value, "made_with") and not isinstance(value, type):
         return repr(value)
     if inspect.isroutine(value):
         return f"the function {getattr(value, '__qualname__', repr(value))}"
@@ -75,7 +80,7 @@ def _a(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
-def did_you_mean(word: str, known: Any) -> str:
+def did_you_mean(word: str, known: Iterable[object]) -> str:
     """` Did you mean 'x'?` where a known word is close, else nothing."""
     names = [str(k) for k in known]
     alike = [name for name in names if name.lower() == word.lower()]
@@ -88,7 +93,10 @@ def did_you_mean(word: str, known: Any) -> str:
 
 
 def _may_stand_for(word: str, name: str) -> bool:
-    """Whether `word` is `name` with a slip or two in the parts that they do not share, or one has all parts of the other."""
+    """Whether `word` may be `name`, misspelt.
+
+    It has a slip or two in the parts that they do not share, or one has all parts of the other.
+    """
     parts, others = word.split("_"), name.split("_")
     own, its = ["_".join(part for part in these if part not in those) for these, those in ((parts, others), (others, parts))]
     return not own or not its or _slips(own, its) <= (1 if len(own) < 6 else 2)
@@ -107,8 +115,8 @@ def _slips(word: str, other: str) -> int:
     return rows[-1][-1]
 
 
-def misfit(function: Any, *args: Any, **kwargs: Any) -> str:
-    """Why a function cannot be called with these arguments; nothing if it can, or if nobody knows."""
+def misfit(function: Callable[..., object], *args: object, **kwargs: object) -> str:
+    """Why a function cannot be called with these arguments; empty if it can, or nobody knows."""
     try:
         inspect.signature(function).bind(*args, **kwargs)
     except TypeError as error:
@@ -118,17 +126,17 @@ def misfit(function: Any, *args: Any, **kwargs: Any) -> str:
     return ""
 
 
-def is_factory(value: Any) -> bool:
+def is_factory(value: object) -> TypeGuard[type]:
     """Whether `value` is a class of values itself, not something made by it."""
     return isinstance(value, type) and hasattr(value, "made_with")
 
 
-def is_schedule(value: Any) -> bool:
+def is_schedule(value: object) -> bool:
     """Whether `value` can be called with a step count: a schedule, or a plain function of one."""
     return callable(value) and not is_factory(value) and not isinstance(value, type) and not is_transformation(value)
 
 
-def is_transformation(value: Any) -> bool:
+def is_transformation(value: object) -> bool:
     """Whether `value` has an `init` and an `update`, as gradtx's, Optax's or a user's own do."""
     if isinstance(value, type) or is_factory(value):
         return False

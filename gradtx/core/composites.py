@@ -1,7 +1,6 @@
-"""Transformations made of others: presets, which stand for a chain, and wrappers, which hold one."""
+"""Transformations made of others: presets stand for a chain, wrappers hold one inside."""
 
 import functools
-from typing import Any
 
 from gradtx.core import checks
 from gradtx.core.domains import TRANSFORMATION
@@ -12,7 +11,7 @@ from gradtx.core.walk import rests
 
 
 class Preset(Transformation, any_leaves=True):
-    """A transformation that stands for others: subclasses write them as `chain()`, from their fields.
+    """A transformation that stands for others, which its `chain()` makes from its fields.
 
     Example:
       >>> import gradtx
@@ -20,12 +19,13 @@ class Preset(Transformation, any_leaves=True):
       ...     learning_rate: gradtx.domains.Rate
       ...     max_norm: gradtx.domains.Positive = 1.0
       ...     def chain(self):
-      ...         return gradtx.chain(gradtx.clip_by_global_norm(self.max_norm), gradtx.sgd(self.learning_rate))
+      ...         clip = gradtx.clip_by_global_norm(self.max_norm)
+      ...         return gradtx.chain(clip, gradtx.sgd(self.learning_rate))
       >>> clipped_sgd(0.1)
       clipped_sgd(learning_rate=0.1)
     """
 
-    def chain(self) -> Any:
+    def chain(self) -> Inner:
         """What the preset stands for."""
         raise NotImplementedError(f"{type(self).__name__}: chain is missing; it makes what the preset stands for.")
 
@@ -52,7 +52,10 @@ class Preset(Transformation, any_leaves=True):
         return self.stands_for.state_type
 
     def checked_step(self, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
-        """That of what it stands for, so that errors name the preset alone; the members of a chain check for themselves."""
+        """That of what it stands for, so that errors name the preset alone.
+
+        The members of a chain check for themselves.
+        """
         made = self.stands_for
         if made.transparent:
             return made.step(updates, state, params, **extra_args)
@@ -83,7 +86,10 @@ class Preset(Transformation, any_leaves=True):
 
 
 class Wrapper(Transformation, any_leaves=True):
-    """A transformation around one other, `inner`, which sees all parameters; the state has it as `inner_state`."""
+    """A transformation around one other, `inner`, which sees all parameters.
+
+    The state has it as `inner_state`.
+    """
 
     inner: Inner
 

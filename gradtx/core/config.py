@@ -12,17 +12,19 @@ from jax.sharding import PartitionSpec
 from gradtx.core import checks
 from gradtx.core.decode import ENUMS, decode_value
 from gradtx.core.numerics import is_key, is_tracer
+from gradtx.core.types import Json
 from gradtx.core.value import Value, ValueType, is_dtype, name_of, records, registry, show
 
 MOST_LEVELS = 150
 """How deep dicts and lists may be nested in a config: some 50 chains inside chains."""
 
 
-def to_config(value: Any) -> dict[str, Any]:
+def to_config(value: Value) -> dict[str, Json]:
     """Turns a transformation, a schedule or another value into a dict for JSON.
 
-    The dict is `{"name": class, "arguments": {...}}`, with every argument written out (so that it stays what it
-    was when a default changes) and nested transformations and schedules as dicts of the same form.
+    The dict is `{"name": class, "arguments": {...}}`, with every argument written out (so that it
+    stays what it was when a default changes) and nested transformations and schedules as dicts of
+    the same form.
 
     Args:
       value: a transformation, a schedule, a set to project onto, a rule by path.
@@ -51,8 +53,10 @@ def to_config(value: Any) -> dict[str, Any]:
     return config
 
 
-def from_config(config: Mapping[str, Any]) -> Any:
-    """Makes the transformation or schedule that `to_config` described. Only classes of values are ever called.
+def from_config(config: Mapping[str, object]) -> Any:
+    """Makes the transformation or schedule that `to_config` described.
+
+    Only classes of values are ever called.
 
     Args:
       config: a dict as `to_config` gives it; arguments left out take their defaults.
@@ -61,9 +65,10 @@ def from_config(config: Mapping[str, Any]) -> Any:
       The value, equal to the one that was described.
 
     Raises:
-      ValueError: the class is unknown (one of your own is known once its module has been imported), or `config` is nested deeper
-        than `to_config` nests.
-      TypeError: `config` or a part of it has not the form, or an argument does not exist. The message names the part.
+      ValueError: the class is unknown (one of your own is known once its module has been imported),
+        or `config` is nested deeper than `to_config` nests.
+      TypeError: `config` or a part of it has not the form, or an argument does not exist. The
+        message names the part.
 
     Example:
       >>> import gradtx
@@ -74,9 +79,9 @@ def from_config(config: Mapping[str, Any]) -> Any:
     return decode_value("config", config)
 
 
-def _check_levels(name: str, config: Any) -> None:
+def _check_levels(name: str, config: object) -> None:
     """Raises for a config so deep that reading it would come near Python's limit of recursion."""
-    nodes: list[Any] = [[config]]
+    nodes: list[Mapping | list] = [[config]]
     for _ in range(MOST_LEVELS + 1):
         nodes = [child for node in nodes for child in (node.values() if isinstance(node, Mapping) else node)]
         nodes = [node for node in nodes if isinstance(node, (Mapping, list))]
@@ -85,14 +90,14 @@ def _check_levels(name: str, config: Any) -> None:
     raise ValueError(f"{name}: config has more than {MOST_LEVELS} levels of dicts and lists, expected fewer.")
 
 
-def _encode_value(value: Value) -> dict[str, Any]:
+def _encode_value(value: Value) -> dict[str, Json]:
     name = name_of(type(value))
     if registry.get(name) is not type(value):
         raise TypeError(f"to_config: the class {name} was declared again since; make the value anew.")
     return {"name": name, "arguments": {key: _encode(f"{name}: {key}", item) for key, item in value.arguments.items()}}
 
 
-def _encode(at: str, value: Any) -> Any:
+def _encode(at: str, value: Any) -> Json:
     if isinstance(value, Value):
         return _encode_value(value)
     if isinstance(value, ValueType):
@@ -127,12 +132,15 @@ def _encode(at: str, value: Any) -> Any:
     )
 
 
-def _encode_dict(at: str, value: dict[Any, Any]) -> Any:
-    """Pairs, since order matters (the first pattern of `by_path` decides) and writers of JSON and YAML may sort keys."""
+def _encode_dict(at: str, value: dict) -> Json:
+    """A dict as pairs, since order matters and writers of JSON and YAML may sort keys.
+
+    The first pattern of `by_path` that matches decides.
+    """
     return {"$dict": [[_encode(at, key), _encode(f"{at}[{key!r}]", item)] for key, item in value.items()]}
 
 
-def _encode_array(value: Any) -> dict[str, Any]:
+def _encode_array(value: np.generic | np.ndarray | jax.Array) -> Json:
     if is_key(value):
         data = np.asarray(jax.random.key_data(value)).tolist()
         return {"$key": {"impl": str(jax.random.key_impl(value)), "data": data}}

@@ -1,7 +1,8 @@
-"""Values from dicts that `to_config` wrote, or somebody by hand: every part is checked, and named where it is wrong."""
+"""Values from dicts that `to_config` wrote, or somebody by hand; errors name the wrong part."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import enum
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,11 @@ from jax.sharding import PartitionSpec
 from gradtx.core import checks
 from gradtx.core.value import Value, records, registry
 
-ENUMS: dict[str, Any] = {kind.__name__: kind for kind in (jax.lax.Precision, jax.lax.DotAlgorithmPreset)}
+ENUMS: dict[str, type[enum.Enum]] = {kind.__name__: kind for kind in (jax.lax.Precision, jax.lax.DotAlgorithmPreset)}
 """The enumerations whose members may be arguments."""
 
 
-def decode_value(at: str, config: Any) -> Any:
+def decode_value(at: str, config: object) -> Value:
     """The value described at the place `at`."""
     if not _has_form(config):
         raise _wrong(at, config, "{'name': ..., 'arguments': {...}}")
@@ -28,17 +29,17 @@ def decode_value(at: str, config: Any) -> Any:
     return cls.made_with(arguments)
 
 
-def _has_form(config: Any) -> bool:
+def _has_form(config: object) -> TypeGuard[Mapping]:
     if not isinstance(config, Mapping) or set(config) - {"name", "arguments"}:
         return False
     return isinstance(config.get("name"), str) and isinstance(config.get("arguments", {}), Mapping)
 
 
-def _wrong(at: str, found: Any, expected: str) -> TypeError:
+def _wrong(at: str, found: object, expected: str) -> TypeError:
     return TypeError(f"from_config: {at} is {checks.kind(found)}, expected {expected}.")
 
 
-def _class(at: str, name: Any) -> type[Value]:
+def _class(at: str, name: object) -> type[Value]:
     if not isinstance(name, str):
         raise _wrong(at, name, "the name of a class of values")
     if name not in registry:
@@ -47,7 +48,7 @@ def _class(at: str, name: Any) -> type[Value]:
     return registry[name]
 
 
-def _decode(at: str, value: Any) -> Any:
+def _decode(at: str, value: object) -> Any:
     if isinstance(value, list):
         return [_decode(f"{at}[{i}]", item) for i, item in enumerate(value)]
     if not isinstance(value, Mapping):
@@ -71,16 +72,16 @@ def _decode(at: str, value: Any) -> Any:
         raise _wrong(f"{at}.{tag}", body, expected) from None
 
 
-# Tags whose bodies hold parts of their own ------------------------------------------------------------------
+# Tags whose bodies hold parts of their own --------------------------------------------------------
 
 
-def _items(at: str, body: Any) -> list[Any]:
+def _items(at: str, body: object) -> list:
     if not isinstance(body, list):
         raise _wrong(at, body, "a list")
     return _decode(at, body)
 
 
-def _hashed(at: str, found: Any) -> Any:
+def _hashed(at: str, found: object) -> Hashable:
     """An element of a set or a key, which must have a hash."""
     try:
         hash(found)
@@ -89,11 +90,11 @@ def _hashed(at: str, found: Any) -> Any:
     return found
 
 
-def _set(at: str, body: Any) -> set[Any]:
+def _set(at: str, body: object) -> set[Hashable]:
     return {_hashed(f"{at}[{i}]", item) for i, item in enumerate(_items(at, body))}
 
 
-def _record(at: str, body: Any) -> Any:
+def _record(at: str, body: object) -> tuple:
     if not (isinstance(body, list) and len(body) == 2 and isinstance(body[0], str) and body[0] in records):
         raise _wrong(at, body, f"a pair of one of {', '.join(map(repr, sorted(records)))} and a list")
     kind, fields = records[body[0]], _items(f"{at}[1]", body[1])
@@ -103,7 +104,7 @@ def _record(at: str, body: Any) -> Any:
         raise _wrong(f"{at}[1]", fields, f"the fields of {body[0]}") from None
 
 
-def _dict(at: str, body: Any) -> dict[Any, Any]:
+def _dict(at: str, body: object) -> dict:
     pairs = _items(at, body)
     for i, pair in enumerate(pairs):
         if not (isinstance(pair, list) and len(pair) == 2):
@@ -112,7 +113,7 @@ def _dict(at: str, body: Any) -> dict[Any, Any]:
     return dict(pairs)
 
 
-_PARTS: dict[str, Callable[[str, Any], Any]] = {
+_PARTS: dict[str, Callable[[str, object], object]] = {
     "$tuple": lambda at, body: tuple(_items(at, body)),
     "$set": _set,
     "$frozenset": lambda at, body: frozenset(_set(at, body)),
@@ -121,10 +122,10 @@ _PARTS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-# Tags that stand for one thing ------------------------------------------------------------------------------
+# Tags that stand for one thing --------------------------------------------------------------------
 
 
-def _dtype(body: Any) -> np.dtype:
+def _dtype(body: object) -> np.dtype:
     if not isinstance(body, str):
         raise TypeError
     return np.dtype(body)
@@ -139,12 +140,12 @@ def _complex(body: Any) -> complex:
     return complex(float(real), float(imaginary))
 
 
-def _enum(body: Any) -> Any:
+def _enum(body: Any) -> enum.Enum:
     kind, member = body
     return ENUMS[kind][member]
 
 
-def _spec(body: Any) -> PartitionSpec:
+def _spec(body: object) -> PartitionSpec:
     if not isinstance(body, list):
         raise TypeError
     return PartitionSpec(*map(_axes, body))
@@ -161,7 +162,7 @@ def _key(body: Any) -> jax.Array:
     return jax.random.wrap_key_data(jnp.asarray(body["data"], jnp.uint32), impl=body["impl"])
 
 
-def _array(body: Any) -> Any:
+def _array(body: Any) -> np.generic | np.ndarray | jax.Array:
     dtype = _dtype(body["dtype"])
     if not (jnp.issubdtype(dtype, jnp.number) or dtype.kind == "b"):
         raise TypeError
@@ -169,7 +170,7 @@ def _array(body: Any) -> Any:
     return {"numpy scalar": lambda: array[()], "numpy": lambda: array, "jax": lambda: jnp.asarray(array)}[body["kind"]]()
 
 
-_WHOLE: dict[str, tuple[Callable[[Any], Any], str]] = {
+_WHOLE: dict[str, tuple[Callable[[Any], object], str]] = {
     "$dtype": (_dtype, "the name of a dtype"),
     "$float": (_float, "'nan', 'inf' or '-inf'"),
     "$complex": (_complex, "a pair of numbers"),

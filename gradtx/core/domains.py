@@ -1,4 +1,4 @@
-"""What an argument may be: a class writes the domain of a field in its annotation (`b1: Decay`), and values are checked when made.
+"""What an argument may be: the domain that a class writes in a field's annotation (`b1: Decay`).
 
 Python and NumPy numbers and concrete arrays are checked; tracers pass.
 """
@@ -7,7 +7,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeGuard, Union, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -17,24 +17,25 @@ from jax.typing import ArrayLike, DTypeLike
 from gradtx.core.checks import WrongType, WrongValue, did_you_mean, is_factory, is_schedule, is_transformation, kind, misfit
 from gradtx.core.numerics import is_tracer
 from gradtx.core.paths import leaves_by_path
-from gradtx.core.types import Scalar
+from gradtx.core.types import DType, Leaf, Scalar, Tree
 
 
 class Domain(NamedTuple):
-    """Allowed values of an argument: in words, as a test, with the likely cause of a miss, and in one canonical form.
+    """Allowed values of an argument: in words, as a test, with a hint, in one canonical form.
 
-    For a value with parts, `blame` gives the first part that is wrong: where it is, the part, and what it may be.
+    For a value with parts, `blame` gives the first part that is wrong: where it is, the part, and
+    what it may be.
     """
 
     text: str
-    contains: Callable[[Any], bool]
-    hint: Callable[[Any], str] = lambda value: ""
+    contains: Callable[[object], bool]
+    hint: Callable[[object], str] = lambda value: ""
     numeric: bool = False
     canonical: Callable[[Any], Any] = lambda value: value
-    blame: Callable[[Any], "tuple[str, Any, Domain] | None"] = lambda value: None
+    blame: Callable[[object], "tuple[str, object, Domain] | None"] = lambda value: None
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return False
     if isinstance(value, (int, float, np.number)):
@@ -42,7 +43,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (jax.Array, np.ndarray)) and value.shape == () and bool(jnp.issubdtype(value.dtype, jnp.number))
 
 
-def is_real_scalar(value: Any) -> bool:
+def is_real_scalar(value: object) -> TypeGuard[float | np.ndarray | jax.Array]:
     """Whether `value` is one real number, as a loss is; a boolean is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)):
         return False
@@ -53,7 +54,7 @@ def is_real_scalar(value: Any) -> bool:
 INF = float("inf")
 
 
-def interval(low: float, high: float, ends: str, hint: Callable[[Any], str] | None = None) -> Domain:
+def interval(low: float, high: float, ends: str, hint: Callable[[object], str] | None = None) -> Domain:
     """The numbers between two ends, each in or out as its bracket says: `interval(0, 1, "[)")`.
 
     Example:
@@ -63,7 +64,7 @@ def interval(low: float, high: float, ends: str, hint: Callable[[Any], str] | No
       ('a number in [0, 1)', 'a finite number > 0')
     """
 
-    def contains(value: Any) -> bool:
+    def contains(value: object) -> bool:
         if not _is_number(value):
             return False
         if is_tracer(value):
@@ -88,7 +89,7 @@ def _number_or_schedule(number: Domain) -> Domain:
     )
 
 
-def _hint(value: Any) -> str:
+def _hint(value: object) -> str:
     if is_factory(value):
         return f" This is the factory itself: call it, {value.__name__}(...)."
     if isinstance(value, str):
@@ -96,7 +97,7 @@ def _hint(value: Any) -> str:
     return ""
 
 
-def _transformation_hint(value: Any) -> str:
+def _transformation_hint(value: object) -> str:
     if is_factory(value):
         return f" This is the factory itself: call it, {value.__name__}(...)."
     if inspect.isroutine(value):
@@ -110,48 +111,48 @@ def _transformation_hint(value: Any) -> str:
     return ""
 
 
-def _is_integer(value: Any, least: int) -> bool:
+def _is_integer(value: object, least: int) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
 
 
-def _is_float_dtype(value: Any) -> bool:
+def _is_float_dtype(value: DType) -> bool:
     try:
         return bool(jnp.issubdtype(np.dtype(value), jnp.floating))
     except TypeError:
         return False
 
 
-def _holds_squares(value: Any) -> bool:
-    """Whether a dtype has the range of float32, so that squares neither overflow nor vanish, and bfloat16's precision at least."""
+def _holds_squares(value: DType) -> bool:
+    """Whether a dtype can hold squares: the range of float32, and at least bfloat16's precision."""
     if not _is_float_dtype(value):
         return False
     info, least = jnp.finfo(np.dtype(value)), jnp.finfo(jnp.bfloat16)
     return info.nmant >= least.nmant and info.maxexp >= least.maxexp and info.minexp <= least.minexp
 
 
-def _squares_hint(value: Any) -> str:
+def _squares_hint(value: DType) -> str:
     return " Squares overflow or vanish in fewer bits, and averages of them stall." if _is_float_dtype(value) else ""
 
 
-def _mask_hint(value: Any) -> str:
+def _mask_hint(value: object) -> str:
     if isinstance(value, str) or any(isinstance(leaf, (str, re.Pattern)) for leaf in jax.tree.leaves(value)):
         return " Patterns of paths go through by_path({pattern: True}, default=False)."
     return _hint(value)
 
 
-def _is_flag(value: Any) -> bool:
+def _is_flag(value: object) -> bool:
     return isinstance(value, (bool, np.bool_))
 
 
-def _is_mask(value: Any) -> bool:
+def _is_mask(value: Tree) -> bool:
     leaves = jax.tree.leaves(value)
     if len(leaves) == 1 and leaves[0] is value and callable(value):
         return not is_factory(value) and not isinstance(value, type)
     return all(map(_is_flag, leaves))
 
 
-def _wrong_leaf(mask: Any) -> tuple[str, Any, Domain] | None:
-    """The first leaf of a mask that is no boolean; of a mask that is a leaf itself there is no more to say."""
+def _wrong_leaf(mask: Tree) -> tuple[str, Leaf, Domain] | None:
+    """The first leaf of a mask that is no boolean; None for a mask that is itself a leaf."""
     for parts, leaf in leaves_by_path(mask).items():
         if parts and not _is_flag(leaf):
             return f" leaf `{'/'.join(parts)}`", leaf, Domain("True or False", _is_flag, _mask_hint)
@@ -167,7 +168,7 @@ def one_of(*choices: str) -> Domain:
     return Domain(text, lambda value: isinstance(value, str) and value in choices, lambda value: did_you_mean(str(value), choices))
 
 
-def call_schedule(argument: str, schedule: "Schedule", count: Scalar) -> Any:
+def call_schedule(argument: str, schedule: "Schedule", count: Scalar) -> Scalar:
     """What a schedule gives at a step, or an error for a function of other arguments."""
     try:
         return schedule(count)
@@ -177,8 +178,8 @@ def call_schedule(argument: str, schedule: "Schedule", count: Scalar) -> Any:
         raise
 
 
-def scheduled_value(argument: str, number: Any, count: Scalar) -> Any:
-    """A number, or what a schedule gives at a step: a scalar, or an error that says what it gave."""
+def scheduled_value(argument: str, number: "ScalarOrSchedule | None", count: Scalar) -> Scalar:
+    """A number, or the scalar that a schedule gives at a step; an error if it gives another."""
     if not callable(number):
         return number
     if count is None:
@@ -189,7 +190,7 @@ def scheduled_value(argument: str, number: Any, count: Scalar) -> Any:
     return value
 
 
-Schedule = Callable[[Any], Any]
+Schedule = Callable[[Scalar], Scalar]
 """A function from the step count (int32 scalar or Python int) to a number."""
 ScalarOrSchedule = ArrayLike | Schedule
 """A number or a schedule: the type of a learning rate."""
@@ -222,7 +223,7 @@ SecondMomentDType = Annotated[
 ScheduleArg = Annotated[Schedule, Domain("a schedule (a function of the step count)", is_schedule, _hint)]
 TRANSFORMATION = Domain("a gradient transformation (a pair of init and update)", is_transformation, _transformation_hint)
 Mask = Annotated[
-    Any,
+    Tree,
     Domain(
         "a tree of booleans shaped like the parameters (or a prefix of it), or a function from parameters to one",
         _is_mask,
@@ -233,10 +234,10 @@ Mask = Annotated[
 Function = Annotated[Callable[..., Any], Domain("a function", lambda value: callable(value) and not is_factory(value), _hint)]
 
 
-def domain_of(annotation: Any) -> Domain | None:
+def domain_of(annotation: object) -> Domain | None:
     """The domain written in an annotation: `Annotated[..., Domain]`, or that `| None`."""
     if get_origin(annotation) is Annotated:
-        return next((m for m in annotation.__metadata__ if isinstance(m, Domain)), None)
+        return next((m for m in get_args(annotation)[1:] if isinstance(m, Domain)), None)
     if get_origin(annotation) in (Union, types.UnionType):
         parts = get_args(annotation)
         inner = next((d for d in map(domain_of, parts) if d is not None), None)
@@ -253,8 +254,8 @@ def domain_of(annotation: Any) -> Domain | None:
     return None
 
 
-def check_argument(name: str, argument: str, value: Any, domain: Domain) -> None:
-    """Raises if `value` is outside `domain`: a `ValueError` for a number out of range, else a `TypeError`.
+def check_argument(name: str, argument: str, value: object, domain: Domain) -> None:
+    """Raises outside of `domain`: a `ValueError` for a number out of range, else a `TypeError`.
 
     Without a name the text gathers those of the functions that it passes.
     """

@@ -4,7 +4,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +14,21 @@ from jax.core import Tracer
 from gradtx.core.types import DType, Leaf, Scalar
 from gradtx.core.varying import alike
 
+T = TypeVar("T")
 
-def default_float() -> Any:
-    """float32, or float64 where `jax_enable_x64` is set: the dtype of schedules, rates and measurements."""
+
+def default_float() -> DType:
+    """The dtype of schedules, rates and measurements: float32; float64 under `jax_enable_x64`."""
     return jnp.result_type(float)
 
 
-def common_dtype(*values: Any) -> Any:
-    """The dtype that arrays or dtypes have in common, under strict promotion too: it is chosen here, not come by."""
+def common_dtype(*values: Leaf | DType) -> DType:
+    """The dtype that arrays or dtypes have in common, under strict promotion too."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*values)
 
 
-def stacked(numbers: list[Any]) -> jax.Array:
+def stacked(numbers: list[jax.Array]) -> jax.Array:
     """Numbers side by side, in the dtype that they have in common."""
     dtype = common_dtype(*numbers)
     return jnp.stack([x.astype(dtype) for x in numbers])
@@ -37,37 +39,41 @@ def is_tracer(x: Leaf) -> bool:
     return isinstance(x, Tracer)
 
 
-def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
-    """`jax.lax.cond` for two branches without operands; where the condition is known, the branch itself runs.
+def cond(condition: Scalar, if_true: Callable[[], T], if_false: Callable[[], T]) -> T:
+    """`jax.lax.cond` without operands; where the condition is known, the branch itself runs.
 
     Inside `jax.shard_map` the branches may vary over different axes.
 
-    Eager calls of `lax.cond` with branches made on the spot compile anew at every call, and keep what they compiled.
+    Eager calls of `lax.cond` with branches made on the spot compile anew at every call, and keep
+    what they compiled.
     """
     if is_tracer(condition):
         return jax.lax.cond(condition, *alike(condition, if_true, if_false))
     return jax.tree.map(jnp.asarray, if_true() if condition else if_false())
 
 
-def as_data(number: Any) -> Any:
-    """A Python number as an array without axes, so that eager code is not compiled again for each number; all else as it is."""
+def as_data(number: Scalar) -> Scalar:
+    """A Python number as an array without axes; anything else as it is.
+
+    Eager code is then not compiled again for each number.
+    """
     return np.asarray(number, float) if isinstance(number, (int, float)) and not isinstance(number, bool) else number
 
 
-def with_complement(share: Scalar) -> tuple[Any, Any]:
+def with_complement(share: Scalar) -> tuple[Scalar, Scalar]:
     """`share` and `1 - share` as data; the difference of a Python number is taken in float64."""
     if not isinstance(share, (int, float)):
         share = promote(share)
     return as_data(share), as_data(1 - share)
 
 
-def is_key(x: Leaf) -> bool:
+def is_key(x: Leaf) -> TypeGuard[jax.Array]:
     """Whether `x` is a typed random key."""
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def safe_increment(count: Scalar) -> jax.Array:
-    """`count + 1`, staying at the integer dtype's largest value instead of wrapping to a negative one."""
+    """`count + 1`; it stays at the integer dtype's largest value and never wraps."""
     count = jnp.asarray(count)
     if not jnp.issubdtype(count.dtype, jnp.integer):
         raise TypeError(f"safe_increment: count is {count.dtype}, expected an integer dtype (float counters stop growing)")
@@ -83,8 +89,8 @@ def zero_count() -> jax.Array:
 def one_minus_power(decay: Scalar, count: Scalar) -> jax.Array:
     """`1 - decay**count`, the bias correction, as `-expm1(count * log(decay))`.
 
-    In float32 the textbook form loses up to 1e-4 of its value at decay 0.9999; this one 3e-7. A Python
-    `decay` takes its logarithm in float64.
+    In float32 the textbook form loses up to 1e-4 of its value at decay 0.9999; this one 3e-7. A
+    Python `decay` takes its logarithm in float64.
     """
     t = jnp.asarray(count).astype(default_float())
     if isinstance(decay, (int, float)):
@@ -107,12 +113,15 @@ def abs_sq(x: jax.Array) -> jax.Array:
 
 
 def moments(g: jax.Array, m: jax.Array, v: jax.Array, b1: Scalar, b2: Scalar) -> tuple[jax.Array, jax.Array]:
-    """Running means of a gradient and of its square: `m = b1*m + (1-b1)*g` and `v = b2*v + (1-b2)*|g|^2`."""
+    """Running means: `m = b1*m + (1-b1)*g` and `v = b2*v + (1-b2)*|g|^2`."""
     return b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * abs_sq(g)
 
 
 def first_moment(b1: Scalar, t: jax.Array, nesterov: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """`m_hat` of `g` and `m` at step `t`: `m/(1-b1^t)`, or with `nesterov` `b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`."""
+    """`m_hat` of `g` and `m` at step `t`: `m/(1-b1^t)`.
+
+    With `nesterov` it is `b1*m/(1-b1^(t+1)) + (1-b1)*g/(1-b1^t)`.
+    """
     now = one_minus_power(b1, t)
     if not nesterov:
         return lambda g, m: m / now
@@ -132,8 +141,11 @@ def guarded_ratio(numerator: jax.Array, denominator: jax.Array, eps: Scalar = 0)
 
 
 @functools.lru_cache(maxsize=64)
-def compute_dtype(dtype: DType) -> Any:
-    """The dtype in which a leaf of `dtype` is computed: at least float32; complex numbers and random keys stay what they are."""
+def compute_dtype(dtype: DType) -> DType:
+    """The dtype in which a leaf of `dtype` is computed: at least float32.
+
+    Complex dtypes and random keys stay what they are.
+    """
     if jnp.issubdtype(dtype, jax.dtypes.extended):
         return dtype
     dtype = np.dtype(dtype)
@@ -150,16 +162,17 @@ def promote(x: Leaf) -> jax.Array:
     return x if x.dtype == wide else x.astype(wide)
 
 
-def real_dtype(dtype: DType) -> Any:
+def real_dtype(dtype: DType) -> DType:
     """The dtype of `|x|` for an `x` of `dtype`."""
     return np.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else np.dtype(dtype)
 
 
 def root_sum_squares(parts: list[jax.Array]) -> jax.Array:
-    """`sqrt(sum |x|**2)` over all arrays, in at least float32, where a plain sum of squares would over- or underflow too.
+    """`sqrt(sum |x|**2)` over all arrays, also where the plain sum would over- or underflow.
 
-    One pass over the data where the plain sum is in range, and on accelerators always: there squares are summed as they are and
-    scaled by exact powers of two, and the sum in range is chosen; a branch around a tree would copy it. The derivative is
+    It is computed in at least float32. One pass over the data where the plain sum is in range, and
+    on accelerators always: there squares are summed as they are and scaled by exact powers of two,
+    and the sum in range is chosen; a branch around a tree would copy it. The derivative is
     `x / norm`, 0 where the norm is 0.
     """
     parts = [x for x in map(promote, parts) if x.size]
@@ -185,7 +198,8 @@ def _plain_first(parts: list[jax.Array]) -> jax.Array:
 def _all_at_once(parts: list[jax.Array]) -> jax.Array:
     dtype = _real_dtype_of(parts)
     info = jnp.finfo(dtype)
-    far = np.ldexp(np.ones((), dtype), info.maxexp // 2 + 6)  # 2**70 in float32: squares of all normal numbers fit
+    # 2**70 in float32: squares of all normal numbers fit.
+    far = np.ldexp(np.ones((), dtype), info.maxexp // 2 + 6)
     plain, small, large = jnp.sum(jnp.stack([_sums_of_squares(x, dtype, far) for x in parts]), axis=0)
     huge, tiny = plain > info.max, plain <= _TINY
     squares = jnp.where(huge, large, jnp.where(tiny, small, plain))
@@ -196,7 +210,7 @@ _TINY = 1e-30
 """A sum of squares below this may have lost some of them."""
 
 
-def _real_dtype_of(parts: list[jax.Array]) -> Any:
+def _real_dtype_of(parts: list[jax.Array]) -> np.dtype:
     return np.result_type(*{real_dtype(x.dtype) for x in parts})
 
 
@@ -215,7 +229,7 @@ def _sum_of_squares(x: jax.Array, dtype: DType) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _sums_of_squares(x: jax.Array, dtype: DType, far: Any) -> jax.Array:
+def _sums_of_squares(x: jax.Array, dtype: DType, far: np.ndarray) -> jax.Array:
     """The sums of the squares of `x`, `far * x` and `x / far`."""
     sizes = [jnp.abs(part.astype(dtype)) for part in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
     sums = [[jnp.sum(_square(size * factor)) for size in sizes] for factor in (np.ones_like(far), far, 1 / far)]
@@ -223,8 +237,12 @@ def _sums_of_squares(x: jax.Array, dtype: DType, far: Any) -> jax.Array:
 
 
 def _square(size: jax.Array) -> jax.Array:
-    """`size**2` of a size >= 0: as a plain square, XLA would make `(x * c)**2` the product `x**2 * c**2`, which is inf times 0."""
+    """`size**2` of a size >= 0.
+
+    XLA would make a plain `(x * c)**2` the product `x**2 * c**2`, which can be inf times 0.
+    """
     return size * jnp.maximum(size, 0)
 
 
-_root_sum_squares_compiled = jax.jit(_root_sum_squares)  # eager calls: one program for a tree, not one for a leaf
+# Eager calls: one program for a tree, not one for a leaf.
+_root_sum_squares_compiled = jax.jit(_root_sum_squares)

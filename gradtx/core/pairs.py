@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Self
 from gradtx.core import leaves
 from gradtx.core.domains import TRANSFORMATION
 from gradtx.core.transformation import Transformation, declared
-from gradtx.core.types import ExtraArg, Params, State, Updates
+from gradtx.core.types import Argument, ExtraArg, Params, State, Updates
 
 
 class GradientTransformation(Transformation):
@@ -15,11 +15,14 @@ class GradientTransformation(Transformation):
 
     Args:
       init: makes the state from the parameters.
-      update: gives `(updates, state)` from `(updates, state, params)`; takes extra arguments by name if it declares them.
+      update: gives `(updates, state)` from `(updates, state, params)`; takes extra arguments by
+        name if it declares them.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.GradientTransformation(lambda params: (), lambda updates, state, params=None: (updates, state))
+      >>> def update(updates, state, params=None):
+      ...     return updates, state
+      >>> tx = gradtx.GradientTransformation(lambda params: (), update)
       >>> tx.update(jnp.ones(2), tx.init(jnp.ones(2)), value=2.0)
       (Array([1., 1.], dtype=float32), ())
     """
@@ -36,7 +39,7 @@ class GradientTransformation(Transformation):
         object.__setattr__(self, "state_type", state_type)
 
     @classmethod
-    def made_with(cls, arguments: Mapping[str, Any]) -> Self:
+    def made_with(cls, arguments: Mapping[str, Argument]) -> Self:
         """The transformation of these two functions."""
         return cls(arguments["init_fn"], arguments["update_fn"])
 
@@ -64,7 +67,7 @@ class GradientTransformation(Transformation):
         return result[0], leaves.in_dtypes_of(result[1], state)
 
 
-def as_transformation(tx: Any) -> Transformation:
+def as_transformation(tx: "Inner") -> Transformation:
     """`tx` itself if it is a transformation, else the one of its `init` and `update`."""
     return tx if isinstance(tx, Transformation) else GradientTransformation(tx.init, tx.update)
 

@@ -1,30 +1,29 @@
-"""Where a leaf is: one spelling of pytree paths, for dicts, attributes, sequences, Linen boxes and NNX variables."""
+"""Where a leaf is: one spelling of paths, for dicts, attributes, sequences, Linen and NNX."""
 
 import collections
-from collections.abc import Callable, Container, Iterable
-from typing import Any
+from collections.abc import Callable, Container
 
 import jax
-from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
+from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, KeyPath, SequenceKey
 
 from gradtx.core.types import Leaf, Tree
 
 ROOT = "(root)"
 
 
-def path_parts(path: Iterable[Any]) -> tuple[str, ...]:
-    """The names along a key path; a last attribute `value` (a Linen box, an NNX variable) is dropped."""
+def path_parts(path: KeyPath) -> tuple[str, ...]:
+    """The names along a key path, without a last attribute `value` (Linen boxes, NNX variables)."""
     keys = tuple(path)
     if keys and isinstance(keys[-1], GetAttrKey) and keys[-1].name == "value":
         keys = keys[:-1]
     return tuple(_key_name(key) for key in keys)
 
 
-def path_str(path: Iterable[Any]) -> str:
+def path_str(path: KeyPath) -> str:
     """A key path of `jax.tree_util` as text.
 
-    NNX shows `tx.init` its variables (`l1.kernel.value`) and `tx.update` plain arrays (`l1.kernel`): both
-    have the path `l1/kernel`.
+    NNX shows `tx.init` its variables (`l1.kernel.value`) and `tx.update` plain arrays
+    (`l1.kernel`): both have the path `l1/kernel`.
 
     Args:
       path: key path, as in `jax.tree_util.tree_flatten_with_path`.
@@ -41,8 +40,11 @@ def path_str(path: Iterable[Any]) -> str:
     return "/".join(path_parts(path)) or ROOT
 
 
-def leaves_by_path(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> dict[tuple[str, ...], Any]:
-    """Leaves keyed by their path parts, in the order of the tree. An attribute `value` with siblings keeps its name."""
+def leaves_by_path(tree: Tree, is_leaf: Callable[[Tree], bool] | None = None) -> dict[tuple[str, ...], Leaf]:
+    """Leaves keyed by their path parts, in the order of the tree.
+
+    An attribute `value` with siblings keeps its name.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
     full = [tuple(map(_key_name, path)) for path, _ in leaves]
     below = collections.Counter(path[:i] for path in set(full) for i in range(len(path)))
@@ -51,12 +53,12 @@ def leaves_by_path(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> 
 
 
 def beginning(path: tuple[str, ...], places: Container[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The shortest beginning of a path (the whole path, perhaps) that is among `places`; None if none is."""
+    """The shortest beginning of a path (or all of it) that is among `places`, or None."""
     return next((path[:i] for i in range(len(path) + 1) if path[:i] in places), None)
 
 
-def structure_difference(first_name: str, first: Any, second_name: str, second: Any) -> str:
-    """How two trees of unlike structure differ, in words: a path that only one has, or unlike containers at one path."""
+def structure_difference(first_name: str, first: Tree, second_name: str, second: Tree) -> str:
+    """How two trees differ in structure, in words: a path in only one, or unlike containers."""
     paths = leaves_by_path(first), leaves_by_path(second)
     for name, these, those in ((first_name, *paths), (second_name, *reversed(paths))):
         for path in these:
@@ -67,7 +69,7 @@ def structure_difference(first_name: str, first: Any, second_name: str, second: 
     return f"{first_name} and {second_name} differ in structure: {found}"
 
 
-def _unlike_nodes(path: tuple[Any, ...], a: Leaf, b: Leaf) -> tuple[Any, Any, Any] | None:
+def _unlike_nodes(path: KeyPath, a: Tree, b: Tree) -> tuple[KeyPath, Tree, Tree] | None:
     """The first place, from the root on, where nodes of two trees are of unlike types."""
     if type(a) is not type(b):
         return path, a, b
@@ -83,7 +85,7 @@ def _container(tree: Tree) -> str:
     return type(tree).__name__ if module == "builtins" else f"{module} {type(tree).__name__}"
 
 
-def _key_name(key: Any) -> str:
+def _key_name(key: object) -> str:
     match key:
         case DictKey():
             return str(key.key)

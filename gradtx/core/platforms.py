@@ -2,18 +2,22 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 
 from gradtx.core.numerics import is_tracer
+from gradtx.core.types import Tree
+
+T = TypeVar("T")
 
 
-def on_platform(run: Callable[[str, Any], Any], arrays: Any) -> Any:
-    """`run(platform, arrays)` for the platform that will run it: 'cpu', 'tpu', or 'gpu' for every other.
+def on_platform(run: Callable[[str, Tree], T], arrays: Tree) -> T:
+    """`run(platform, arrays)` for the platform that runs it: 'cpu', 'tpu', or 'gpu' for others.
 
-    The devices of the mesh say it, if one is set, or those that hold the arrays, if they are known. Else all programs are traced,
-    and the one that is lowered is that of the platform that it is lowered for. `run` is a function of arrays that gives arrays.
+    The devices of the mesh say it, if one is set, or those that hold the arrays, if they are known.
+    Else all programs are traced, and the one that is lowered is that of the platform that it is
+    lowered for. `run` is a function of arrays that gives arrays.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is not None:

@@ -1,9 +1,8 @@
-"""Arrays whose types say how they lie on a mesh, as with JAX's explicit axes: gathered, and put back.
+"""Arrays whose types say how they lie on a mesh (JAX's explicit axes): gathered, and put back.
 
-Where axes are automatic, or there is no mesh, types say nothing, XLA decides, and nothing happens here.
+Where axes are automatic, or there is no mesh, types say nothing, XLA decides, and nothing happens
+here.
 """
-
-from typing import Any
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
@@ -11,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gradtx.core.types import Leaf, Tree
 
 
-def gathered(x: Leaf) -> Any:
+def gathered(x: Leaf) -> Leaf:
     """`x`, whole on every device."""
     sharding = jax.typeof(x).sharding
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec())) if any(sharding.spec) else x

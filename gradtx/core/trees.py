@@ -1,9 +1,8 @@
-"""Checks of trees: leaves that are arrays, one structure, equal shapes; and the errors that name the leaf."""
+"""Checks of trees: leaves are arrays, structures and shapes agree. Errors name the leaf."""
 
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,13 +32,13 @@ _WHOLE_MODEL = (
 
 
 def check_no_module(params: Params) -> None:
-    """Raises a `TypeError` for a module of Flax, whose statistics and random streams are no parameters."""
+    """Raises for a module of Flax: its statistics and random streams are no parameters."""
     if any(base.__name__ == "Module" and base.__module__.startswith("flax.") for base in type(params).__mro__):
         raise checks.WrongType(f"params is a {type(params).__name__}, expected a tree of arrays.{_WHOLE_MODEL}")
 
 
 def check_leaves(argument: str, tree: Tree) -> None:
-    """Raises a `TypeError` that names the first leaf of `tree` that is no floating or complex array."""
+    """Raises a `TypeError` for the first leaf of `tree` that is no floating or complex array."""
     for parts, leaf in leaves_by_path(tree).items():
         if not is_inexact(leaf):
             raise checks.WrongType(
@@ -60,7 +59,7 @@ def _leaf_hint(leaf: Leaf) -> str:
 
 
 def check_same_shapes(updates: Updates, params: Params) -> None:
-    """Raises unless updates and parameters agree in structure and in every shape: nothing broadcasts."""
+    """Raises unless updates and parameters agree in structure and shapes. Nothing broadcasts."""
     leaves, treedef = jax.tree.flatten(updates)
     others, other = jax.tree.flatten(params)
     if treedef == other and list(map(np.shape, leaves)) == list(map(np.shape, others)):
@@ -71,11 +70,12 @@ def check_same_shapes(updates: Updates, params: Params) -> None:
     raise_other_shape(updates, params, "params", scalars=False)
 
 
-def check_returned(returned: tuple[Any, Any], given: tuple[Any, Any], params: Params, *, measures: bool, keeps_form: bool) -> None:
-    """Raises unless a step returned updates and a state of the structure, shapes and kinds of number of those that it got.
+def check_returned(returned: tuple, given: tuple, params: Params, *, measures: bool, keeps_form: bool) -> None:
+    """Raises unless a step returned updates and a state like those that it got.
 
-    Updates may be like the parameters instead. Those of a transformation that `measures`, and the state of one that does not
-    keep its form, may be anything.
+    Structure, shapes and kinds of number must agree. Updates may be like the parameters instead.
+    Those of a transformation that `measures`, and the state of one that does not keep its form, may
+    be anything.
     """
     (updates, state), (old_updates, old_state) = returned, given
     if not measures:
@@ -127,7 +127,10 @@ def raise_wrong_state(state: State, expected: type, detail: str = "") -> None:
 
 
 def _cause(state: State, expected: type) -> str:
-    """Why a state may be of the wrong type. Some checkpoints turn tuples to lists, named tuples to dicts, empty ones to None."""
+    """Why a state may be of the wrong type.
+
+    Some checkpoints turn tuples to lists, named tuples to dicts, and empty ones to None.
+    """
     restored = "was it restored from a checkpoint without a target? Restore it into tx.init(params)."
     fields = getattr(expected, "_fields", None)
     if (isinstance(state, Mapping) and state and fields is not None and set(state) <= set(fields)) or (
@@ -139,8 +142,8 @@ def _cause(state: State, expected: type) -> str:
     return "does it belong to another optimizer?" if isinstance(state, tuple) else "were state and params swapped?"
 
 
-def raise_unlike(updates: Updates, other: Any, name: str = "the tree in the state") -> None:
-    """Raises the `ValueError` for two trees of unlike structure; names the first path that only one has."""
+def raise_unlike(updates: Updates, other: Tree, name: str = "the tree in the state") -> None:
+    """Raises for two trees of unlike structure; names the first path that only one has."""
     cause = "Were the gradients taken with respect to another argument, or the state made from other parameters?"
     if isinstance(updates, tuple) and len(updates) == 2 and getattr(updates[0], "shape", None) == ():
         cause = "Was the pair (loss, grads) of jax.value_and_grad handed over?"
@@ -151,23 +154,24 @@ def raise_unlike(updates: Updates, other: Any, name: str = "the tree in the stat
     raise checks.WrongValue(f"{difference}. {cause}")
 
 
-def _lacks_a_gradient(updates: Any, other: Any) -> bool:
-    """Whether the first path that only the other tree has is None in the updates, which have no path of their own."""
+def _lacks_a_gradient(updates: Updates, other: Tree) -> bool:
+    """Whether the first path that only the other tree has is None in the updates."""
     found, others = leaves_by_path(updates), leaves_by_path(other)
     missing = next((path for path in others if path not in found), None)
     if missing is None or any(path not in others for path in found):
         return False
-    return beginning(missing, [path for path, x in leaves_by_path(updates, is_leaf=_is_none).items() if x is None]) is not None
+    return beginning(missing, [path for path, x in leaves_by_path(updates, is_leaf=is_none).items() if x is None]) is not None
 
 
-def _is_none(x: Any) -> bool:
+def is_none(x: object) -> bool:
+    """Whether a leaf is missing."""
     return x is None
 
 
 def raise_other_shape(
-    updates: Updates, other: Any, name: str = "the tree in the state", scalars: bool = True, own: str = "updates"
+    updates: Updates, other: Tree, name: str = "the tree in the state", scalars: bool = True, own: str = "updates"
 ) -> None:
-    """Raises the `ValueError` for the first leaf whose shape differs between two trees of one structure."""
+    """Raises for the first leaf whose shape differs between two trees of one structure."""
     others = leaves_by_path(other)
     for parts, update in leaves_by_path(updates).items():
         found, expected = np.shape(update), np.shape(others.get(parts, update))

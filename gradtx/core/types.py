@@ -1,6 +1,6 @@
 """Names for what passes through gradtx: they say what is meant where no type can be checked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Tree = Any
@@ -17,9 +17,17 @@ ExtraArg = Any
 """An extra argument of `update`."""
 Extra = Mapping[str, Any]
 """Extra arguments of `update` by name."""
+Argument = Any
+"""What a value is made with: a number, a schedule, a mask, another value."""
 DType = Any
 """A dtype, or what NumPy takes for one."""
 Scalar = Any
 """A number, or an array without axes."""
+TreeDef = Any
+"""The structure of a tree."""
 Leaf = Any
 """A leaf of a tree: an array or a number."""
+LeafRule = Callable[..., Leaf]
+"""A rule for one array: a function of one leaf of each tree, and of scalars by name."""
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+"""What JSON can hold."""

@@ -1,23 +1,25 @@
-"""Branches and loops inside `jax.shard_map`, where a value's type says over which axes of the mesh it varies.
+"""Branches and loops inside `jax.shard_map`, where types say over which axes a value varies.
 
-JAX wants one type on both ways of a branch, and before and after each turn of a loop. What a value meets may vary over more axes
-than it does: zeros that gather gradients, a count in a loop that each device ends by itself. Outside of `shard_map`, and where its
-checks are off, nothing varies and nothing happens here.
+JAX wants one type on both ways of a branch, and before and after each turn of a loop. What a value
+meets may vary over more axes than it does: zeros that gather gradients, a count in a loop that each
+device ends by itself. Outside of `shard_map`, and where its checks are off, nothing varies and
+nothing happens here.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.types import Leaf, Tree
+from gradtx.core.types import Leaf, Scalar, Tree
 
-Axes = frozenset[Any]
+Axes = frozenset[str]
+T = TypeVar("T")
 
 
-def alike(condition: Any, *branches: Callable[[], Any]) -> tuple[Callable[[], Any], ...]:
-    """The branches of a condition, with results that vary over the axes of the condition and of either's."""
+def alike(condition: Scalar, *branches: Callable[[], T]) -> tuple[Callable[[], T], ...]:
+    """The branches of a condition; results vary over the axes of the condition and of either."""
     if not _in_shard_map():
         return branches
     results = [jax.eval_shape(branch) for branch in branches]
@@ -25,12 +27,12 @@ def alike(condition: Any, *branches: Callable[[], Any]) -> tuple[Callable[[], An
     return tuple(lambda branch=branch: jax.tree.map(_spread, branch(), axes) for branch in branches)
 
 
-def while_loop(condition: Callable[[Any], Any], step: Callable[[Any], Any], start: Any) -> Any:
+def while_loop(condition: Callable[[T], Scalar], step: Callable[[T], T], start: T) -> T:
     """`jax.lax.while_loop`, also from a start that varies over fewer axes than what follows."""
     if not _in_shard_map():
         return jax.lax.while_loop(condition, step, start)
 
-    def turn(carry: Any) -> Any:
+    def turn(carry: T) -> T:
         ends = axes_of(condition(carry))
         return jax.tree.map(lambda x: _spread(x, ends), step(carry))
 
@@ -38,14 +40,14 @@ def while_loop(condition: Callable[[Any], Any], step: Callable[[Any], Any], star
     return jax.lax.while_loop(condition, lambda carry: _spread_like(turn(carry), start), start)
 
 
-def scan(step: Callable[[Any, Any], tuple[Any, Any]], start: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
-    """`jax.lax.scan` over one element or more, also from a start that varies over fewer axes than what follows."""
+def scan(step: Callable[[T, Tree], tuple[T, Tree]], start: T, xs: Tree, *, reverse: bool = False) -> tuple[T, Tree]:
+    """`jax.lax.scan` of at least one element, also from a start that varies over fewer axes."""
     if not _in_shard_map():
         return jax.lax.scan(step, start, xs, reverse=reverse)
     first = jax.tree.map(lambda x: x[0], xs)
     start = _steady(lambda carry: step(carry, first)[0], start)
 
-    def turn(carry: Any, x: Leaf) -> tuple[Any, Any]:
+    def turn(carry: T, x: Tree) -> tuple[T, Tree]:
         carry, y = step(carry, x)
         return _spread_like(carry, start), y
 
@@ -62,7 +64,7 @@ def _in_shard_map() -> bool:
     return bool(jax.sharding.get_abstract_mesh().manual_axes)
 
 
-def _steady(step: Callable[[Any], Any], start: Any) -> Any:
+def _steady(step: Callable[[T], T], start: T) -> T:
     """The start of a loop, with the axes that its values have in the end."""
     before, after = None, jax.tree.map(axes_of, start)
     while before != after:
@@ -75,6 +77,6 @@ def _spread_like(tree: Tree, like: Tree) -> Tree:
     return jax.tree.map(lambda x, y: _spread(x, axes_of(y)), tree, like)
 
 
-def _spread(x: Leaf, axes: Axes) -> Any:
+def _spread(x: Leaf, axes: Axes) -> Leaf:
     missing = axes - axes_of(x)
     return jax.lax.pcast(jnp.asarray(x), tuple(sorted(missing, key=str)), to="varying") if missing else x

@@ -12,7 +12,10 @@ from gradtx.core.types import DType, Tree
 
 
 def to_vector(tree: Tree, dtype: DType) -> jax.Array:
-    """All elements in one real vector, whole on every device; complex leaves as real and then imaginary parts."""
+    """All elements in one real vector, whole on every device.
+
+    Complex leaves come as real and then imaginary parts.
+    """
     parts = [jnp.zeros(0, dtype)]
     for leaf in map(gathered, map(promote, jax.tree.leaves(tree))):
         parts += [part.ravel().astype(dtype) for part in ((leaf.real, leaf.imag) if jnp.iscomplexobj(leaf) else (leaf,))]

@@ -13,12 +13,12 @@ def everything(tx: Transformation) -> Iterator[Transformation]:
 
 
 def changes_nothing(tx: Transformation) -> bool:
-    """Whether a transformation changes no update: so its class says, or it only hands them on to such."""
+    """Whether a transformation changes no update: it observes, or hands updates on to such."""
     return tx.observes or (tx.transparent and bool(tx.inside) and all(map(changes_nothing, tx.inside)))
 
 
 def rests(tx: Transformation) -> bool:
-    """Whether a call with updates of zero moves nothing, and changes nothing of the updates that come later."""
+    """Whether updates of zero move nothing, and change nothing of the updates that come later."""
     if tx.transparent:
         return all(map(rests, tx.inside))
     keeps_state = type(tx).unchecked_init is not Transformation.unchecked_init
@@ -31,7 +31,7 @@ def final_in(tx: Transformation) -> Transformation | None:
 
 
 def check_not_final(name: str, argument: str, inner: Transformation) -> None:
-    """Raises for a transformation inside one that changes its updates, if they must be applied as they are."""
+    """Raises for an inner transformation whose updates must be applied as they are."""
     if (found := final_in(inner)) is not None:
         raise ValueError(
             f"{name}: {argument} holds {found!r}, whose updates must be applied as they are, but {name} changes them. "

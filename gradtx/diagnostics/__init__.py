@@ -1,8 +1,9 @@
 """Seeing what an optimizer does: curvature, flatness, landscapes, summaries, pictures.
 
-Functions of a `loss_fn(params, *batch)`, a mean over its batch, and of any tree of parameters. Where `batches` is taken, it is `()`
-for a `loss_fn` of the parameters alone; a tuple, one batch, `(x, y)`, which `batch_size` cuts to save memory; or any other iterable
-of such tuples. Batches count by their sizes. Results are named tuples of arrays; `gradtx.diagnostics.plots` draws them.
+Functions of a `loss_fn(params, *batch)`, a mean over its batch, and of any tree of parameters.
+Where `batches` is taken, it is `()` for a `loss_fn` of the parameters alone; a tuple, one batch,
+`(x, y)`, which `batch_size` cuts to save memory; or any other iterable of such tuples. Batches
+count by their sizes. Results are named tuples of arrays; `gradtx.diagnostics.plots` draws them.
 """
 
 from gradtx.diagnostics.curvature import (

@@ -1,19 +1,19 @@
-"""What a measurement averages over: one batch, many, or one that is cut; each counts by its size, none need be of the same size.
+"""What a measurement averages over: one batch, or many of any sizes, weighted by size.
 
 Where a function here takes `batches`, it takes the arguments of `loss_fn` after the parameters:
 
 - `()`, the default, for a `loss_fn` of the parameters alone;
-- a tuple, one batch: `(x, y)`. With `batch_size` its leading axis is cut into batches of that size, the last one smaller;
+- a tuple, one batch: `(x, y)`. With `batch_size` its leading axis is cut into batches of that size,
+  the last one smaller;
 - any other iterable of such tuples (a list, a data loader): many batches.
 
-`loss_fn` is a mean over its batch, so that the mean over batches, weighted by size, is the loss of all the data. A batch's size is
-the length of the leading axis of its arrays; scalars and keys, which have none, go to each batch whole. Each shape of batches is
-compiled once.
+`loss_fn` is a mean over its batch, so that the mean over batches, weighted by size, is the loss of
+all the data. A batch's size is the length of the leading axis of its arrays; scalars and keys,
+which have none, go to each batch whole. Each shape of batches is compiled once.
 """
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +21,18 @@ import numpy as np
 
 from gradtx.core import checks
 from gradtx.core.paths import leaves_by_path
-from gradtx.core.types import Leaf, Scalar, Tree
+from gradtx.core.types import Scalar, Tree
 
-Data = list[tuple[tuple[Any, ...], float]]
-"""Batches, each the arguments of `loss_fn` after the parameters, with their shares of all the data."""
+LossFn = Callable[..., Scalar]
+"""A function of the parameters and a batch to the mean loss."""
+Batch = tuple[Tree, ...]
+"""The arguments of `loss_fn` after the parameters."""
+Data = list[tuple[Batch, float]]
+"""Batches, with their shares of all the data."""
 
 
-def gather(loss_fn: Callable[..., Any], batches: Tree, batch_size: int | None = None) -> Data:
-    """Batches, as the functions here take them, with their shares; an error where `loss_fn` takes another number of arguments."""
+def gather(loss_fn: LossFn, batches: Tree, batch_size: int | None = None) -> Data:
+    """Batches with their shares; an error if `loss_fn` takes another number of arguments."""
     data = _gathered(batches, batch_size)
     try:
         signature = inspect.signature(loss_fn)
@@ -59,10 +63,11 @@ def _gathered(batches: Tree, batch_size: int | None) -> Data:
     return [(jax.tree.map(jnp.asarray, batch), size / sum(sizes)) for batch, size in zip(listed, sizes, strict=True)]
 
 
-def mean_over(data: Data, function: Callable[..., Any]) -> Any:
-    """The mean of `function(*batch)`, a tree of arrays, over the batches, weighted by size; one batch after another.
+def mean_over(data: Data, function: Callable[..., Tree]) -> Tree:
+    """The mean of `function(*batch)`, a tree of arrays, over the batches, weighted by size.
 
-    A loop in Python over compiled calls: XLA runs convolutions 20 times slower in a compiled loop on CPUs.
+    A loop in Python over compiled calls: XLA runs convolutions 20 times slower in a compiled loop
+    on CPUs.
     """
     (first, share), *others = data
     total = function(*first)
@@ -75,16 +80,16 @@ def mean_over(data: Data, function: Callable[..., Any]) -> Any:
 
 
 @jax.jit
-def _scaled(x: Leaf, share: Scalar) -> Any:
+def _scaled(x: Tree, share: Scalar) -> Tree:
     return jax.tree.map(lambda x: x * share, x)
 
 
 @jax.jit
-def _add_share(total: Any, x: Leaf, share: Scalar) -> Any:
+def _add_share(total: Tree, x: Tree, share: Scalar) -> Tree:
     return jax.tree.map(lambda t, x: t + share * x, total, x)
 
 
-def _listed(batches: Tree) -> list[tuple[Any, ...]]:
+def _listed(batches: Tree) -> list[Batch]:
     if isinstance(batches, (Mapping, str)) or hasattr(batches, "shape") or not isinstance(batches, Iterable):
         raise checks.WrongType(
             f"batches is {checks.kind(batches)}, expected a tuple of the arguments of loss_fn after the "
@@ -102,13 +107,13 @@ def _listed(batches: Tree) -> list[tuple[Any, ...]]:
     return [tuple(batch) for batch in listed]
 
 
-def _cut(batch: tuple[Any, ...], size: int) -> list[tuple[Any, ...]]:
+def _cut(batch: Batch, size: int) -> list[Batch]:
     total = _size("batches", batch)
     rows = [slice(start, start + size) for start in range(0, total, size)]
     return [jax.tree.map(lambda x, rows=rows: x[rows] if np.ndim(x) else x, batch) for rows in rows]
 
 
-def _size(name: str, batch: tuple[Any, ...]) -> int:
+def _size(name: str, batch: Batch) -> int:
     """How many examples a batch has."""
     lengths = {"/".join(path): np.shape(leaf)[0] for path, leaf in leaves_by_path(batch).items() if np.ndim(leaf)}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():

@@ -1,16 +1,26 @@
 """What the pictures share: axes, styles, legends, and checks of what is drawn."""
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from gradtx.core import checks
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.ticker import MaxNLocator
+
+T = TypeVar("T")
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 2, 1, 2)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)))  # 6 against 7 colors
+# 6 kinds of dashes against 7 colors: 42 lines differ.
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 2, 1, 2)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)))
 WIDTH = 1.8
 
 
-def axes_for(ax: Any, projection: str | None = None) -> Any:
+def axes_for(ax: "Axes | None", projection: str | None = None) -> "Axes":
     """The axes given, or those of a new figure."""
     if ax is not None:
         if not hasattr(ax, "plot"):
@@ -35,7 +45,7 @@ def style_of(i: int) -> dict[str, Any]:
     return {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i % len(DASHES)], "linewidth": WIDTH}
 
 
-def named_of(argument: str, value: Any, what: str) -> dict[str, Any]:
+def named_of(argument: str, value: T | Mapping[str, T], what: str) -> dict[str, T]:
     """A mapping from names, or one nameless thing."""
     named = dict(value) if isinstance(value, Mapping) else {"": value}
     if not named:
@@ -43,7 +53,7 @@ def named_of(argument: str, value: Any, what: str) -> dict[str, Any]:
     return named
 
 
-def finished(ax: Any, xlabel: str, ylabel: str, names: Any = ()) -> Any:
+def finished(ax: "Axes", xlabel: str, ylabel: str, names: Iterable[str] = ()) -> "Axes":
     """Labels, a light grid, and a legend beside the data where there is more than one name."""
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
@@ -58,17 +68,31 @@ def finished(ax: Any, xlabel: str, ylabel: str, names: Any = ()) -> Any:
     return ax
 
 
-def ticks(most: int) -> Any:
+def ticks(most: int) -> "MaxNLocator":
     """A locator of at most so many ticks."""
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(most)
 
 
-def require(value: Any, argument: str, maker: str, *fields: str) -> None:
+def require(value: object, argument: str, maker: str, *fields: str) -> None:
     """Raises for what has not the fields of the diagnostics' results."""
     if not all(hasattr(value, field) for field in fields):
         raise checks.WrongType(
             f"{argument} is {checks.kind(value)}, expected what gradtx.diagnostics.{maker} gives"
             f"{'' if maker in ('landscape_2d', 'lr_range_test') else ', or a dict of it by name'}."
         )
+
+
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Means over the last `width` columns, or over as many as there are."""
+    sums = np.cumsum(np.pad(values, ((0, 0), (1, 0))), axis=1)
+    ends = np.arange(1, values.shape[1] + 1)
+    starts = np.maximum(ends - width, 0)
+    return (sums[:, ends] - sums[:, starts]) / (ends - starts)
+
+
+def last_of(values: np.ndarray) -> float:
+    """The mean of the last column; inf where it is not finite."""
+    last = float(values.mean(0)[-1])
+    return last if math.isfinite(last) else math.inf

@@ -1,7 +1,7 @@
 """How much a loss rises around the parameters: on average, and at worst."""
 
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gradtx.core.checked import checked
 from gradtx.core.domains import Flag, Function, Positive, PositiveInt
 from gradtx.core.leaves import map_leaves
 from gradtx.core.types import Params, Scalar, Tree
-from gradtx.diagnostics.batches import gather, mean_over
+from gradtx.diagnostics.batches import LossFn, gather, mean_over
 from gradtx.diagnostics.curvature import estimate
 from gradtx.diagnostics.inputs import Key, Samples, each, key_or_default, loss_at, real_params, scalar_loss
 from gradtx.diagnostics.progress import bar
@@ -49,32 +49,39 @@ def average_flatness(
     batch_size: PositiveInt | None = None,
     progress: Flag = False,
 ) -> Flatness:
-    """The mean loss under random noise on the parameters, `E L(w + e)`: low where a minimum is flat on average.
+    """The mean loss under random noise on the parameters, `E L(w + e)`.
 
-    Each draw goes both ways, `(L(w + e) + L(w - e)) / 2`, which cancels the slope of the loss and leaves its curvature. At a
-    minimum, to second order, the excess is `radius**2 * trace(H)` times 1/2 (gaussian), 1 / (2 (n + 2)) (ball), 1 / (2 n) (sphere).
+    It is low where a minimum is flat on average. Each draw goes both ways,
+    `(L(w + e) + L(w - e)) / 2`, which cancels the slope of the loss and leaves its curvature. At a
+    minimum, to second order, the excess is `radius**2 * trace(H)`
+    times `1 / 2` (gaussian), `1 / (2 (n + 2))` (ball), `1 / (2 n)` (sphere).
 
     Args:
       loss_fn: function of the parameters and a batch to the mean loss, a scalar.
       params: tree of n real elements in all.
-      batches: one batch `(x, y)`, or an iterable of them; `()` for a `loss_fn` of the parameters alone.
-      radius: in units of the parameters, > 0: the standard deviation of each element for "gaussian", else the radius of the ball.
+      batches: one batch `(x, y)`, or an iterable of them; `()` if `loss_fn` takes none.
+      radius: in units of the parameters, > 0: the standard deviation of each element for
+        "gaussian", else the radius of the ball.
       distribution: of e: "gaussian", or uniform in the "ball", or uniform on the "sphere".
       samples: how many draws, each two losses of the data; at least 2.
-      key: of the draws; None is `jax.random.key(0)`. The same key compares two solutions under the same noise.
+      key: of the draws; None is `jax.random.key(0)`. The same key compares two solutions under the
+        same noise.
       batch_size: cuts one batch into several of this size, to save memory.
       progress: whether to show a bar on the terminal (needs rich).
 
     Returns:
-      `Flatness(loss, excess, standard_error)`. Rounding of the loss in float32 limits the excess to about 1e-7 of the loss.
+      `Flatness(loss, excess, standard_error)`. Rounding of the loss in float32 limits the excess to
+      about 1e-7 of the loss.
 
     Raises:
-      TypeError, ValueError: an argument outside its domain, a leaf that is no real floating array, a loss that is no scalar.
+      TypeError, ValueError: an argument outside its domain, a leaf that is no real floating array,
+        a loss that is no scalar.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from gradtx.diagnostics import average_flatness
-      >>> flatness = average_flatness(lambda w: 2.0 + jnp.sum(w**2), jnp.zeros(3), radius=0.5, distribution="sphere")
+      >>> loss = lambda w: 2.0 + jnp.sum(w**2)
+      >>> flatness = average_flatness(loss, jnp.zeros(3), radius=0.5, distribution="sphere")
       >>> flatness.loss.round(4), flatness.excess.round(4)
       (Array(2.25, dtype=float32), Array(0.25, dtype=float32))
 
@@ -107,11 +114,13 @@ def sam_sharpness(
     key: Key = None,
     batch_size: PositiveInt | None = None,
 ) -> jax.Array:
-    """`max L(w + e) - L(w)` over `|e|_p <= rho`, as SAM climbs to it: each step goes to the end of the ball along the gradient.
+    """`max L(w + e) - L(w)` over `|e|_p <= rho`, as SAM climbs to it.
 
-    From `e = 0`, each step is `e = argmax <∇L(w + e), e>`. One step is SAM's; more are, near a minimum, power iterations, that end
-    at `rho**2 λ_max / 2` for p = 2. The largest rise on the way is returned, so that the result is a lower bound of the maximum.
-    Where the gradient is exactly 0, the step goes in a random direction.
+    Each step goes to the end of the ball along the gradient. From `e = 0`, each step is
+    `e = argmax <∇L(w + e), e>`. One step is SAM's; more are, near a minimum, power iterations, that
+    end at `rho**2 λ_max / 2` for p = 2. The largest rise on the way is returned, so that the result
+    is a lower bound of the maximum. Where the gradient is exactly 0, the step goes in a random
+    direction.
 
     Args:
       loss_fn: function of the parameters and a batch to the mean loss, a scalar.
@@ -162,12 +171,12 @@ def _noise(distribution: str, key: jax.Array, params: Params, radius: Scalar) ->
 
 
 @partial(jax.jit, static_argnums=0)
-def _value_and_grad(loss_fn: Any, params: Params, e: Tree, *batch: Tree) -> Tree:
+def _value_and_grad(loss_fn: LossFn, params: Params, e: Tree, *batch: Tree) -> Tree:
     return jax.value_and_grad(scalar_loss(loss_fn))(map_leaves(_add, params, e), *batch)
 
 
 @partial(jax.jit, static_argnums=3)
-def _climbed(gradient: Tree, random: Any, rho: Scalar, p: float) -> Tree:
+def _climbed(gradient: Tree, random: Tree, rho: Scalar, p: float) -> Tree:
     still = norm(gradient) == 0
     return ascent(jax.tree.map(lambda g, r: jnp.where(still, r, g), gradient, random), rho, p)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from gradtx.core.numerics import is_tracer, promote
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.trees import check_no_module, is_inexact
 from gradtx.core.types import Params, Tree
+from gradtx.diagnostics.batches import LossFn
 from gradtx.diagnostics.progress import Tick
 from gradtx.tree.align import aligned
 
@@ -34,7 +35,7 @@ def key_or_default(key: Key) -> jax.Array:
 
 
 def real_params(params: Params) -> Tree:
-    """Parameters as arrays, in at least float32; a `TypeError` for a leaf that is no real floating array."""
+    """Parameters in at least float32; a `TypeError` for leaves that are no real floating arrays."""
     check_no_module(params)
     for path, leaf in leaves_by_path(params).items():
         if not is_inexact(leaf) or jnp.iscomplexobj(leaf):
@@ -54,7 +55,7 @@ def like_params(name: str, tree: Tree, params: Params) -> Tree:
 
 
 @partial(jax.jit, static_argnums=0)
-def loss_at(loss_fn: Callable[..., Any], params: Params, directions: tuple[Any, ...], place: Any, *batch: Tree) -> jax.Array:
+def loss_at(loss_fn: LossFn, params: Params, directions: tuple[Tree, ...], place: jax.Array, *batch: Tree) -> jax.Array:
     """`L(w + sum_i place_i d_i)` for one batch."""
 
     def moved(w: jax.Array, *ds: jax.Array) -> jax.Array:
@@ -63,17 +64,20 @@ def loss_at(loss_fn: Callable[..., Any], params: Params, directions: tuple[Any, 
     return scalar_loss(loss_fn)(jax.tree.map(moved, params, *directions), *batch)
 
 
-def each(function: Callable[[Any], Any], rows: Any, tick: Tick) -> Any:
-    """The trees that `function` gives for the rows of an array, stacked; in a loop in Python, inside `jit` in a compiled one."""
+def each(function: Callable[[jax.Array], Tree], rows: jax.Array, tick: Tick) -> Tree:
+    """The trees that `function` gives for the rows of an array, stacked.
+
+    A loop in Python runs it; inside `jit` a compiled one.
+    """
     if is_tracer(rows):
         return jax.lax.map(function, rows)
     return jax.tree.map(lambda *xs: jnp.stack(xs), *[tick(function(row)) for row in rows])
 
 
-def scalar_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
+def scalar_loss(loss_fn: LossFn) -> Callable[..., jax.Array]:
     """`loss_fn` with a `TypeError` for what is no scalar."""
 
-    def loss(*args: Any) -> jax.Array:
+    def loss(*args: Tree) -> jax.Array:
         value = loss_fn(*args)
         if not domains.is_real_scalar(value) or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             hint = " Was a pair (loss, aux) returned? Return the loss alone." if isinstance(value, tuple) else ""

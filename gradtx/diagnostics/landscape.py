@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.checked import checked
@@ -14,7 +15,7 @@ from gradtx.core.domains import Domain, Flag, Function, PositiveInt
 from gradtx.core.numerics import common_dtype, guarded_ratio
 from gradtx.core.types import Params, Tree
 from gradtx.core.vectors import from_vector, to_vector
-from gradtx.diagnostics.batches import Data, gather, mean_over
+from gradtx.diagnostics.batches import Data, LossFn, gather, mean_over
 from gradtx.diagnostics.inputs import Key, each, key_or_default, like_params, loss_at, real_params
 from gradtx.diagnostics.progress import Tick, bar
 from gradtx.tree.creation import random_like
@@ -23,7 +24,7 @@ EPS = 1e-10  # Li et al. 2018's code
 MARGIN = 0.2
 
 
-def _is_range(value: Any) -> bool:
+def _is_range(value: object) -> bool:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         return False
     return all(isinstance(x, (int, float, np.number)) and np.isfinite(x) for x in value) and value[0] < value[1]
@@ -34,7 +35,7 @@ Range = Annotated[tuple[float, float], RANGE]
 
 
 Ranges = Annotated[
-    Any,
+    Sequence,
     Domain(
         "a pair (low, high) of numbers, low < high, or two such pairs",
         lambda x: _is_range(x) or (isinstance(x, (tuple, list)) and len(x) == 2 and all(map(_is_range, x))),
@@ -75,27 +76,30 @@ class Plane(NamedTuple):
     """The plane that a trajectory nearly lies in.
 
     Attributes:
-      directions: two trees like the parameters, orthonormal; the trajectory moves most along the first.
+      directions: two trees like the parameters, orthonormal; the trajectory moves most along the
+        first.
       path: `(steps, 2)`, the trajectory's coordinates; (0, 0) is its last point.
       explained: `(2,)`, each direction's share of the squared distances from the last point.
     """
 
-    directions: tuple[Any, Any]
+    directions: tuple[Tree, Tree]
     path: jax.Array
     explained: jax.Array
 
 
 @checked
 def random_direction(key: jax.Array, params: Params, *, filter_axis: int = -1) -> Tree:
-    """A random direction, filter by filter as long as the parameters: `d_f * |w_f| / (|d_f| + 1e-10)`.
+    """A random direction, each filter as long as the parameters': `d_f * |w_f| / (|d_f| + 1e-10)`.
 
-    Rescaling the weights of a network from layer to layer leaves its function as it is; so does it leave the picture along such a
-    direction. Leaves of no or one axis (biases, scales of normalization) stay where they are: 0.
+    Rescaling the weights of a network from layer to layer leaves its function as it is; so does it
+    leave the picture along such a direction. Leaves of no or one axis (biases, scales of
+    normalization) stay where they are: 0.
 
     Args:
       key: of the random numbers.
       params: tree of real floating arrays.
-      filter_axis: the axis that counts a leaf's filters: the last in Flax, 0 in Equinox and PyTorch.
+      filter_axis: the axis that counts a leaf's filters: the last in Flax, 0 in Equinox and
+        PyTorch.
 
     Returns:
       A tree like the parameters, in at least float32.
@@ -126,23 +130,26 @@ def random_direction(key: jax.Array, params: Params, *, filter_axis: int = -1) -
 
 
 @checked
-def trajectory_plane(trajectory: Sequence[Any]) -> Plane:
-    """The plane through the last of several parameters in which they move most: the two first principal directions.
+def trajectory_plane(trajectory: Sequence[Params]) -> Plane:
+    """The plane in which parameters move most: the first two principal directions.
+
+    It goes through the last of them.
 
     Args:
       trajectory: at least three trees like the parameters, in the order of training.
 
     Returns:
-      `Plane(directions, path, explained)`, for `landscape_2d(loss_fn, trajectory[-1], batches, plane.directions, path=plane.path)`.
-      Memory: one vector for each tree.
+      `Plane(directions, path, explained)`, for `landscape_2d(loss_fn, trajectory[-1], batches,
+      plane.directions, path=plane.path)`. Memory: one vector for each tree.
 
     Raises:
-      TypeError, ValueError: fewer than three trees, trees that differ, a leaf that is no real floating array.
+      TypeError, ValueError: fewer than three trees, trees that differ, a leaf that is no real
+        floating array.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from gradtx.diagnostics import trajectory_plane
-      >>> plane = trajectory_plane([jnp.array([3.0, 2.0, 1.0]), jnp.array([1.0, 2.0, 1.0]), jnp.array([1.0, 1.0, 1.0])])
+      >>> plane = trajectory_plane([jnp.array([3.0, 2.0]), jnp.array([1.0, 2.0]), jnp.ones(2)])
       >>> jnp.linalg.norm(plane.path, axis=1).round(4), plane.explained.sum().round(4)
       (Array([2.2361, 1.    , 0.    ], dtype=float32), Array(1., dtype=float32))
 
@@ -179,9 +186,9 @@ def landscape_1d(
     Args:
       loss_fn: function of the parameters and a batch to the mean loss, a scalar.
       params: tree of real floating arrays, w.
-      batches: one batch `(x, y)`, or an iterable of them; `()` for a `loss_fn` of the parameters alone.
-      direction: tree like the parameters, d; None is a `random_direction`. Between two solutions it is
-        `gradtx.tree.sub(other, params)`, with an `extent` from below 0 to above 1.
+      batches: one batch `(x, y)`, or an iterable of them; `()` if `loss_fn` takes none.
+      direction: tree like the parameters, d; None is a `random_direction`. Between two solutions it
+        is `gradtx.tree.sub(other, params)`, with an `extent` from below 0 to above 1.
       extent: the least and the largest x.
       points: how many, evenly.
       key: of the random direction; None is `jax.random.key(0)`.
@@ -193,12 +200,13 @@ def landscape_1d(
       `Landscape1D(x, loss)`.
 
     Raises:
-      TypeError, ValueError: an argument outside its domain, trees that differ, a loss that is no scalar.
+      TypeError, ValueError: an argument outside its domain, unlike trees, a loss that is no scalar.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from gradtx.diagnostics import landscape_1d
-      >>> landscape_1d(lambda w: jnp.sum(w**2), jnp.array([1.0, 2.0]), direction=jnp.array([1.0, 0.0]), points=3)
+      >>> w, d = jnp.array([1.0, 2.0]), jnp.array([1.0, 0.0])
+      >>> landscape_1d(lambda w: jnp.sum(w**2), w, direction=d, points=3)
       Landscape1D(x=Array([-1.,  0.,  1.], dtype=float32), loss=Array([4., 5., 8.], dtype=float32))
 
     Source: Goodfellow, Vinyals and Saxe 2014, arXiv:1412.6544.
@@ -217,11 +225,11 @@ def landscape_2d(
     loss_fn: Function,
     params: Params,
     batches: Tree = (),
-    directions: Any = None,
+    directions: Sequence[Tree] | None = None,
     *,
     extent: Ranges | None = None,
     points: PositiveInt = 25,
-    path: Any = None,
+    path: ArrayLike | None = None,
     key: Key = None,
     filter_axis: int = -1,
     batch_size: PositiveInt | None = None,
@@ -232,12 +240,12 @@ def landscape_2d(
     Args:
       loss_fn: function of the parameters and a batch to the mean loss, a scalar.
       params: tree of real floating arrays, w.
-      batches: one batch `(x, y)`, or an iterable of them; `()` for a `loss_fn` of the parameters alone.
-      directions: a pair of trees like the parameters: `trajectory_plane(...).directions`; the ways to two other solutions; two
-        eigenvectors, `[jax.tree.map(lambda v: v[i], pairs.vectors) for i in (0, 1)]` of `top_eigenvalues(..., k=2)`. None is a
-        pair of `random_direction`s.
-      extent: `(low, high)` for x and y alike, or two such pairs, `((-1, 1), (-2, 2))`. None is (-1, 1), or what holds the path with
-        20 % around it.
+      batches: one batch `(x, y)`, or an iterable of them; `()` if `loss_fn` takes none.
+      directions: a pair of trees like the parameters: `trajectory_plane(...).directions`; the ways
+        to two other solutions; two eigenvectors, `[jax.tree.map(lambda v: v[i], pairs.vectors) for
+        i in (0, 1)]` of `top_eigenvalues(..., k=2)`. None is a pair of `random_direction`s.
+      extent: `(low, high)` for x and y alike, or two such pairs, `((-1, 1), (-2, 2))`. None is
+        `(-1, 1)`, or what holds the path with 20 % around it.
       points: how many along each axis, evenly; each of `points**2` is a loss of the data.
       path: a trajectory's coordinates in the plane, `(steps, 2)`, for the picture.
       key: of the random directions; None is `jax.random.key(0)`.
@@ -249,7 +257,7 @@ def landscape_2d(
       `Landscape2D(x, y, loss, path)`.
 
     Raises:
-      TypeError, ValueError: an argument outside its domain, trees that differ, a loss that is no scalar.
+      TypeError, ValueError: an argument outside its domain, unlike trees, a loss that is no scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -283,8 +291,9 @@ def landscape_2d(
     return Landscape2D(x, y, losses.reshape(points, points), path)
 
 
-def _axis(extent: tuple[float, float], points: int, params: Params) -> jax.Array:
-    return jnp.asarray(np.linspace(*extent, points), common_dtype(*jax.tree.leaves(params)))  # with an exact 0
+def _axis(extent: Sequence[float], points: int, params: Params) -> jax.Array:
+    # NumPy's linspace has an exact 0.
+    return jnp.asarray(np.linspace(extent[0], extent[1], points), common_dtype(*jax.tree.leaves(params)))
 
 
 def _around(path: jax.Array | None, axis: int) -> tuple[float, float]:
@@ -295,6 +304,6 @@ def _around(path: jax.Array | None, axis: int) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _losses(loss_fn: Any, params: Params, data: Data, directions: Any, places: jax.Array, tick: Tick) -> jax.Array:
+def _losses(loss_fn: LossFn, params: Params, data: Data, directions: tuple[Tree, ...], places: jax.Array, tick: Tick) -> jax.Array:
     """The loss at `w + sum_i place_i d_i` for each place, one after another."""
     return each(lambda place: mean_over(data, partial(loss_at, loss_fn, params, directions, place)), places, tick)

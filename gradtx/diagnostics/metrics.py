@@ -3,34 +3,39 @@
 import collections
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core import checks, trees
 from gradtx.core.domains import Function
-from gradtx.core.pairs import GradientTransformation, as_transformation
+from gradtx.core.pairs import GradientTransformation, Inner, as_transformation
 from gradtx.core.paths import path_str
 from gradtx.core.transformation import EmptyState, Transformation
-from gradtx.core.types import ExtraArg, Params, State, Tree, Updates
+from gradtx.core.types import ExtraArg, Params, Scalar, State, Tree, Updates
+
+Measure = Callable[[Updates], Tree] | Inner
+"""What measures updates: a function of them, or a transformation that gives a measurement."""
 
 
 def metrics(state: State) -> dict[str, jax.Array]:
-    """The scalars that transformations keep in their states for logging, as a flat dict of fixed structure.
+    """The scalars that transformations keep in their states for logging, as a flat dict.
 
-    `learning_rate` (in use at the last step), `grad_norm` and `clip_fraction` (from `clip_by_global_norm`), `update_norm`
-    (from `normalize_by_update_norm`), hyperparameters under `inject_hyperparams`, and what `monitor` measures. A name that
-    occurs more than once is preceded by the labels of `partition` and the names of `named_chain` that it stands under, as
-    `muon/learning_rate`; only if two are still equal, by their places in chains too. Works inside `jit` and `lax.scan`; reading
-    costs nothing until a value is brought to the host.
+    Its structure is fixed. `learning_rate` (in use at the last step), `grad_norm` and
+    `clip_fraction` (from `clip_by_global_norm`), `update_norm` (from `normalize_by_update_norm`),
+    hyperparameters under `inject_hyperparams`, and what `monitor` measures. A name that occurs more
+    than once is preceded by the labels of `partition` and the names of `named_chain` that it stands
+    under, as `muon/learning_rate`; only if two are still equal, by their places in chains too.
+    Works inside `jit` and `lax.scan`; reading costs nothing until a value is brought to the host.
 
     Args:
-      state: state of any transformation, or a container of such states: a TrainState, `optimizer.opt_state` of an `nnx.Optimizer`.
+      state: state of any transformation, or a container of such states: a TrainState,
+        `optimizer.opt_state` of an `nnx.Optimizer`.
 
     Returns:
-      A dict from names to scalar arrays, empty where nothing is measured. A transformation takes part if its
-      state is a NamedTuple with a method `metrics() -> dict`.
+      A dict from names to scalar arrays, empty where nothing is measured. A transformation takes
+      part if its state is a NamedTuple with a method `metrics() -> dict`.
 
     Raises:
       TypeError: `state` is a transformation or None.
@@ -53,7 +58,10 @@ def metrics(state: State) -> dict[str, jax.Array]:
 
 
 class _Place(NamedTuple):
-    """What leads to a node of the state: keys of dicts alone, these with positions in tuples, these with fields between."""
+    """What leads to a node of the state.
+
+    Keys of dicts alone; these and positions in tuples; these and fields between.
+    """
 
     labels: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
@@ -65,10 +73,10 @@ class _Place(NamedTuple):
         return _Place((*self.labels, *labels), (*self.keys, *keys), (*self.path, key))
 
 
-def _walk(node: Any, place: _Place) -> Iterator[tuple[_Place, str, Any]]:
+def _walk(node: Tree, place: _Place) -> Iterator[tuple[_Place, str, Scalar]]:
     """Places, names and values below a node of the state."""
     if hasattr(node, "_fields"):
-        own: Any = getattr(node, "metrics", None)
+        own = getattr(node, "metrics", None)
         if own is not None:
             for name, value in own().items():
                 yield place, name, value
@@ -87,35 +95,40 @@ def _walk(node: Any, place: _Place) -> Iterator[tuple[_Place, str, Any]]:
 class MonitorState(NamedTuple):
     """The last measurements by name, and the measuring transformations' states."""
 
-    measurements: dict[str, Any]
-    measure_states: tuple[Any, ...]
+    measurements: dict[str, Tree]
+    measure_states: tuple[State, ...]
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports: the measurements that are scalars."""
         return {name: value for name, value in self.measurements.items() if hasattr(value, "dtype") and jnp.ndim(value) == 0}
 
 
 class monitor(Transformation, any_leaves=True, observes=True):
-    """Leaves updates as they are and records measurements of them in its state: `state.measurements[name] = f(u)`.
+    """Records measurements of updates in its state: `state.measurements[name] = f(u)`.
+
+    The updates stay as they are.
 
     Args:
-      measures: by name, functions of the updates' tree, or transformations whose output is the measurement.
+      measures: by name, functions of the updates' tree, or transformations whose output is the
+        measurement.
 
-    State: `MonitorState(measurements, measure_states)`, with its final structure from `init` on (zeros until the first
-      update), so that it runs under `lax.scan`. `gradtx.metrics` reports the scalars among them.
+    State: `MonitorState(measurements, measure_states)`, with its final structure from `init` on
+      (zeros until the first update), so that it runs under `lax.scan`. `gradtx.metrics` reports the
+      scalars among them.
 
     Raises:
       TypeError: `measures` is no mapping from names to functions or transformations.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.chain(gradtx.monitor({"largest": lambda u: jnp.max(jnp.abs(u))}), gradtx.sgd(0.1))
+      >>> largest = gradtx.monitor({"largest": lambda u: jnp.max(jnp.abs(u))})
+      >>> tx = gradtx.chain(largest, gradtx.sgd(0.1))
       >>> _, state = tx.update(jnp.array([1.0, -3.0]), tx.init(jnp.zeros(2)))
       >>> float(gradtx.metrics(state)["largest"])
       3.0
 
-    The norm of the gradients before they are clipped, by `monitor` placed before the clipping (`clip_by_global_norm` reports its
-    own as `grad_norm`):
+    The norm of the gradients before they are clipped, by `monitor` placed before the clipping
+    (`clip_by_global_norm` reports its own as `grad_norm`):
 
       >>> norms = gradtx.monitor({"norm_before_clip": gradtx.global_norm})
       >>> tx = gradtx.chain(norms, gradtx.clip(1.0), gradtx.adamw(1e-3))
@@ -127,7 +140,7 @@ class monitor(Transformation, any_leaves=True, observes=True):
     **Differs:** Optax's state has no measurements before the first update.
     """
 
-    measures: Mapping[str, Any]
+    measures: Mapping[str, Measure]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,7 +158,7 @@ class monitor(Transformation, any_leaves=True, observes=True):
         """The extra arguments of those that measure."""
         return {name: needed for tx in self.members.values() for name, needed in tx.takes.items()}
 
-    def run(self, updates: Updates, states: Any, params: Params, extra_args: ExtraArg) -> MonitorState:
+    def run(self, updates: Updates, states: tuple[State, ...], params: Params, extra_args: ExtraArg) -> MonitorState:
         """The measurements of some updates, and the states after them."""
         results = {
             name: tx.advance(updates, inner, params, extra_args)
@@ -172,31 +185,34 @@ class monitor(Transformation, any_leaves=True, observes=True):
 class SnapshotState(NamedTuple):
     """The last measurement, by its name."""
 
-    measurement: dict[str, Any]
+    measurement: dict[str, Tree]
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, jax.Array]:
         """What `gradtx.metrics` reports: the measurement, if it is a scalar."""
         return {name: value for name, value in self.measurement.items() if hasattr(value, "dtype") and jnp.ndim(value) == 0}
 
 
 class snapshot(Transformation, any_leaves=True, observes=True):
-    """Leaves updates as they are and records one measurement of them in its state: `state.measurement[measure_name] = f(u)`.
+    """Records one measurement of updates: `state.measurement[measure_name] = f(u)`.
 
-    Where it stands in a chain decides what it sees: before clipping the gradients as they came, at the end the step that is made.
-    The measurement may be a whole tree, such as the updates themselves; `gradtx.tree.get(state, measure_name)` finds it.
+    The updates stay as they are. Where it stands in a chain decides what it sees: before clipping
+    the gradients as they came, at the end the step that is made. The measurement may be a whole
+    tree, such as the updates themselves; `gradtx.tree.get(state, measure_name)` finds it.
 
     Args:
       measure_name: the name under which it is found.
       measure: function of the updates' tree that gives an array or a tree.
 
-    State: `SnapshotState(measurement)`, a dict with one entry: zeros until the first update. `gradtx.metrics` reports a scalar.
+    State: `SnapshotState(measurement)`, a dict with one entry: zeros until the first update.
+      `gradtx.metrics` reports a scalar.
 
     Raises:
       TypeError: `measure_name` is no text, or `measure` is no function.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> before, after = (gradtx.snapshot(name, gradtx.global_norm) for name in ("norm_before", "norm_after"))
+      >>> before = gradtx.snapshot("norm_before", gradtx.global_norm)
+      >>> after = gradtx.snapshot("norm_after", gradtx.global_norm)
       >>> tx = gradtx.chain(before, gradtx.clip_by_global_norm(1.0), after, gradtx.sgd(0.1))
       >>> _, state = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))
       >>> float(gradtx.tree.get(state, "norm_before")), float(gradtx.metrics(state)["norm_after"])
@@ -230,7 +246,7 @@ class snapshot(Transformation, any_leaves=True, observes=True):
 class _Measurement(Transformation, any_leaves=True, measuring=True):
     """A function of the updates as a transformation that measures."""
 
-    function: Callable[[Updates], Any]
+    function: Callable[[Updates], Tree]
 
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
@@ -242,7 +258,7 @@ class _MeasuringPair(GradientTransformation, measuring=True):
     """A pair of functions whose output is a measurement."""
 
 
-def _measuring(name: str, measure: Any) -> Transformation:
+def _measuring(name: str, measure: Measure) -> Transformation:
     if checks.is_transformation(measure):
         tx = as_transformation(measure)
         return _MeasuringPair(tx.init_fn, tx.update_fn) if isinstance(tx, GradientTransformation) else tx

@@ -1,8 +1,8 @@
-"""Which transformations touch which parameters, and which parameter each array of a state belongs to."""
+"""Which transformations touch a parameter, and which arrays of a state belong to it."""
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from gradtx.core.pairs import GradientTransformation
 from gradtx.core.paths import leaves_by_path
 from gradtx.core.transformation import Part, Transformation
 from gradtx.core.trees import is_inexact
-from gradtx.core.types import Params, State, Tree
+from gradtx.core.types import Leaf, Params, State, Tree, TreeDef
 
 
 class Node(NamedTuple):
@@ -33,7 +33,7 @@ class Node(NamedTuple):
     """
 
     tx: Transformation
-    params: Any
+    params: Params
     slots: list[int | None]
     got: frozenset[int]
     touched: frozenset[int]
@@ -56,7 +56,7 @@ class Node(NamedTuple):
         return [self.name] if place in self.touched else []
 
     def rules(self, place: int) -> list[Transformation]:
-        """What touches a parameter by itself, in order; a wrapper stands before what is inside it."""
+        """What touches a parameter by itself, in order; a wrapper before what is inside it."""
         inner = [tx for node in self.inside for tx in node.rules(place)]
         if not inner:
             return [self.tx] if place in self.touched and not self.tx.transparent else []
@@ -95,9 +95,11 @@ def node_of(tx: Transformation, params: Params, state: State) -> Node:
     def node(part: Part, outer: frozenset[int]) -> Node:
         slots: list[int | None] = []
         for path, leaf in leaves_by_path(part.params, is_leaf=is_masked).items():
-            slots.append(None if is_masked(leaf) else numbers.get(id(leaf), paths.get(path)))  # copies are known by their paths
+            # Copies are known by their paths.
+            slots.append(None if is_masked(leaf) else numbers.get(id(leaf), paths.get(path)))
         got = frozenset(place for place in slots if place is not None)
-        if len(got) < len(jax.tree.leaves(part.params)):  # a tree of another kind is taken for all that the caller had
+        # A tree of another kind is taken for all that the caller had.
+        if len(got) < len(jax.tree.leaves(part.params)):
             got = outer
         inside = [node(inner, got) for inner in part.tx.parts(part.params, part.state)]
         new = Node(part.tx, part.params, slots, got, frozenset(), inside)
@@ -115,11 +117,12 @@ def _touched(node: Node, state: State) -> frozenset[int]:
 
 
 def owners(state: State, params: Params, roots: list[Node]) -> list[int | None]:
-    """For each array of a state the number of the parameter that it belongs to; None for those that no single one has.
+    """For each array of a state the number of its parameter; None where no single one has it.
 
-    A part of the state belongs to parameters if it is a tree like them, or like those that a transformation inside got.
+    A part of the state belongs to parameters if it is a tree like them, or like those that a
+    transformation inside got.
     """
-    known: dict[Any, Sequence[int | None]] = {}
+    known: dict[TreeDef, Sequence[int | None]] = {}
     if params is not None:
         count = itertools.count()
         known[_skeleton(params)] = [None if is_masked(x) else next(count) for x in jax.tree.leaves(params, is_leaf=is_masked)]
@@ -131,7 +134,8 @@ def owners(state: State, params: Params, roots: list[Node]) -> list[int | None]:
     def walk(part: Tree) -> None:
         leaves = jax.tree.leaves(part, is_leaf=is_masked)
         children = jax.tree.leaves(part, is_leaf=lambda x: x is not part)
-        if len(children) == 1 and children[0] is part:  # one array, which belongs to a parameter only if there is only that one
+        # One array, which belongs to a parameter only if there is only that one.
+        if len(children) == 1 and children[0] is part:
             found.append(0 if one is not None and _like(part, one) else None)
         elif len(places := known.get(_skeleton(part), ())) == len(leaves) > 0:
             found.extend(place for place, leaf in zip(places, leaves, strict=True) if not is_masked(leaf))
@@ -144,7 +148,7 @@ def owners(state: State, params: Params, roots: list[Node]) -> list[int | None]:
 
 
 def is_frozen(rules: Sequence[Transformation]) -> bool:
-    """Whether `set_to_zero` is among what touches a parameter, and nothing that follows can add to its update."""
+    """Whether `set_to_zero` touches a parameter, and nothing after it can add to the update."""
     zeroing = [i for i, tx in enumerate(rules) if isinstance(tx, set_to_zero)]
     return bool(zeroing) and all(tx.keeps_zero or tx.observes for tx in rules[zeroing[-1] :])
 
@@ -162,7 +166,7 @@ def _flat(roots: list[Node]) -> Iterator[Node]:
         yield from _flat(node.inside)
 
 
-def _skeleton(tree: Tree) -> Tree:
+def _skeleton(tree: Tree) -> TreeDef:
     """The structure of a tree, the same whether parameters are masked out or not."""
     return jax.tree.structure(tree, is_leaf=is_masked)
 
@@ -172,6 +176,6 @@ def _like(part: Tree, param: Params) -> bool:
     return is_inexact(part) and np.shape(part)[len(np.shape(part)) - len(shape) :] == shape
 
 
-def nbytes(array: Any) -> int:
+def nbytes(array: Leaf) -> int:
     """The bytes of an array, or of one that is only a shape and a dtype."""
     return int(np.prod(np.shape(array), dtype=np.int64)) * jnp.result_type(array).itemsize

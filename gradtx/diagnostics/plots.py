@@ -1,24 +1,32 @@
-"""Pictures of what the diagnostics measure. Each function takes an `ax` of matplotlib, or makes one, draws on it and returns it.
+"""Pictures of what the diagnostics measure.
 
-Names stand beside the axes where the figure makes room for them (`plt.subplots(..., layout="constrained")`, as figures made here
-do), else where they cover least.
+Each function takes an `ax` of matplotlib, or makes one, draws on it and returns it. Names stand
+beside the axes where the figure makes room for them (`plt.subplots(..., layout="constrained")`, as
+figures made here do), else where they cover least.
 
-Colors are told apart by all kinds of color vision (Okabe and Ito 2008; maps: viridis), and lines by dashes too. Needs the extra
-`plot`: `pip install gradtx[plot]`.
+Colors are told apart by all kinds of color vision (Okabe and Ito 2008; maps: viridis), and lines by
+dashes too. Needs the extra `plot`: `pip install gradtx[plot]`.
 """
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.core import checks, domains
 from gradtx.core.checked import checked
-from gradtx.core.domains import Flag, PositiveInt
-from gradtx.core.types import Tree, Updates
-from gradtx.diagnostics.curvature import BANDWIDTH, POINTS, blurred
-from gradtx.diagnostics.drawing import COLORS, DASHES, axes_for, finished, named_of, require, style_of, ticks
+from gradtx.core.domains import Flag, PositiveInt, ScalarOrSchedule
+from gradtx.diagnostics.curvature import BANDWIDTH, POINTS, SpectralDensity, blurred
+from gradtx.diagnostics.drawing import COLORS, DASHES, axes_for, finished, last_of, named_of, require, running_mean, style_of, ticks
+from gradtx.diagnostics.landscape import Landscape1D, Landscape2D
+from gradtx.diagnostics.lr_range import LearningRates
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "comparison",
@@ -33,7 +41,9 @@ LEVELS = 14
 
 
 @checked
-def schedules(schedule: Any, steps: PositiveInt, *, ax: Any = None) -> Any:
+def schedules(
+    schedule: ScalarOrSchedule | Mapping[str, ScalarOrSchedule], steps: PositiveInt, *, ax: "Axes | None" = None
+) -> "Axes":
     """Learning rates over steps 0 to `steps - 1`.
 
     Args:
@@ -50,7 +60,8 @@ def schedules(schedule: Any, steps: PositiveInt, *, ax: Any = None) -> Any:
     Example:
       >>> import gradtx
       >>> from gradtx.diagnostics import plots
-      >>> ax = plots.schedules({"cosine": gradtx.cosine_decay_schedule(0.1, 100), "constant": 0.05}, steps=100)
+      >>> cosine = gradtx.cosine_decay_schedule(0.1, 100)
+      >>> ax = plots.schedules({"cosine": cosine, "constant": 0.05}, steps=100)
       >>> ax.get_xlabel(), ax.get_ylabel()
       ('step', 'learning rate')
     """
@@ -70,12 +81,13 @@ def schedules(schedule: Any, steps: PositiveInt, *, ax: Any = None) -> Any:
 
 
 @checked
-def spectrum(density: Any, *, ax: Any = None) -> Any:
+def spectrum(density: SpectralDensity | Mapping[str, SpectralDensity], *, ax: "Axes | None" = None) -> "Axes":
     """The density of the Hessian's eigenvalues, of one model or of several, on a logarithmic scale.
 
     Args:
-      density: what `spectral_density` gives, or a dict of it by name. Several are blurred anew by one width, 1 % of their range
-        together: else the blur alone would make the narrower one higher.
+      density: what `spectral_density` gives, or a dict of it by name. Several are blurred anew by
+        one width, 1 % of their range together: else the blur alone would make the narrower one
+        higher.
       ax: axes to draw on; None makes a figure.
 
     Returns:
@@ -109,7 +121,7 @@ def spectrum(density: Any, *, ax: Any = None) -> Any:
 
 
 @checked
-def landscape_1d(landscape: Any, *, ax: Any = None) -> Any:
+def landscape_1d(landscape: Landscape1D | Mapping[str, Landscape1D], *, ax: "Axes | None" = None) -> "Axes":
     """The loss along a line, of one model or of several; the parameters are at 0.
 
     Args:
@@ -142,8 +154,8 @@ def landscape_1d(landscape: Any, *, ax: Any = None) -> Any:
 
 
 @checked
-def landscape_2d(landscape: Any, *, ax: Any = None, surface: Flag = False, log: Flag = False) -> Any:
-    """The loss on a plane, as contours or as a surface, with the path of training where the landscape has one.
+def landscape_2d(landscape: Landscape2D, *, ax: "Axes | None" = None, surface: Flag = False, log: Flag = False) -> "Axes":
+    """The loss on a plane, as contours or a surface, with the path of training if it has one.
 
     Args:
       landscape: what `gradtx.diagnostics.landscape_2d` gives.
@@ -152,8 +164,8 @@ def landscape_2d(landscape: Any, *, ax: Any = None, surface: Flag = False, log: 
       log: whether colors and heights follow the logarithm of the loss, which must be positive.
 
     Returns:
-      The axes. Losses that are not finite are left blank. A path goes from the square to the circle; without one, a circle is at
-      the parameters.
+      The axes. Losses that are not finite are left blank. A path goes from the square to the
+      circle; without one, a circle is at the parameters.
 
     Raises:
       TypeError, ValueError: no landscape; axes that are flat for a surface; a loss <= 0 with `log`.
@@ -172,13 +184,13 @@ def landscape_2d(landscape: Any, *, ax: Any = None, surface: Flag = False, log: 
     if log:
         if loss.min() <= 0:
             raise checks.WrongValue(f"the loss is as low as {loss.min():.3g}, expected > 0 for log=True.")
-        loss = np.log10(loss)
+        loss = np.ma.log10(loss)
     label = "log10 of the loss" if log else "loss"
     path = None if landscape.path is None else np.asarray(landscape.path, np.float64)
     return (_surface if surface else _contours)(axes_for(ax, "3d" if surface else None), x, y, loss, label, path)
 
 
-def _contours(ax: Any, x: np.ndarray, y: np.ndarray, loss: Any, label: str, path: np.ndarray | None) -> Any:
+def _contours(ax: "Axes", x: np.ndarray, y: np.ndarray, loss: np.ma.MaskedArray, label: str, path: np.ndarray | None) -> "Axes":
     filled = ax.contourf(x, y, loss, levels=4 * LEVELS, cmap="viridis")
     filled.set_edgecolor("face")  # no seams between the colors in vector files
     if loss.max() > loss.min():
@@ -197,7 +209,7 @@ def _contours(ax: Any, x: np.ndarray, y: np.ndarray, loss: Any, label: str, path
     return ax
 
 
-def _surface(ax: Any, x: np.ndarray, y: np.ndarray, loss: Any, label: str, path: np.ndarray | None) -> Any:
+def _surface(ax: Any, x: np.ndarray, y: np.ndarray, loss: np.ma.MaskedArray, label: str, path: np.ndarray | None) -> "Axes":
     grid_x, grid_y = np.meshgrid(x, y)
     ax.plot_surface(
         grid_x, grid_y, loss.filled(np.nan), cmap="viridis", rstride=1, cstride=1, linewidth=0.15, edgecolor=(0, 0, 0, 0.25)
@@ -224,16 +236,18 @@ def _surface(ax: Any, x: np.ndarray, y: np.ndarray, loss: Any, label: str, path:
 
 @checked
 def comparison(
-    losses: Any,
+    losses: ArrayLike | Mapping[str, ArrayLike],
     *,
-    ax: Any = None,
-    steps: Any = None,
+    ax: "Axes | None" = None,
+    steps: ArrayLike | None = None,
     xlabel: str = "step",
     ylabel: str = "loss",
     log: Flag = True,
     smoothing: PositiveInt = 1,
-) -> Any:
-    """What optimizers reach over time: one line for each, or the mean with a band of one standard deviation over seeds.
+) -> "Axes":
+    """What optimizers reach over time: one line for each.
+
+    Over seeds it is the mean, with a band of one standard deviation.
 
     Args:
       losses: dict from names to losses of shape (steps,) or (seeds, steps).
@@ -262,10 +276,10 @@ def comparison(
         if values.ndim != 2 or not values.size:
             at = f"losses[{name!r}]" if name else "losses"
             raise checks.WrongValue(f"{at} has shape {np.shape(named[name])}, expected (steps,) or (seeds, steps).")
-    smooth = {name: _running_mean(values, smoothing) for name, values in runs.items()}
+    smooth = {name: running_mean(values, smoothing) for name, values in runs.items()}
     ax = axes_for(ax)
     styles = {name: style_of(i) for i, name in enumerate(named)}
-    for name in sorted(named, key=lambda name: _last(smooth[name])):
+    for name in sorted(named, key=lambda name: last_of(smooth[name])):
         values = smooth[name]
         mean = values.mean(0)
         places = np.arange(1, len(mean) + 1) if steps is None else np.asarray(steps)
@@ -274,7 +288,8 @@ def comparison(
         ax.plot(places, mean, label=name, **styles[name])
         if len(values) > 1:
             deviation = values.std(0, ddof=1)
-            lowest = mean[mean > 0].min(initial=np.inf) / 10 if log else -np.inf  # a band has no end below on a logarithmic scale
+            # A band has no end below on a logarithmic scale.
+            lowest = mean[mean > 0].min(initial=np.inf) / 10 if log else -np.inf
             ax.fill_between(
                 places, np.maximum(mean - deviation, lowest), mean + deviation, color=styles[name]["color"], alpha=0.15, linewidth=0
             )
@@ -285,24 +300,15 @@ def comparison(
     return finished(ax, xlabel, ylabel, named)
 
 
-def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    sums = np.cumsum(np.pad(values, ((0, 0), (1, 0))), axis=1)
-    ends = np.arange(1, values.shape[1] + 1)
-    starts = np.maximum(ends - width, 0)
-    return (sums[:, ends] - sums[:, starts]) / (ends - starts)
-
-
-def _last(values: np.ndarray) -> float:
-    last = float(values.mean(0)[-1])
-    return last if math.isfinite(last) else math.inf
-
-
 @checked
-def singular_values(updates: Updates, *, ax: Any = None) -> Tree:
-    """The singular values of matrices over the largest one: few large ones for a gradient's, near 1 for Muon's updates.
+def singular_values(updates: jax.Array | Mapping[str, jax.Array], *, ax: "Axes | None" = None) -> "Axes":
+    """The singular values of matrices over the largest one.
+
+    A gradient's has few large ones; those of Muon's updates are near 1.
 
     Args:
-      updates: a matrix, or a dict of matrices by name (of several optimizers, or of several layers).
+      updates: a matrix, or a dict of matrices by name (of several optimizers, or of several
+        layers).
       ax: axes to draw on; None makes a figure.
 
     Returns:
@@ -335,23 +341,27 @@ def singular_values(updates: Updates, *, ax: Any = None) -> Tree:
 
 
 def basin(smoothed: np.ndarray) -> int:
-    """How many steps lead down to the least running mean, from which the loss rises to its explosion; all where it never fell."""
+    """How many steps lead down to the least running mean; all where the loss never fell.
+
+    After them the loss rises to its explosion.
+    """
     least = int(np.argmin(smoothed)) if len(smoothed) else 0
     return least + 1 if least else max(len(smoothed), 1)
 
 
 @checked
-def lr_range_test(found: Any, *, ax: Any = None) -> Any:
-    """What `gradtx.lr_range_test` found: the loss against the rate, and a line at the suggested one.
+def lr_range_test(found: LearningRates, *, ax: "Axes | None" = None) -> "Axes":
+    """What `gradtx.lr_range_test` found: loss against rate, and a line at the suggested rate.
 
     Args:
-      found: its result. Of the range test, the losses and their running mean; of fixed rates, the mean loss of the last tenth
-        of the steps of each, with crosses at the top for rates at which the loss exploded.
+      found: its result. Of the range test, the losses and their running mean; of fixed rates, the
+        mean loss of the last tenth of the steps of each, with crosses at the top for rates at which
+        the loss exploded.
       ax: axes to draw on; None makes a figure.
 
     Returns:
-      The axes. After the explosion nothing is drawn, and of its beginning what is no higher than the losses before the least
-      running mean.
+      The axes. After the explosion nothing is drawn, and of its beginning what is no higher than
+      the losses before the least running mean.
 
     Raises:
       TypeError: something else.

@@ -2,18 +2,21 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 
-from gradtx.core.types import Leaf
+from gradtx.core.types import Tree
 
-Tick = Callable[[Any], Any]
+Tick = Callable[[Tree], Tree]
+"""A function that gives back what it gets."""
 
 
 @contextlib.contextmanager
 def bar(name: str, total: int, shown: bool) -> Iterator[Tick]:
-    """A function that gives back what it gets; with `shown` it waits for it to be computed and lets a bar grow by one."""
+    """A function that gives back what it gets.
+
+    With `shown` it waits until that is computed, and the bar grows by one.
+    """
     if not shown:
         yield lambda x: x
         return
@@ -24,7 +27,7 @@ def bar(name: str, total: int, shown: bool) -> Iterator[Tick]:
     with Progress() as progress:
         task = progress.add_task(name, total=total)
 
-        def tick(x: Leaf) -> Any:
+        def tick(x: Tree) -> Tree:
             jax.block_until_ready(x)
             progress.advance(task)
             return x

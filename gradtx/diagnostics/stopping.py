@@ -1,4 +1,7 @@
-"""When to stop training, and which parameters were best: pure functions of a state, for use inside jit, scan and while_loop."""
+"""When to stop training, and which parameters were best.
+
+These are pure functions of a state, for use inside jit, scan and while_loop.
+"""
 
 from typing import NamedTuple
 
@@ -23,7 +26,8 @@ class EarlyStoppingState(NamedTuple):
       count: evaluations since then.
       steps: evaluations in all.
       should_stop: whether to stop, a boolean scalar; once True, it stays.
-      best_params: the parameters of the best value, those of `init` before any; None without `keep_best`.
+      best_params: the parameters of the best value, those of `init` before any; None without
+        `keep_best`.
     """
 
     best_value: jax.Array
@@ -35,21 +39,22 @@ class EarlyStoppingState(NamedTuple):
 
 
 class early_stopping(Value):
-    """Stops once `patience` evaluations in a row were no better: `value < best_value - min_delta` is better.
+    """Stops once `patience` evaluations in a row were no better.
 
-    `init(params) -> state` and `update(state, value, params) -> state` are pure and keep the state's shapes and dtypes, so that
-    they run inside `jit`, `lax.scan` and `lax.while_loop`. A loop ends on `state.should_stop`; in a scan, which cannot end, updates
-    after that leave the state as it is. NaN is never better. This is no transformation: it stands beside the optimizer, not in a
-    chain.
+    Better is `value < best_value - min_delta`. `init(params) -> state` and
+    `update(state, value, params) -> state` are pure and keep the state's shapes and dtypes, so that
+    they run inside `jit`, `lax.scan` and `lax.while_loop`. A loop ends on `state.should_stop`; in a
+    scan, which cannot end, updates after that leave the state as it is. NaN is never better. This
+    is no transformation: it stands beside the optimizer, not in a chain.
 
     Args:
       patience: evaluations that may be no better, >= 1.
-      min_delta: by how much a value must fall below the best one, >= 0, in units of the value. One that is lower by less counts as
-        no better: the best value and parameters stay.
+      min_delta: by how much a value must fall below the best one, >= 0, in units of the value. One
+        that is lower by less counts as no better: the best value and parameters stay.
       keep_best: whether the state keeps the best parameters; if not, `params` may be left out.
 
-    State: `EarlyStoppingState(best_value float32, best_step int32, count int32, steps int32, should_stop bool, best_params)`;
-      17 bytes, and the parameters' size with `keep_best`.
+    State: `EarlyStoppingState(best_value float32, best_step int32, count int32, steps int32,
+      should_stop bool, best_params)`; 17 bytes, and the parameters' size with `keep_best`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -57,8 +62,10 @@ class early_stopping(Value):
       >>> state = stopper.init(params=jnp.array(0.0))
       >>> for step, loss in enumerate([3.0, 1.0, 2.0, 1.5, 0.5]):  # for an accuracy, -accuracy
       ...     state = stopper.update(state, loss, params=jnp.array(10.0 * step))
-      >>> bool(state.should_stop), float(state.best_value), int(state.best_step), float(state.best_params)
-      (True, 1.0, 2, 10.0)
+      >>> bool(state.should_stop), int(state.best_step)
+      (True, 2)
+      >>> float(state.best_value), float(state.best_params)
+      (1.0, 10.0)
 
     Source: Goodfellow, Bengio and Courville 2016, "Deep Learning", algorithm 7.1.
     """
@@ -106,12 +113,15 @@ class early_stopping(Value):
 
 
 def _copy(x: Leaf) -> jax.Array:
-    """A copy, strongly typed: no buffer is donated twice where a step donates both the parameters and this state."""
+    """A copy, strongly typed.
+
+    A step may donate both the parameters and this state: no buffer is in both.
+    """
     return jnp.array(x, jnp.result_type(x))
 
 
 def _check_alike(params: Params | None, best: Params | None) -> None:
-    """Raises a `ValueError` unless parameters agree with the kept ones in structure, shapes and dtypes."""
+    """Raises unless parameters agree with the kept ones in structure, shapes and dtypes."""
     if jax.tree.structure(params) != jax.tree.structure(best):
         raise ValueError(f"early_stopping: {structure_difference('params', params, 'the best_params in the state', best)}.")
     before = leaves_by_path(best)

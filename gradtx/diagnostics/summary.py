@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,11 @@ from gradtx.core.checked import checked
 from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.trees import check_leaves, check_no_module, is_inexact
-from gradtx.core.types import Params, Tree
+from gradtx.core.types import Json, Params, Tree
 from gradtx.diagnostics.ownership import foreign_name, is_frozen, nbytes, node_of, owners
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 _NUMBERS = (3, 4)
 """The columns of the table that hold numbers."""
@@ -25,11 +28,12 @@ class ParameterSummary(NamedTuple):
     Attributes:
       path: such as `layers/0/kernel`.
       shape, dtype: its own.
-      transformations: what touches it, in order, each with what it is made of: `adam(scale_by_adam, scale_by_learning_rate)`.
+      transformations: what touches it, in order, each with what it is made of:
+        `adam(scale_by_adam, scale_by_learning_rate)`.
       nbytes: of the parameter itself.
       state_bytes: of the state kept for it alone.
-      frozen: whether its update is always zero: `set_to_zero` reaches it, and nothing that follows in a chain
-        can add to its update.
+      frozen: whether its update is always zero: `set_to_zero` reaches it, and nothing that follows
+        in a chain can add to its update.
     """
 
     path: str
@@ -51,8 +55,10 @@ class Summary(NamedTuple):
 
     Attributes:
       rows: one `ParameterSummary` for each parameter, in the order of the tree.
-      shared_bytes: of the state that belongs to no single parameter: counts, rates, norms, matrices over all parameters.
-      notes: what needs attention: labels and masks that no parameter has, parameters that nothing touches, unknown parts.
+      shared_bytes: of the state that belongs to no single parameter: counts, rates, norms, matrices
+        over all parameters.
+      notes: what needs attention: labels and masks that no parameter has, parameters that nothing
+        touches, unknown parts.
     """
 
     rows: tuple[ParameterSummary, ...]
@@ -84,11 +90,11 @@ class Summary(NamedTuple):
         """How many of the numbers never change."""
         return sum(row.size for row in self.rows if row.frozen)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """The rows and totals for JSON."""
         rows = [row._asdict() | {"shape": list(row.shape), "transformations": list(row.transformations)} for row in self.rows]
         totals = ("parameters", "parameter_bytes", "state_bytes", "state_bytes_per_parameter", "shared_bytes", "frozen")
-        return {"rows": rows} | {name: getattr(self, name) for name in totals} | {"notes": list(self.notes)}
+        return {"rows": rows, **{name: getattr(self, name) for name in totals}, "notes": list(self.notes)}
 
     def __str__(self) -> str:
         header, *body = self._cells()
@@ -102,7 +108,7 @@ class Summary(NamedTuple):
 
     __repr__ = __str__
 
-    def __rich__(self) -> Any:
+    def __rich__(self) -> "Group":
         """The table for `rich.print`."""
         from rich.console import Group
         from rich.table import Table
@@ -145,7 +151,7 @@ class Summary(NamedTuple):
 
 @checked
 def summary(tx: Inner, params: Params) -> Summary:
-    """A table of what an optimizer does with every parameter: what touches it, what state it has, whether it is frozen.
+    """A table of every parameter: what touches it, its state, and whether it is frozen.
 
     `tx.init` is traced, not run: nothing is allocated, and `params` may be shapes alone.
 
@@ -154,8 +160,9 @@ def summary(tx: Inner, params: Params) -> Summary:
       params: the parameters, or `jax.eval_shape` of what makes them.
 
     Returns:
-      A `Summary`: a table as text (`str`, `print`), also for `rich.print`; `as_dict()` for JSON; and the numbers themselves.
-      State belongs to a parameter where it lies in a tree like the parameters'. Its bytes add up to those of `tx.init(params)`.
+      A `Summary`: a table as text (`str`, `print`), also for `rich.print`; `as_dict()` for JSON;
+      and the numbers themselves. State belongs to a parameter where it lies in a tree like the
+      parameters'. Its bytes add up to those of `tx.init(params)`.
 
     Raises:
       TypeError: `tx` is no transformation, or a leaf of `params` is no array.
@@ -185,7 +192,7 @@ def summary(tx: Inner, params: Params) -> Summary:
     belongs: list[int | None] = []
 
     def init(params: Params) -> Tree:
-        """Makes the state, and reads it while its tracers still tell who made what from which parameter."""
+        """Makes the state, and reads it while tracers tell which parameter each part came from."""
         state = tx.init(params)
         roots = [node_of(tx, params, state)]
         belongs.extend(owners(state, params, roots))

@@ -1,7 +1,7 @@
 """The steepest step uphill in a p-norm: SAM's, and that of sharpness."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from gradtx.core.types import Tree
 from gradtx.tree import reductions
 
 
-def _is_exponent(value: Any) -> bool:
+def _is_exponent(value: object) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and bool(value >= 1)
 
 
@@ -24,16 +24,18 @@ Exponent = Annotated[float, Domain("a number in [1, inf], not an array: it selec
 
 
 def _below(h: jax.Array, largest: jax.Array) -> jax.Array:
-    """Whether `|h|` is not the largest, up to rounding: XLA may compute `h` twice, once for the largest, and round the two unlike.
+    """Whether `|h|` is below the largest, by more than rounding.
 
+    XLA may compute `h` twice, once for the largest, and round the two unlike.
     False for NaN, which must not become a silent 0.
     """
     return jnp.abs(h) < largest * (1 - 4 * jnp.finfo(h.dtype).eps)
 
 
 def ascent(gradient: Tree, rho: ArrayLike, p: float = 2.0, eps: ArrayLike = 0.0) -> Tree:
-    """`argmax <g, e>` over `|e|_p <= rho`: `rho * sign(g) * |g|^(q-1) / (sum |g|^q)^(1/p)`, with `1/p + 1/q = 1`.
+    """`argmax <g, e>` over `|e|_p <= rho`.
 
+    It is `rho * sign(g) * |g|^(q-1) / (sum |g|^q)^(1/p)`, with `1/p + 1/q = 1`.
     At `p` = inf it is `rho * sign(g)`, at 1 all of `rho` on the largest element (shared among
     equals). `|e|_p = rho` and `<g, e> = rho * |g|_q`. Magnitudes are divided by the largest before
     any power, so that nothing over- or underflows. 0 where the largest is at most `eps`; a NaN

@@ -1,15 +1,17 @@
-"""Coefficients of Newton-Schulz iterations: named tables, and minimax ones for any interval and number of steps."""
+"""Coefficients of Newton-Schulz: named tables, and minimax ones for an interval and steps."""
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
+import jax
 import numpy as np
 
 from gradtx.core.checks import did_you_mean, kind
 
 Row = tuple[float, float, float]
 Table = tuple[Row, ...]
+Coefficients = str | Sequence[float] | Sequence[Sequence[float]] | np.ndarray | jax.Array
+"""A name of coefficients, one row of three numbers, or a table of rows."""
 
 QUINTIC: Row = (15 / 8, -5 / 4, 3 / 8)
 """The lecture notes' row, which converges of third order, but only from singular values near 1."""
@@ -25,22 +27,26 @@ TABLES: dict[str, Table] = {
         (2.8366, -3.0525, 1.2012),
     ),
 }
-"""Published tables: Jordan 2024 (repeated), the notes', and You 2025 as used in Dion (arXiv:2504.05295)."""
+"""Published tables: Jordan 2024 (repeated), the notes', You 2025 in Dion (arXiv:2504.05295)."""
 
-_CUSHION = 0.02407327424182761  # of Polar Express: no row is made for an interval wider than this, which bounds its slope
+# Of Polar Express: no row is made for an interval wider than this, which bounds its slope.
+_CUSHION = 0.02407327424182761
 
 
 @functools.cache
 def polar_express(steps: int = 5, lower: float = 1e-3, safety: float = 1.01) -> Table:
-    """Rows `(a, b, c)` whose steps `s -> a*s + b*s^3 + c*s^5`, one after another, bring `[lower, 1]` closest to 1.
+    """Rows `(a, b, c)` whose steps `s -> a*s + b*s^3 + c*s^5` bring `[lower, 1]` closest to 1.
 
-    Each row is the minimax odd quintic for 1 on the interval that the rows before it leave, `[l, 2 - l]`. An interval
-    wider than `[0.024 u, u]` is cut there, and its row is scaled to be centred on 1 all the same.
+    Each row is the minimax odd quintic for 1 on the interval that the rows before it leave,
+    `[l, 2 - l]`. An interval wider than `[0.024 u, u]` is cut there, and its row is scaled to be
+    centred on 1 all the same.
 
     Args:
       steps: number of rows, >= 1.
-      lower: smallest singular value that must come close to 1, in (0, 1); smaller ones grow, but stay below 1.
-      safety: all rows but the last map the interval divided by this, >= 1, so that rounding above 1 does no harm.
+      lower: smallest singular value that must come close to 1, in (0, 1); smaller ones grow, but
+        stay below 1.
+      safety: all rows but the last map the interval divided by this, >= 1, so that rounding above 1
+        does no harm.
 
     Returns:
       A tuple of `steps` rows of Python floats.
@@ -76,8 +82,9 @@ def polar_express(steps: int = 5, lower: float = 1e-3, safety: float = 1.01) -> 
 def minimax_quintic(low: float, high: float) -> Row:
     """The odd quintic closest to 1 on `[low, high]` in the maximum norm, by Remez exchange.
 
-    Its error has equal size and alternating sign at `low`, two inner extrema and `high`. Where the interval is so short that
-    double precision no longer resolves them, it is the quintic with a triple contact at 1, whose error is below 3e-15 there.
+    Its error has equal size and alternating sign at `low`, two inner extrema and `high`. Where the
+    interval is so short that double precision no longer resolves them, it is the quintic with a
+    triple contact at 1, whose error is below 3e-15 there.
     """
     if low / high > 1 - 2e-5:
         return _divided(QUINTIC, (low + high) / 2)
@@ -103,12 +110,12 @@ def _divided(row: Sequence[float], by: float) -> Row:
     return row[0] / by, row[1] / by**3, row[2] / by**5
 
 
-def newton_schulz_table(name: str, coefficients: Any, steps: int | None, argument: str = "coefficients") -> Table:
+def newton_schulz_table(name: str, coefficients: Coefficients, steps: int | None, argument: str = "coefficients") -> Table:
     """The rows that `steps` steps of named or given coefficients use.
 
-    A name without a number of steps has its own: 4 for `polar_express`, 5 for the others. `polar_express` is made for the number
-    of steps: from 0.005 for up to 4, from 0.001 for more. A table runs as it is; with fewer steps its first rows run, with more its
-    last row repeats.
+    A name without a number of steps has its own: 4 for `polar_express`, 5 for the others.
+    `polar_express` is made for the number of steps: from 0.005 for up to 4, from 0.001 for more. A
+    table runs as it is; with fewer steps its first rows run, with more its last row repeats.
 
     Args:
       name: who asks, for errors.
@@ -134,9 +141,9 @@ def newton_schulz_table(name: str, coefficients: Any, steps: int | None, argumen
         table = TABLES[coefficients]
     else:
         try:
-            rows: Any = np.asarray(coefficients, dtype=np.float64)
+            rows = np.asarray(coefficients, dtype=np.float64)
         except (TypeError, ValueError):
-            rows = np.zeros(0)
+            rows = np.asarray([], np.float64)
         if rows.shape == (3,):
             rows = np.tile(rows, (5, 1))
         if rows.ndim != 2 or rows.shape[1] != 3 or not len(rows) or not np.all(np.isfinite(rows)):

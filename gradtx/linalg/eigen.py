@@ -1,7 +1,7 @@
-"""Eigenvalues of symmetric operators that are known by their products with vectors: Lanczos's iteration."""
+"""Eigenvalues of symmetric operators from their products with vectors: Lanczos's iteration."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from gradtx.core import checks
 from gradtx.core.checked import checked
 from gradtx.core.domains import Function, PositiveInt
 from gradtx.core.numerics import common_dtype, guarded_ratio, is_tracer
-from gradtx.core.types import Leaf
+from gradtx.core.types import Leaf, Scalar
 
 NOISE = 10  # times the rounding unit: what is left of a product in an invariant subspace
 
@@ -20,8 +20,8 @@ class Tridiagonal(NamedTuple):
 
     Attributes:
       diagonal: `(m,)`, that of `T`.
-      off_diagonal: `(m,)`; the first m - 1 stand beside the diagonal of `T`, the last is the norm of `r`. 0 where the iteration
-        had found a whole invariant subspace and went on in another.
+      off_diagonal: `(m,)`; the first m - 1 stand beside the diagonal of `T`, the last is the norm
+        of `r`. 0 where the iteration had found a whole invariant subspace and went on in another.
       basis: `(m, n)`, the orthonormal columns of `Q` as rows.
     """
 
@@ -35,8 +35,10 @@ class Ritz(NamedTuple):
 
     Attributes:
       values: `(m,)`, ascending.
-      coefficients: `(m, m)`; column i is the unit eigenvector of `T`: `coefficients.T @ basis` are the vectors of `A`.
-      residuals: `(m,)`, `|A v - value v|`, which bounds the distance to the nearest eigenvalue of `A`.
+      coefficients: `(m, m)`; column i is the unit eigenvector of `T`: `coefficients.T @ basis` are
+        the vectors of `A`.
+      residuals: `(m,)`, `|A v - value v|`, which bounds the distance to the nearest eigenvalue of
+        `A`.
     """
 
     values: jax.Array
@@ -46,25 +48,28 @@ class Ritz(NamedTuple):
 
 @checked
 def lanczos(matvec: Function, start: jax.Array, steps: PositiveInt, *, key: jax.Array | None = None) -> Tridiagonal:
-    """Lanczos's iteration with full reorthogonalization: `T = Q' A Q`, tridiagonal, and the orthonormal basis `Q`.
+    """Lanczos's iteration: `T = Q' A Q`, tridiagonal, and the orthonormal basis `Q`.
 
-    Each new direction `A q_j` is made orthogonal to all before it, twice, so that rounding brings no copies of eigenvalues. Where
-    nothing of it is left (`q_1, ..., q_j` span an invariant subspace), the iteration goes on from a random direction, orthogonal to
-    all.
+    It reorthogonalizes fully. Each new direction `A q_j` is made orthogonal to all before it,
+    twice, so that rounding brings no copies of eigenvalues. Where nothing of it is left
+    (`q_1, ..., q_j` span an invariant subspace), the iteration goes on from a random direction,
+    orthogonal to all.
 
     Args:
-      matvec: function from a vector to `A` times it, for a symmetric `A`. It is called in a loop in Python, so jit it; inside
-        `jit` the loop is compiled.
+      matvec: function from a vector to `A` times it, for a symmetric `A`. It is called in a loop in
+        Python, so jit it; inside `jit` the loop is compiled.
       start: vector of n real numbers, not 0; its direction counts.
       steps: m, products with `A`; no more than n are made.
       key: of the random directions; None is `jax.random.key(0)`.
 
     Returns:
-      `Tridiagonal(diagonal (m,), off_diagonal (m,), basis (m, n))` in the dtype of `start`, at least float32. Memory: m + 3
-      vectors. Time: m products, and `8 m n` operations for each, which read the basis four times.
+      `Tridiagonal(diagonal (m,), off_diagonal (m,), basis (m, n))` in the dtype of `start`, at
+      least float32. Memory: m + 3 vectors. Time: m products, and `8 m n` operations for each, which
+      read the basis four times.
 
     Raises:
-      ValueError, TypeError: an argument outside its domain, or a product that is no vector of n real numbers.
+      ValueError, TypeError: an argument outside its domain, or a product that is no vector of n
+        real numbers.
 
     Example:
       >>> import jax.numpy as jnp
@@ -74,7 +79,8 @@ def lanczos(matvec: Function, start: jax.Array, steps: PositiveInt, *, key: jax.
       >>> [round(float(x), 4) for x in ritz(t).values]
       [-1.0, 2.0, 3.0]
 
-    Source: Lanczos 1950; Parlett, "The Symmetric Eigenvalue Problem", 1998, sections 6.9 ("twice is enough") and 13.
+    Source: Lanczos 1950; Parlett, "The Symmetric Eigenvalue Problem", 1998, sections 6.9 ("twice is
+    enough") and 13.
     """
     start = _real_vector("start", start)
     n, dtype = start.shape[0], start.dtype
@@ -83,7 +89,7 @@ def lanczos(matvec: Function, start: jax.Array, steps: PositiveInt, *, key: jax.
     basis = jnp.zeros((steps, n), dtype).at[0].set(start / jnp.linalg.norm(start))
     t = Tridiagonal(jnp.zeros(steps, dtype), jnp.zeros(steps, dtype), basis)
 
-    def step(j: Any, t: Tridiagonal) -> Tridiagonal:
+    def step(j: Scalar, t: Tridiagonal) -> Tridiagonal:
         return _grown(t, j, _real_vector("the product", matvec(t.basis[j]), n), key)
 
     if is_tracer(basis):
@@ -94,7 +100,7 @@ def lanczos(matvec: Function, start: jax.Array, steps: PositiveInt, *, key: jax.
 
 
 @partial(jax.jit, donate_argnums=0)
-def _grown(t: Tridiagonal, j: Any, image: jax.Array, key: jax.Array) -> Tridiagonal:
+def _grown(t: Tridiagonal, j: Scalar, image: jax.Array, key: jax.Array) -> Tridiagonal:
     """`T` and `Q` after step j, in which `A q_j` is `image`."""
     diagonal, off_diagonal, basis = t
     image = image.astype(basis.dtype)
@@ -117,14 +123,15 @@ def _grown(t: Tridiagonal, j: Any, image: jax.Array, key: jax.Array) -> Tridiago
 
 @jax.jit
 def ritz(t: Tridiagonal) -> Ritz:
-    """Eigenvalues and eigenvectors of `T` by a dense decomposition, and how far they are from those of the operator.
+    """Eigenvalues and eigenvectors of `T`, and how far they are from those of the operator.
 
     Args:
       t: what `lanczos` gives.
 
     Returns:
-      `Ritz(values (m,), coefficients (m, m), residuals (m,))`. A residual is `|beta_m s_mi|`, the last off-diagonal times the last
-      component, with `eps * sqrt(n) * |T|` added for the rounding of the products.
+      `Ritz(values (m,), coefficients (m, m), residuals (m,))`. A residual is `|beta_m s_mi|`, the
+      last off-diagonal times the last component, with `eps * sqrt(n) * |T|` added for the rounding
+      of the products.
 
     Example:
       >>> import jax.numpy as jnp
@@ -146,9 +153,10 @@ def ritz(t: Tridiagonal) -> Ritz:
 
 
 def power_of_two(x: jax.Array) -> jax.Array:
-    """The power of two by which the largest magnitude of `x` comes to lie in [1/2, 1), or next to it at the ends of the dtype.
+    """The power of two that brings the largest magnitude of `x` into [1/2, 1).
 
-    Squares then neither over- nor underflow, and dividing by it rounds nothing. 1 where nothing or no number is the largest.
+    At the ends of the dtype it comes next to it. Squares then neither over- nor underflow, and
+    dividing by it rounds nothing. 1 where nothing or no number is the largest.
     """
     largest, info = jnp.max(jnp.abs(x)), jnp.finfo(x.dtype)
     usable = (largest > 0) & jnp.isfinite(largest)

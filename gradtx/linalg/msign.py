@@ -1,19 +1,20 @@
-"""The matrix sign `msign(X) = U V^H` of `X = U S V^H`: orthogonal, and for singular values what `sign` is for numbers."""
+"""The matrix sign `msign(X) = U V^H` of `X = U S V^H`: all singular values become 1."""
 
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import PrecisionLike
 
 from gradtx.core.checks import did_you_mean, kind
 from gradtx.core.numerics import common_dtype, is_tracer, promote
 from gradtx.core.platforms import on_platform
 from gradtx.core.types import DType, Leaf, Scalar
-from gradtx.linalg.coefficients import Table, newton_schulz_table
+from gradtx.linalg.coefficients import Coefficients, Table, newton_schulz_table
 from gradtx.linalg.newton_schulz import (
     NORMALIZATIONS,
     Plan,
@@ -32,40 +33,46 @@ def msign(
     x: Leaf,
     *,
     steps: int | None = None,
-    coefficients: Any = "polar_express",
+    coefficients: Coefficients = "polar_express",
     normalization: str = "schatten8",
     method: str = "auto",
     dtype: DType = None,
-    precision: Any = None,
+    precision: PrecisionLike = None,
     axes: tuple[Axes, Axes] = (-2, -1),
     eps: Scalar = 0.0,
 ) -> jax.Array:
-    """The matrix sign, or orthogonal polar factor: `U V^H = X (X^H X)^(-1/2)` for `X = U S V^H`, without the null space.
+    """The matrix sign, or polar factor: `U V^H = X (X^H X)^(-1/2)` for `X = U S V^H`.
 
-    By Newton-Schulz: `X <- (a I + b R + c R^2) X, R = X X^H`, from `X` over a norm of it. That yields `U f(S) V^H` with `f(S)`
-    near 1: with the defaults between 0.8 and 1.2 for singular values above 0.005 of the norm, growing to there from 0.
-    Of all methods, `svd` is exact.
+    It leaves out the null space. By Newton-Schulz: `X <- (a I + b R + c R^2) X, R = X X^H`, from
+    `X` over a norm of it. That yields `U f(S) V^H` with `f(S)` near 1: with the defaults between
+    0.8 and 1.2 for singular values above 0.005 of the norm, growing to there from 0. Of all
+    methods, `svd` is exact.
 
-    Exact for every method: numbers give their sign, vectors, single rows and columns `x / |x|`, matrices with orthogonal rows (the
-    shorter side's; so diagonal ones) those rows over their norms, zero gives zero. Entries below 1e-19 of the largest may count as
-    zero in float32. The result does not depend on the matrix's scale. NaN and infinity give NaN in their own matrix of a batch
-    alone.
+    Exact for every method: numbers give their sign, vectors, single rows and columns `x / |x|`,
+    matrices with orthogonal rows (the shorter side's; so diagonal ones) those rows over their
+    norms, zero gives zero. Entries below 1e-19 of the largest may count as zero in float32. The
+    result does not depend on the matrix's scale. NaN and infinity give NaN in their own matrix of a
+    batch alone.
 
     Args:
-      x: array, real or complex. Its matrices lie in the last two axes, or in `axes`; all other axes are a batch.
-      steps: number of steps; None is 4 for `polar_express`, 5 for other names, or the rows of a table.
-      coefficients: 'polar_express' (minimax), 'jordan', 'dion', 'quintic' (the lecture notes' 15/8, -5/4, 3/8, which brings
-        singular
-        values within 5 steps to 1 only if they start near 1: at 0.01 it ends at 0.22), one row of three numbers, or a table of
-          rows.
-      normalization: what `X` is divided by: 'schatten8' (the least bound on its spectral norm that costs nothing), 'frobenius',
-        'schatten4', 'spectral' (exact, by eigenvalues), or 'aol' (row by row, which moves the result away from `U V^H`).
-      method: 'newton_schulz' (products of the size of `X` at every step), 'gram' (steps on `R` alone, in segments as long as the
-        precision of products allows), 'auto' (the cheaper of the two), or 'svd'.
-      dtype: in which products take their factors, summing in float32: 'bfloat16' or 'float16' are faster on hardware that has
-        them, at errors of about 0.1 and 0.01. None is at least float32.
+      x: array, real or complex. Its matrices lie in the last two axes, or in `axes`; all other axes
+        are a batch.
+      steps: number of steps; None is 4 for `polar_express`, 5 for other names, or the rows of a
+        table.
+      coefficients: 'polar_express' (minimax), 'jordan', 'dion', 'quintic' (the lecture notes' 15/8,
+        -5/4, 3/8, which brings singular values within 5 steps to 1 only if they start near 1: at
+        0.01 it ends at 0.22), one row of three numbers, or a table of rows.
+      normalization: what `X` is divided by: 'schatten8' (the least bound on its spectral norm that
+        costs nothing), 'frobenius', 'schatten4', 'spectral' (exact, by eigenvalues), or 'aol' (row
+        by row, which moves the result away from `U V^H`).
+      method: 'newton_schulz' (products of the size of `X` at every step), 'gram' (steps on `R`
+        alone, in segments as long as the precision of products allows), 'auto' (the cheaper of the
+        two), or 'svd'.
+      dtype: in which products take their factors, summing in float32: 'bfloat16' or 'float16' are
+        faster on hardware that has them, at errors of about 0.1 and 0.01. None is at least float32.
       precision: of products, as in `jax.lax.dot`.
-      axes: the row and the column axis of a matrix, or for each a sequence of axes that are one together.
+      axes: the row and the column axis of a matrix, or for each a sequence of axes that are one
+        together.
       eps: added to the norm, where the largest entry is about 1; zero matrices need none.
 
     Returns:
@@ -79,9 +86,9 @@ def msign(
       Array([[0.6, 0. , 0.8],
              [0. , 1. , 0. ]], dtype=float32)
 
-    Source: Bernstein and Newhouse 2024, arXiv:2409.20325 (the iteration in optimizers); Jordan et al. 2024 (Muon); Amsel et al.
-    2025, arXiv:2505.16932 (minimax rows); the Gram form runs the coupled iteration of Higham 2008, Functions of Matrices, chapter
-    6.
+    Source: Bernstein and Newhouse 2024, arXiv:2409.20325 (the iteration in optimizers); Jordan et
+    al. 2024 (Muon); Amsel et al. 2025, arXiv:2505.16932 (minimax rows); the Gram form runs the
+    coupled iteration of Higham 2008, Functions of Matrices, chapter 6.
     """
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
@@ -110,15 +117,18 @@ def msign(
 
 
 class Recipe(NamedTuple):
-    """What is known of a matrix sign before shapes are, and the platform: the arguments of `msign`, `dtype` by its name."""
+    """What is known of a matrix sign before shapes and the platform are: the arguments of `msign`.
+
+    `dtype` is given by its name.
+    """
 
     table: Table
     normalization: str
     method: str
     dtype: str | None
-    precision: Any
+    precision: PrecisionLike
 
-    def plan(self, n: int, m: int, x_dtype: Any, platform: str) -> Plan | None:
+    def plan(self, n: int, m: int, x_dtype: DType, platform: str) -> Plan | None:
         """The plan for `n x m` matrices on a platform; None is the singular value decomposition."""
         if self.method == "svd":
             return None
@@ -127,7 +137,7 @@ class Recipe(NamedTuple):
         return Plan(self.table, segments, self.normalization, self.dtype, self.precision, platform == "cpu")
 
 
-def make_recipe(table: Table, normalization: str, method: str, dtype: DType, precision: Any) -> Recipe:
+def make_recipe(table: Table, normalization: str, method: str, dtype: DType, precision: PrecisionLike) -> Recipe:
     """A recipe, from a dtype in any form."""
     return Recipe(table, normalization, method, None if dtype is None else jnp.dtype(dtype).name, precision)
 
@@ -142,7 +152,8 @@ def _apply(x: jax.Array, recipe: Recipe, eps: Scalar) -> jax.Array:
     return on_platform(lambda platform, x: apply_plan(x, recipe.plan(n, m, x.dtype, platform), eps), x)
 
 
-_apply_traced = jax.jit(_apply, static_argnums=1)  # so that eager calls under a transformation, such as `vmap`, compile once
+# So that eager calls under a transformation, such as `vmap`, compile once.
+_apply_traced = jax.jit(_apply, static_argnums=1)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -192,7 +203,7 @@ def _axes(x: jax.Array, side: Axes) -> tuple[int, ...]:
     return tuple(i % x.ndim for i in axes)
 
 
-def _check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
+def _check_choice(argument: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         hint = did_you_mean(str(value), choices)
         raise ValueError(f"msign: {argument} is {kind(value)}, expected one of {', '.join(map(repr, choices))}.{hint}")

@@ -3,21 +3,26 @@
 import collections
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.numerics import is_tracer, promote
 from gradtx.core.platforms import on_platform
-from gradtx.core.types import Scalar
+from gradtx.core.types import DType, Scalar
 from gradtx.linalg.msign import Recipe, apply_plan
 
 STACK_ELEMENTS = 2**27
-"""Most elements in one stack on GPU or TPU (0.5 GiB in float32): its Gram matrices and intermediates take a few times that."""
+"""Most elements in one stack on GPU or TPU (0.5 GiB in float32).
+
+Its Gram matrices and intermediates take a few times that.
+"""
 
 LOOP_FROM = 24
-"""On CPU, from how many matrices of one shape on a compiled loop replaces them: compiling each costs more than copying."""
+"""On CPU, from how many matrices of one shape on a compiled loop replaces them.
+
+Compiling each of them costs more than copying.
+"""
 
 Run = Callable[[jax.Array], jax.Array]
 
@@ -25,8 +30,9 @@ Run = Callable[[jax.Array], jax.Array]
 def msign_many(stacks: Sequence[jax.Array], recipe: Recipe, eps: Scalar = 0.0) -> list[jax.Array]:
     """`msign` of each stack `(batch, n, m)`.
 
-    On CPU a product of two single matrices is the fastest, so matrices run one by one. On GPU and TPU small products leave the
-    device idle, so all matrices of one shape (a tall one counts as its transpose) run as one stack.
+    On CPU a product of two single matrices is the fastest, so matrices run one by one. On GPU and
+    TPU small products leave the device idle, so all matrices of one shape (a tall one counts as its
+    transpose) run as one stack.
 
     Args:
       stacks: arrays of three axes, each a batch of matrices.
@@ -44,30 +50,33 @@ def _many(stacks: list[jax.Array], recipe: Recipe, eps: Scalar) -> list[jax.Arra
     return on_platform(on, stacks)
 
 
-_many_traced = jax.jit(_many, static_argnums=1)  # so that eager calls under a transformation, such as `vmap`, compile once
+# So that eager calls under a transformation, such as `vmap`, compile once.
+_many_traced = jax.jit(_many, static_argnums=1)
 
 
 def _one_by_one(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
     times = collections.Counter((x.shape, x.dtype) for x in stacks)
     many = {key for key, count in times.items() if count >= LOOP_FROM}
-    results: list[Any] = [None] * len(stacks)
+    results: dict[int, jax.Array] = {}
     for shape, dtype in sorted(many, key=str):
         members = [i for i, x in enumerate(stacks) if (x.shape, x.dtype) == (shape, dtype)]
-        apart = jax.lax.optimization_barrier([stacks[i] for i in members])  # else what made them is compiled into one large loop
+        # Without the barrier, what made them would be compiled into one large loop.
+        apart = jax.lax.optimization_barrier([stacks[i] for i in members])
         together = run(jnp.concatenate(apart))
         for i, part in zip(members, _parts(together, len(members)), strict=True):
             results[i] = part
     for i, x in enumerate(stacks):
-        if results[i] is None:
+        if i not in results:
             results[i] = run(x[0])[None] if x.shape[0] == 1 else run(x)
-    return results
+    return [results[i] for i in range(len(stacks))]
 
 
 def _parts(stack: jax.Array, count: int) -> list[jax.Array]:
     """`jnp.split(stack, count)`, in programs that compile quickly on CPU.
 
-    XLA compiles each slice at a constant place as a kernel of its own, 8 ms each, but equal kernels only once. Places that it does
-    not know before the program runs make the slices equal: they come out of a conditional whose condition always holds.
+    XLA compiles each slice at a constant place as a kernel of its own, 8 ms each, but equal kernels
+    only once. Places that it does not know before the program runs make the slices equal: they come
+    out of a conditional whose condition always holds.
     """
     if not stack.size:
         return jnp.split(stack, count)
@@ -79,10 +88,10 @@ def _parts(stack: jax.Array, count: int) -> list[jax.Array]:
 
 
 def _stacked(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
-    groups: dict[Any, list[int]] = collections.defaultdict(list)
+    groups: dict[tuple[tuple[int, ...], DType], list[int]] = collections.defaultdict(list)
     for i, x in enumerate(stacks):
         groups[tuple(sorted(x.shape[1:])), x.dtype].append(i)
-    results: list[Any] = [None] * len(stacks)
+    results: dict[int, jax.Array] = {}
     for members in groups.values():
         for part in _bounded(members, stacks):
             wide = [stacks[i] if stacks[i].shape[1] <= stacks[i].shape[2] else stacks[i].swapaxes(1, 2) for i in part]
@@ -92,7 +101,7 @@ def _stacked(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
                 y = together[start : start + x.shape[0]]
                 results[i] = y if x.shape == stacks[i].shape else y.swapaxes(1, 2)
                 start += x.shape[0]
-    return results
+    return [results[i] for i in range(len(stacks))]
 
 
 def _bounded(members: list[int], stacks: Sequence[jax.Array]) -> list[list[int]]:

@@ -2,10 +2,11 @@
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.lax import PrecisionLike
 
 from gradtx.core.numerics import real_dtype
 from gradtx.core.types import DType, Scalar
@@ -23,23 +24,23 @@ class Plan(NamedTuple):
       normalization: what a matrix is divided by first, one of `NORMALIZATIONS`.
       dtype: name of the dtype in which products take their factors, or None for the matrix's own.
       precision: of products, as `jax.lax.dot` takes it.
-      apart: whether the matrices of a stack run one after another, as on CPUs: there products of single matrices use all cores,
-        batched ones do not.
+      apart: whether the matrices of a stack run one after another, as on CPUs: there products of
+        single matrices use all cores, batched ones do not.
     """
 
     table: Table
     segments: tuple[int, ...]
     normalization: str = "schatten8"
     dtype: str | None = None
-    precision: Any = None
+    precision: PrecisionLike = None
     apart: bool = False
 
 
-def significand_bits(dtype: DType, precision: Any, platform: str) -> int:
+def significand_bits(dtype: DType, precision: PrecisionLike, platform: str) -> int:
     """The significand bits that products of this dtype have where they will run.
 
-    GPUs take float32 factors as TF32 and TPUs as bfloat16 unless a higher precision is asked for, by argument or by
-    `jax.default_matmul_precision`.
+    GPUs take float32 factors as TF32 and TPUs as bfloat16 unless a higher precision is asked for,
+    by argument or by `jax.default_matmul_precision`.
     """
     dtype = real_dtype(dtype)
     if dtype != jnp.float32 or platform == "cpu":
@@ -55,8 +56,9 @@ def significand_bits(dtype: DType, precision: Any, platform: str) -> int:
 def gram_segments(steps: int, bits: int) -> tuple[int, ...]:
     """How many steps may share one Gram matrix, first to last.
 
-    A segment squares the condition of what it starts from, and its own rounding grows by the squares of its slopes: three steps
-    of 11 bits or fewer lose the result, five of 24 bits stay below 0.001. Short segments come first, where slopes are largest.
+    A segment squares the condition of what it starts from, and its own rounding grows by the
+    squares of its slopes: three steps of 11 bits or fewer lose the result, five of 24 bits stay
+    below 0.001. Short segments come first, where slopes are largest.
     """
     most = 8 if bits >= 53 else 5 if bits >= 24 else 3 if bits >= 16 else 2
     parts = math.ceil(steps / most)
@@ -78,12 +80,13 @@ def segments_for(method: str, steps: int, n: int, m: int, bits: int) -> tuple[in
 
 
 def newton_schulz(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, ...] = ()) -> jax.Array:
-    """An approximation of the polar factor of wide matrices `(..., n, m)`, `n <= m`, in their dtype.
+    """The approximate polar factor of wide matrices `(..., n, m)`, `n <= m`, in their dtype.
 
-    A step is `X <- (a I + b R + c R^2) X` with `R = X X^H`. All `R` of a run commute, so `t` steps may run on `R` alone:
-    `P = a I + b R + c R^2, Q <- P Q, R <- P R P`, and one product `Q X` at the end. Matrices whose rows are orthogonal (diagonal
-    ones, single rows) are exact: their rows are divided by their norms. `eps` is added to the norm, where the largest entry is
-    about 1. Where devices hold parts of the columns, `over` names the mesh axes to sum `R` over.
+    A step is `X <- (a I + b R + c R^2) X` with `R = X X^H`. All `R` of a run commute, so `t` steps
+    may run on `R` alone: `P = a I + b R + c R^2, Q <- P Q, R <- P R P`, and one product `Q X` at
+    the end. Matrices whose rows are orthogonal (diagonal ones, single rows) are exact: their rows
+    are divided by their norms. `eps` is added to the norm, where the largest entry is about 1.
+    Where devices hold parts of the columns, `over` names the mesh axes to sum `R` over.
     """
     if plan.apart and x.ndim > 2 and not over:
         single = functools.partial(newton_schulz, plan=plan, eps=eps)
@@ -109,7 +112,8 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, 
         r = r / rows / jnp.swapaxes(rows, -2, -1)
     squares = jnp.sum(jnp.where(diagonal, r, 0).real, axis=-1, keepdims=True)  # of each row's norm
     orthogonal = jnp.all(diagonal | (r == 0), axis=(-2, -1), keepdims=True)
-    # Narrow factors must not overflow: R in units of a power of four near its trace, X by its root after the first product.
+    # Narrow factors must not overflow: R in units of a power of four near its trace, X by its root
+    # after the first product.
     unit = None if low is None else _root_unit(jnp.sum(squares, axis=-2, keepdims=True))
     r = r if unit is None else r * unit**2
     steps = iter(plan.table)
@@ -121,7 +125,8 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, 
             row = next(steps)
             if k == 0 and q is None:
                 norm = _norm(r, r2, diagonal, plan)
-                s = jnp.where(norm > 0, norm + eps * (1.0 if unit is None else unit), 1)  # a matrix of zeros stays one
+                # A matrix of zeros stays one.
+                s = jnp.where(norm > 0, norm + eps * (1.0 if unit is None else unit), 1)
                 row = ((row[0] / s**1).astype(real), (row[1] / s**3).astype(real), (row[2] / s**5).astype(real))
             a, b, c = row
             p = b * r + c * r2 + jnp.where(diagonal, a, 0)
@@ -140,7 +145,8 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, 
 
 def newton_schulz_tall(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, ...] = ()) -> jax.Array:
     """`newton_schulz` of tall matrices `(..., n, m)`, `n >= m`, by their transposes."""
-    # A transpose that folds into a product of narrow factors leaves XLA's fast path on CPU, or has no kernel there at all.
+    # A transpose that folds into a product of narrow factors leaves XLA's fast path on CPU, or has
+    # no kernel there at all.
     apart = (lambda y: y) if plan.dtype is None else jax.lax.optimization_barrier
     return apart(newton_schulz(apart(jnp.swapaxes(x, -2, -1)), plan, eps, over)).swapaxes(-2, -1)
 
@@ -149,7 +155,8 @@ def _norm(r: jax.Array, r2: jax.Array, diagonal: jax.Array, plan: Plan) -> jax.A
     """The norm that a matrix is divided by, from `R = X X^H` and `R^2`; 1 for a zero matrix."""
     if plan.normalization == "aol":
         return jnp.ones((*r.shape[:-2], 1, 1), jnp.finfo(r.dtype).dtype)
-    total = jnp.sum(jnp.where(diagonal, r, 0).real, axis=(-2, -1), keepdims=True)  # the squared Frobenius norm
+    # The squared Frobenius norm.
+    total = jnp.sum(jnp.where(diagonal, r, 0).real, axis=(-2, -1), keepdims=True)
     total = _above_zero(total)
     if plan.normalization == "schatten8":
         return jnp.sqrt(total) * jnp.sum(jnp.square(jnp.abs(r2) / total**2), axis=(-2, -1), keepdims=True) ** 0.125
@@ -166,7 +173,7 @@ def _above_zero(x: jax.Array) -> jax.Array:
 
 
 def power_of_two(largest: jax.Array) -> jax.Array:
-    """The power of two that brings `largest` into [0.5, 1), as far as the dtype has it; 1 for zero."""
+    """The power of two that brings `largest` into [0.5, 1), if the dtype has it; 1 for zero."""
     limit = -jnp.finfo(largest.dtype).minexp
     exponent = jnp.clip(jnp.frexp(largest)[1], -limit, limit)
     return jnp.ldexp(jnp.ones_like(largest), -exponent)

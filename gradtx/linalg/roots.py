@@ -7,15 +7,17 @@ from gradtx.core.types import Scalar
 
 
 def apply_inverse_sqrt(matrix: jax.Array, vector: jax.Array, eps: Scalar = 0.0) -> jax.Array:
-    """`Q (sqrt(lambda) + eps)^-1 Q^H x`, for `matrix = Q lambda Q^H`: the inverse root of a semidefinite matrix times `x`.
+    """`Q (sqrt(lambda) + eps)^-1 Q^H x`, for `matrix = Q lambda Q^H`.
 
-    Eigenvalues are known to about `n * rounding * largest` only, so smaller ones (negative ones too) count as that; and a
-    component of `x` along an eigenvector that is no more than rounding (`n * rounding * |x|`) counts as 0. So noise in
-    a direction in which both are zero is not amplified (a few `sqrt(rounding)` are left at most), while a direction of small
-    but true components moves.
+    This is the inverse root of a semidefinite matrix times `x`. Eigenvalues are known to about
+    `n * rounding * largest` only, so smaller ones (negative ones too) count as that; and a
+    component of `x` along an eigenvector that is no more than rounding (`n * rounding * |x|`)
+    counts as 0. So noise in a direction in which both are zero is not amplified (a few
+    `sqrt(rounding)` are left at most), while a direction of small but true components moves.
 
     Args:
-      matrix: `(n, n)`, symmetric or Hermitian, positive semidefinite up to rounding; float32, float64 or complex.
+      matrix: `(n, n)`, symmetric or Hermitian, positive semidefinite up to rounding; float32,
+        float64 or complex.
       vector: `(n,)`.
       eps: added to the roots, >= 0.
 

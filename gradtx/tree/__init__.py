@@ -1,12 +1,14 @@
-"""Arithmetic on trees of arrays, leaf by leaf; public as `gradtx.tree`, with the names and meanings of `optax.tree`.
+"""Arithmetic on trees of arrays, leaf by leaf: `gradtx.tree`, named as `optax.tree`.
 
 What holds for all functions here:
 
 - Entries that are None or `MaskedNode` stay as they are, and empty arrays pass.
-- Trees that go together have one structure and, leaf by leaf, one shape, or a `ValueError` names the first path that
-  differs. Leaves that are scalars go with any shape in arithmetic; nothing else is broadcast.
-- **Differs:** leaves are computed in at least float32. A result is stored in the dtype of the first tree's leaf, unless that
-  cannot hold it (an integer a fraction, a real a complex number). Sums and norms stay in at least float32.
+- Trees that go together have one structure and, leaf by leaf, one shape, or a `ValueError` names
+  the first path that differs. Leaves that are scalars go with any shape in arithmetic; nothing else
+  is broadcast.
+- **Differs:** leaves are computed in at least float32. A result is stored in the dtype of the first
+  tree's leaf, unless that cannot hold it (an integer a fraction, a real a complex number). Sums and
+  norms stay in at least float32.
 """
 
 from gradtx.tree.arithmetic import (
@@ -37,7 +39,8 @@ from gradtx.tree.creation import (
     unwrap_random_key_data,
     zeros_like,
 )
-from gradtx.tree.lookup import NamedTupleKey, get, get_all_with_path, map_params, set
+from gradtx.tree.lookup import NamedTupleKey, get, get_all_with_path, set
+from gradtx.tree.mirrors import map_params
 from gradtx.tree.reductions import allclose, global_norm, max, min, norm, size, sum, vdot
 
 __all__ = [

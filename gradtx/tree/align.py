@@ -1,7 +1,6 @@
-"""How trees are laid side by side, and rules for one array lifted over trees that may hold anything."""
+"""Trees side by side, and rules for one array lifted over trees that may hold anything."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +10,22 @@ from gradtx.core import checks
 from gradtx.core.leaves import is_masked_or_none, map_leaves
 from gradtx.core.numerics import common_dtype
 from gradtx.core.paths import ROOT, leaves_by_path, structure_difference
-from gradtx.core.types import DType, Leaf
-from gradtx.tree.lookup import entries_like
+from gradtx.core.types import DType, Leaf, LeafRule, Scalar, Tree
+from gradtx.tree.mirrors import entries_like
 
 
 def lift(
-    name: str, rule: Callable[..., Any], trees: Mapping[str, Any], first_decides: bool = False, holds: Any = False, **scalars: Any
-) -> Any:
-    """`map_leaves` for trees that may hold integers and scalars; `holds` is a number that results can hold."""
+    name: str,
+    rule: LeafRule,
+    trees: Mapping[str, Tree],
+    first_decides: bool = False,
+    holds: Scalar = False,
+    **scalars: Scalar,
+) -> Tree:
+    """`map_leaves` for trees that may hold integers and scalars.
+
+    Results can hold the number `holds`.
+    """
     with checks.calling(f"tree.{name}"):
         columns, put_back = aligned(trees, first_decides=first_decides)
         numbers = [holds, *(x for x in scalars.values() if x is not None)]
@@ -26,8 +33,8 @@ def lift(
         return put_back(map_leaves(rule, firsts, *columns[1:], **scalars) if firsts else [])
 
 
-def _wide_enough(row: tuple[Any, ...], numbers: list[Any]) -> Any:
-    """The first leaf of a row, in a shape and a kind of dtype that can hold a result made from all of them."""
+def _wide_enough(row: tuple[Leaf, ...], numbers: list[Scalar]) -> Leaf:
+    """The first leaf of a row, in a shape and dtype that hold a result made from all of them."""
     first = row[0]
     shape = np.broadcast_shapes(*map(np.shape, row))
     if np.shape(first) != shape:
@@ -39,12 +46,12 @@ def _wide_enough(row: tuple[Any, ...], numbers: list[Any]) -> Any:
 
 
 def rank(dtype: DType) -> int:
-    """The kind of a dtype: 0 boolean, 1 integer, 2 floating, 3 complex; -1 for what is no number."""
+    """The kind of a dtype: 0 boolean, 1 integer, 2 floating, 3 complex; -1 for anything else."""
     kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
     return next((i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind)), -1)
 
 
-def scalar_array(name: str, argument: str, value: Any) -> jax.Array:
+def scalar_array(name: str, argument: str, value: Scalar) -> jax.Array:
     """A scalar as an array, so that eager code is not compiled again for each value."""
     if np.shape(value) != ():
         raise TypeError(f"tree.{name}: {argument} is {checks.kind(value)}, expected a scalar.")
@@ -52,13 +59,14 @@ def scalar_array(name: str, argument: str, value: Any) -> jax.Array:
 
 
 def aligned(
-    trees: Mapping[str, Any], *, first_decides: bool = False, shapes: str = "scalars"
-) -> tuple[list[list[Any]], Callable[[list[Any]], Any]]:
-    """The trees' leaves side by side, without entries that are None or masked, and how to put results in their places.
+    trees: Mapping[str, Tree], *, first_decides: bool = False, shapes: str = "scalars"
+) -> tuple[list[list[Leaf]], Callable[[list[Leaf]], Tree]]:
+    """The trees' leaves side by side without None or masked ones, and what puts results back.
 
     Args:
       trees: trees of one structure by the names that errors call them.
-      first_decides: whether the other trees may have anything where the first has None or `MaskedNode`.
+      first_decides: whether the other trees may have anything where the first has None or
+        `MaskedNode`.
       shapes: "equal", "scalars" (equal or scalar) or "any".
     """
     (first_name, first), *others = trees.items()
@@ -81,7 +89,7 @@ def aligned(
         columns.append(column)
     present = [i for i, x in enumerate(entries) if not is_masked_or_none(x)]
 
-    def put_back(results: list[Any]) -> Any:
+    def put_back(results: list[Leaf]) -> Tree:
         out = list(entries)
         for i, result in zip(present, results, strict=True):
             out[i] = result

@@ -2,8 +2,6 @@
 
 import functools
 import operator
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +11,7 @@ from jax.typing import ArrayLike
 from gradtx.core import checks
 from gradtx.core.leaves import map_leaves
 from gradtx.core.numerics import abs_sq, as_data, is_key, one_minus_power, with_complement
-from gradtx.core.types import Leaf, Scalar, Tree, Updates
+from gradtx.core.types import Leaf, LeafRule, Scalar, Tree, Updates
 from gradtx.tree.align import aligned, lift, rank, scalar_array
 
 
@@ -184,7 +182,7 @@ def update_infinity_moment(updates: Updates, moments: Tree, decay: ArrayLike, ep
     return _moment("update_infinity_moment", _infinity_moment, updates, moments, decay=as_data(decay), eps=as_data(eps))
 
 
-def bias_correction(moment: Any, decay: ArrayLike, count: ArrayLike) -> Any:
+def bias_correction(moment: Tree, decay: ArrayLike, count: ArrayLike) -> Tree:
     """`m / (1 - decay**count)`, where the denominator is 0 (`count` = 0) `m`.
 
     Example:
@@ -192,7 +190,8 @@ def bias_correction(moment: Any, decay: ArrayLike, count: ArrayLike) -> Any:
       >>> gradtx.tree.bias_correction([0.1], decay=0.9, count=1)[0].round(4)
       Array(1., dtype=float32)
 
-    **Differs:** `1 - decay**count` is computed without cancellation; Optax gives NaN at `count` = 0.
+    **Differs:** `1 - decay**count` is computed without cancellation; Optax gives NaN at
+    `count = 0`.
     """
     c = one_minus_power(decay, count)
     return lift("bias_correction", _divide, {"moment": moment}, c=jnp.where(c > 0, c, 1))
@@ -202,28 +201,28 @@ def _add(*xs: jax.Array) -> jax.Array:
     return functools.reduce(operator.add, xs)
 
 
-def _scale(x: jax.Array, *, scalar: Any) -> jax.Array:
+def _scale(x: jax.Array, *, scalar: Scalar) -> jax.Array:
     return scalar * x
 
 
-def _add_scale(x: jax.Array, y: jax.Array, *, scalar: Any) -> jax.Array:
+def _add_scale(x: jax.Array, y: jax.Array, *, scalar: Scalar) -> jax.Array:
     return x + scalar * y
 
 
-def _clip(x: jax.Array, *, low: Any, high: Any) -> jax.Array:
+def _clip(x: jax.Array, *, low: Scalar, high: Scalar) -> jax.Array:
     return jnp.clip(x, low, high)
 
 
-def _divide(x: jax.Array, *, c: Any) -> jax.Array:
+def _divide(x: jax.Array, *, c: Scalar) -> jax.Array:
     return x / c
 
 
-def _power_moment(m: jax.Array, g: jax.Array, *, decay: Scalar, rest: Any, order: Any) -> jax.Array:
+def _power_moment(m: jax.Array, g: jax.Array, *, decay: Scalar, rest: Scalar, order: Scalar) -> jax.Array:
     power = order if isinstance(order, (int, float)) else order.astype(g.real.dtype)
     return rest * g**power + decay * m
 
 
-def _norm_moment(m: jax.Array, g: jax.Array, *, decay: Scalar, rest: Any, order: Any) -> jax.Array:
+def _norm_moment(m: jax.Array, g: jax.Array, *, decay: Scalar, rest: Scalar, order: Scalar) -> jax.Array:
     if not jnp.iscomplexobj(g):
         return _power_moment(m, g, decay=decay, rest=rest, order=order)
     half = order // 2 if isinstance(order, int) and order % 2 == 0 else order / 2
@@ -250,12 +249,12 @@ def _choose(condition: ArrayLike, x: Leaf, y: Leaf) -> jax.Array:
     return chosen.astype(chosen.dtype if rank(chosen.dtype) > rank(own) else own)
 
 
-def _average(name: str, rule: Callable[..., Any], updates: Updates, moments: Tree, decay: Scalar, order: Any) -> Tree:
+def _average(name: str, rule: LeafRule, updates: Updates, moments: Tree, decay: Scalar, order: Scalar) -> Tree:
     decay, rest = with_complement(decay)
     return _moment(name, rule, updates, moments, decay=decay, rest=rest, order=order)
 
 
-def _moment(name: str, rule: Callable[..., Any], updates: Updates, moments: Tree, **scalars: Any) -> Tree:
+def _moment(name: str, rule: LeafRule, updates: Updates, moments: Tree, **scalars: Scalar) -> Tree:
     with checks.calling(f"tree.{name}"):
         (gs, ms), put_back = aligned({"updates": updates, "moments": moments}, first_decides=True, shapes="equal")
         return put_back(map_leaves(rule, ms, gs, **scalars) if gs else [])

@@ -3,7 +3,6 @@
 import inspect
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +27,10 @@ def cast(tree: Tree, dtype: DTypeLike | None) -> Tree:
     return tree if dtype is None else jax.tree.map(lambda x: jnp.asarray(x).astype(dtype), tree)
 
 
-def cast_like(tree: Tree, other_tree: Any) -> Tree:
-    """Leaves in the dtypes of the other tree's leaves, whatever their shapes; Python numbers there change nothing.
+def cast_like(tree: Tree, other_tree: Tree) -> Tree:
+    """Leaves in the dtypes of the other tree's leaves, whatever their shapes.
+
+    Python numbers there change nothing.
 
     Raises:
       ValueError: structures differ.
@@ -50,11 +51,13 @@ def dtype(tree: Tree, mixed_dtype_handler: str | None = None) -> Tree:
 
     Args:
       tree: tree of arrays.
-      mixed_dtype_handler: what to return if dtypes differ: "promote" for the one that JAX promotes them to, "highest" or
-        "lowest" for the leaf's dtype to which all others promote, or which promotes to all others; None is an error.
+      mixed_dtype_handler: what to return if dtypes differ: "promote" for the one that JAX promotes
+        them to, "highest" or "lowest" for the leaf's dtype to which all others promote, or which
+        promotes to all others; None is an error.
 
     Raises:
-      ValueError: dtypes differ and there is no handler, none of them is the highest or lowest, or the handler is unknown.
+      ValueError: dtypes differ and there is no handler, none of them is the highest or lowest, or
+        the handler is unknown.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -125,7 +128,7 @@ def batch_shape(tree: Tree, shape: tuple[int, ...] = ()) -> Tree:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *np.shape(x))), tree)
 
 
-def split_key_like(rng_key: jax.Array, target_tree: Any) -> Any:
+def split_key_like(rng_key: jax.Array, target_tree: Tree) -> Tree:
     """A tree of independent PRNG keys, one for each leaf.
 
     Example:
@@ -139,8 +142,8 @@ def split_key_like(rng_key: jax.Array, target_tree: Any) -> Any:
 
 
 def random_like(
-    rng_key: jax.Array, target_tree: Any, sampler: Callable[..., Any] = jax.random.normal, dtype: DTypeLike | None = None
-) -> Any:
+    rng_key: jax.Array, target_tree: Tree, sampler: Callable[..., jax.Array] = jax.random.normal, dtype: DTypeLike | None = None
+) -> Tree:
     """Random numbers in the shapes of a tree, drawn independently for each leaf.
 
     Args:
@@ -155,8 +158,8 @@ def random_like(
       >>> noise["w"].shape, noise["w"].dtype
       ((2, 3), dtype('float16'))
 
-    **Differs:** numbers in half precision are drawn in float32 and rounded. Drawn in bfloat16 itself, as in Optax,
-    `jax.random.normal` has but 128 values, none beyond 2.52.
+    **Differs:** numbers in half precision are drawn in float32 and rounded. Drawn in bfloat16
+    itself, as in Optax, `jax.random.normal` has but 128 values, none beyond 2.52.
     """
     shards = "out_sharding" in inspect.signature(sampler).parameters
 
@@ -168,8 +171,8 @@ def random_like(
     return jax.tree.map(sample, target_tree, split_key_like(rng_key, target_tree))
 
 
-def unwrap_random_key_data(input_tree: Any) -> Any:
-    """PRNG keys as their integers, so that trees can be compared or saved; other leaves as they are.
+def unwrap_random_key_data(input_tree: Tree) -> Tree:
+    """PRNG keys as their integers, to compare or save trees; other leaves as they are.
 
     Example:
       >>> import jax, gradtx

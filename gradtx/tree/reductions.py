@@ -1,7 +1,6 @@
 """From trees to numbers."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,8 @@ def sum(tree: Tree, associative_reduction: bool = False) -> jax.Array:
 
     Args:
       tree: tree of arrays.
-      associative_reduction: taken for Optax's sake and without effect; leaves' sums are always added in one reduction.
+      associative_reduction: taken for Optax's sake and without effect; leaves' sums are always
+        added in one reduction.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -44,7 +44,8 @@ def vdot(tree_x: Tree, tree_y: Tree) -> jax.Array:
     """
     with checks.calling("tree.vdot"):
         (xs, ys), _ = aligned({"tree_x": tree_x, "tree_y": tree_y}, shapes="equal")
-    # Multiplied element by element, since matrix units of TPUs and GPUs may round float32 factors; it also shards.
+    # Multiplied element by element, since matrix units of TPUs and GPUs may round float32 factors;
+    # it also shards.
     return _total([jnp.sum(jnp.conj(promote(x)) * promote(y)) for x, y in zip(xs, ys, strict=True)])
 
 
@@ -53,7 +54,8 @@ def norm(tree: Tree, ord: int | str | float | None = None, squared: bool = False
 
     Args:
       tree: tree of arrays.
-      ord: None or 2 for the Euclidean norm, 1 for the sum of magnitudes, `inf` (or "inf", "infinity") for the largest.
+      ord: None or 2 for the Euclidean norm, 1 for the sum of magnitudes, `inf` (or "inf",
+        "infinity") for the largest.
       squared: whether to return the norm's square.
 
     Returns:
@@ -67,7 +69,8 @@ def norm(tree: Tree, ord: int | str | float | None = None, squared: bool = False
       >>> gradtx.tree.norm({"w": jnp.array([3e30, 4j * 1e30])}) / 1e30
       Array(5., dtype=float32)
 
-    **Differs:** the Euclidean norm does not overflow where squares would. In Optax the infinity norm of an empty tree is -inf.
+    **Differs:** the Euclidean norm does not overflow where squares would. In Optax the infinity
+    norm of an empty tree is -inf.
     """
     leaves = [promote(x) if is_inexact(x) else jnp.asarray(x, default_float()) for x in jax.tree.leaves(tree)]
     if ord is None or ord == 2:
@@ -160,6 +163,6 @@ def _total(parts: list[jax.Array]) -> jax.Array:
     return jnp.sum(jnp.stack(parts)) if parts else jnp.zeros((), default_float())
 
 
-def _extreme(reduction: Callable[[Any], jax.Array], leaves: list[Any], of_none: jax.Array) -> jax.Array:
+def _extreme(reduction: Callable[[jax.Array], jax.Array], leaves: list[Leaf], of_none: jax.Array) -> jax.Array:
     parts = [reduction(jnp.asarray(x)) for x in leaves if np.size(x)]
     return reduction(stacked(parts)) if parts else of_none

@@ -14,7 +14,8 @@ from gradtx.compose.partition import PartitionState
 from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.decay import WeightDecayState
 from gradtx.transforms.scaling import ScaleByLearningRateState
-from gradtx.tree.lookup import NamedTupleKey, get, get_all_with_path, map_params
+from gradtx.tree.lookup import NamedTupleKey, get, get_all_with_path
+from gradtx.tree.mirrors import map_params
 
 PARAMS = {"enc": {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}, "dec": {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}}
 NAMES = {"enc": {"w": "ew", "b": "eb"}, "dec": {"w": "dw", "b": "db"}}
