@@ -6,6 +6,7 @@ comes out to the parameters. Where Optax's or torch's definition is not the pape
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,16 @@ def descend(g: Array, x: Array, t: int, s: State, lr: Any) -> Array:
     """Robbins and Monro 1951: `x -= lr * g`. A schedule is a function of the steps taken before this one."""
     rate: Any = lr(t - 1) if callable(lr) else lr
     return -rate * g
+
+
+def rate(lr: Any) -> Any:
+    """Descent at this rate: the last rule of most rows."""
+    return partial(descend, lr=lr)
+
+
+def falling(count: Any) -> Any:
+    """A schedule for NumPy and for JAX."""
+    return 0.2 / (1.0 + 0.3 * count)
 
 
 def heavy_ball(g: Array, x: Array, t: int, s: State, beta: float) -> Array:
