@@ -138,3 +138,19 @@ def test_public_names_are_documented(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OWN))
 def test_the_readme_lists_every_factory(name: str) -> None:
     assert re.search(rf"`{name}`", (ROOT / "README.md").read_text())
+
+
+def widths(path: Path) -> dict[int, int]:
+    """The lines of docstrings, and of comments that stand alone, with their widths."""
+    source = path.read_text()
+    lines = source.splitlines()
+    texts = {i for i, line in enumerate(lines, 1) if line.lstrip().startswith("#")}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            texts.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return {i: len(lines[i - 1]) for i in texts}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_docstrings_and_comments_are_at_most_100_columns_wide(path: Path) -> None:
+    assert {line: width for line, width in widths(path).items() if width > 100} == {}

@@ -1,4 +1,4 @@
-"""Rules for one array, lifted to trees: the one place where dtypes change and where trees are compared."""
+"""Rules for one array, lifted to trees: the one place where dtypes change."""
 
 import collections
 import functools
@@ -21,7 +21,8 @@ class MaskedNode(NamedTuple):
 
 
 def is_masked(x: Leaf) -> bool:
-    """Whether a node stands for a leaf that was masked out: `MaskedNode`, or Optax's class, which is known by its form.
+    """Whether a node stands for a leaf that was masked out: `MaskedNode`, or Optax's class, which
+    is known by its form.
 
     Optax's may stand for a whole subtree: a mask can have one False for all below it.
     """
@@ -34,11 +35,13 @@ def is_masked_or_none(x: Leaf) -> bool:
 
 
 def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """Lifts a rule for single arrays to trees of one structure: a decorator, for a closure over the scalars of a step.
+    """Lifts a rule for single arrays to trees of one structure: a decorator, for a closure over the
+    scalars of a step.
 
-    Half-precision leaves enter the rule as float32. The k-th result gets the precision with which the k-th leaf entered (float32
-    for a bfloat16 leaf; `update` casts back), whatever the precision of the scalars, so results stand in the order of the trees:
-    `updates, m = rule(updates, m)`. Leaves of one shape and dtype share one trace: a thousand cost little more than a few.
+    Half-precision leaves enter the rule as float32. The k-th result gets the precision with which
+    the k-th leaf entered (float32 for a bfloat16 leaf; `update` casts back), whatever the precision
+    of the scalars, so results stand in the order of the trees: `updates, m = rule(updates, m)`.
+    Leaves of one shape and dtype share one trace: a thousand cost little more than a few.
 
     Args:
       rule: function of one leaf of each tree that gives one array, or a tuple of arrays.
@@ -47,7 +50,8 @@ def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
       A function of trees that gives one tree, or a tuple of trees.
 
     Raises:
-      ValueError: the trees differ in structure, or a leaf is neither a scalar nor of the shape of the first tree's.
+      ValueError: the trees differ in structure, or a leaf is neither a scalar nor of the shape of
+        the first tree's.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -121,13 +125,14 @@ def map_leaves(rule: Callable[..., Any], *trees: Tree, **scalars: Any) -> Tree:
 
 
 def _as_scalar_of(value: Any, dtype: DType) -> Any:
-    """A floating scalar in the real dtype that goes with leaves of `dtype`; anything else as it is."""
+    """A floating scalar in the real dtype that goes with `dtype`; anything else as it is."""
     floating = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)
     return value.astype(real_dtype(dtype)) if floating else value
 
 
 def zeros_like(params: Params, dtype: DType = None) -> Tree:
-    """Zeros for a moment of `params`, sharded as they are: in `dtype`, or in float32, or wider where a parameter is.
+    """Zeros for a moment of `params`, sharded as they are: in `dtype`, or in float32, or wider
+    where a parameter is.
 
     Those of complex leaves are complex, whatever `dtype` says.
     """
@@ -157,12 +162,15 @@ def select_tree(condition: jax.Array, new: Tree, old: Tree) -> Tree:
 
 
 def copies(params: Params) -> Tree:
-    """The parameters in arrays of their own (so that a step may be given both to overwrite), in at least float32."""
+    """The parameters in arrays of their own (so that a step may be given both to overwrite), in at
+    least float32.
+    """
     return jax.tree.map(lambda p: jnp.array(p, compute_dtype(jnp.result_type(p))), params)
 
 
 def own(state: State, others: Iterable[Any]) -> Any:
-    """`state` without an array that occurs twice in it or is one of `others`: such are copied, so that a step may overwrite it.
+    """`state` without an array that occurs twice in it or is one of `others`: such are copied, so
+    that a step may overwrite it.
 
     Under tracing nothing is shared: each result of a compiled function has memory of its own.
     """
@@ -204,7 +212,8 @@ def cast_like(tree: Tree, like: Tree) -> Tree:
 
 
 def in_dtypes_of(tree: Tree, like: Tree) -> Tree:
-    """Leaves in the dtypes of those of `like`, strongly typed, where both are real, or both complex; all others as they are.
+    """Leaves in the dtypes of those of `like`, strongly typed, where both are real, or both
+    complex; all others as they are.
 
     A tree of another structure is left as it is.
     """

@@ -1,4 +1,6 @@
-"""The transformation: a value with `init` and `step`, and `update`, the one boundary between them and the caller."""
+"""The transformation: a value with `init` and `step`, and `update`, the one boundary between them
+and the caller.
+"""
 
 import functools
 import inspect
@@ -81,7 +83,8 @@ def state_types() -> tuple[type, ...]:
 class TransformationType(ValueType):
     """The class of classes of transformations.
 
-    It puts checks around `init`, and lets a class that nobody called say so where it is used as a transformation.
+    It puts checks around `init`, and lets a class that nobody called say so where it is used as a
+    transformation.
     """
 
     if not TYPE_CHECKING:
@@ -117,14 +120,15 @@ def _not_called(name: str) -> Callable[..., Any]:
 
 
 class Transformation(_Pair, Value, metaclass=TransformationType):
-    """A gradient transformation: a value with `init(params) -> state` and `update(updates, state, params) -> (updates, state)`.
+    """A gradient transformation: a value with two methods, `init(params)`, which gives the state,
+    and `update(updates, state, params)`, which gives new updates and the new state.
 
-    `updates` are the gradients at the head of a chain and the additive change of the parameters at its end. To write your own,
-    annotate its hyperparameters as fields and define `step`, the rule of the paper; define `init` if it keeps a state:
+    `updates` are the gradients at the head of a chain and the additive change of the parameters at
+    its end. To write your own, annotate its hyperparameters as fields and define `step`, the rule
+    of the paper; define `init` if it keeps a state:
 
-      >>> import typing, jax, jax.numpy as jnp, gradtx
-      >>> class MomentumState(typing.NamedTuple):
-      ...     m: gradtx.Updates
+      >>> import collections, jax.numpy as jnp, gradtx
+      >>> MomentumState = collections.namedtuple("MomentumState", "m")
       >>> class momentum(gradtx.Transformation):
       ...     decay: gradtx.domains.Decay = 0.9
       ...     def init(self, params):
@@ -145,33 +149,38 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
       >>> updates
       Array([-1.5, -1.5], dtype=float32)
 
-    A class defines `step` and, if it keeps a state, `init`; never `update`, which is `step` with the checks around it. The
-    caller's `update` checks trees, state and extra arguments, hands `step` half-precision updates and states as float32, and casts
-    the results back: updates to the gradients' dtypes, the state to the dtypes that it had. So `init` keeps moments in float32
+    A class defines `step` and, if it keeps a state, `init`; never `update`, which is `step` with
+    the checks around it. The caller's `update` checks trees, state and extra arguments, hands
+    `step` half-precision updates and states as float32, and casts the results back: updates to the
+    gradients' dtypes, the state to the dtypes that it had. So `init` keeps moments in float32
     (`zeros_like` does), and a chain, which runs the `step` of its members, rounds once.
 
-    `step` ends with `**extra_args`, since a chain hands all extra arguments to all its members. Its keyword-only parameters are
-    those that it uses (`*, value`); one without a default has to be passed. The annotation of `state` is checked. A count of steps
-    is `jnp.zeros((), jnp.int32)` in `init` and `gradtx.safe_increment(state.count)` in `step`. A chain that trains ends with
+    `step` ends with `**extra_args`, since a chain hands all extra arguments to all its members. Its
+    keyword-only parameters are those that it uses (`*, value`); one without a default has to be
+    passed. The annotation of `state` is checked. A count of steps is `jnp.zeros((), jnp.int32)` in
+    `init` and `gradtx.safe_increment(state.count)` in `step`. A chain that trains ends with
     `gradtx.scale_by_learning_rate(rate)`, which turns the sign and takes schedules.
 
-    A field is checked if its annotation is one of `gradtx.domains`: `Number`, `Positive`, `NonNegative`, `Fraction` (in [0, 1]),
-    `Decay` (in [0, 1)), `Rate` (a number >= 0 or a schedule), `PositiveInt`, `Flag`, `FloatDType`, `Mask`, `Function`, ...;
-    `float` alone is not.
+    A field is checked if its annotation is one of `gradtx.domains`: `Number`, `Positive`,
+    `NonNegative`, `Fraction` (in [0, 1]), `Decay` (in [0, 1)), `Rate` (a number >= 0 or a
+    schedule), `PositiveInt`, `Flag`, `FloatDType`, `Mask`, `Function`, ...; `float` alone is not.
 
-    Class keywords say what a transformation is, as in `class look(Transformation, observes=True)`. All are False by default:
+    Class keywords say what a transformation is, as in `class look(Transformation, observes=True)`.
+    All are False by default:
 
     - `needs_params`: its `update` has to get the parameters.
     - `observes`: it changes no update, so it may come after an average in a chain.
-    - `keeps_zero`: a parameter whose gradients have been zero from `init` on has zero updates, whatever those of the others;
-      `summary` then knows that it is frozen after `freeze`.
-    - `final`: its updates must be applied as they are, since its state holds points that follow from them.
+    - `keeps_zero`: a parameter whose gradients have been zero from `init` on has zero updates,
+      whatever those of the others; `summary` then knows that it is frozen after `freeze`.
+    - `final`: its updates must be applied as they are, since its state holds points that follow
+      from them.
     - `gathers`: it gathers updates over several calls and gives zeros between.
-    - `rests`: updates of zero move nothing, and change nothing of the updates that it gives later. What keeps zero and has no state
-      rests without saying so.
+    - `rests`: updates of zero move nothing, and change nothing of the updates that it gives later.
+      What keeps zero and has no state rests without saying so.
     - `narrows`: what is inside it sees some of the parameters alone.
     - `measuring`: it returns a measurement, of any tree, in the place of updates.
-    - `any_leaves`: it takes leaves of any kind, integers too, as those do that only hand leaves on to others.
+    - `any_leaves`: it takes leaves of any kind, integers too, as those do that only hand leaves on
+      to others.
     - `transparent`: it only hands updates on, so that `summary` shows what is inside in its place.
 
     A property of the same name says so for some values of the class only.
@@ -211,12 +220,12 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
             cls.takes, cls.state_type = own.get("takes", takes), own.get("state_type", state_type)
 
     def init(self, params: Params) -> State:  # type: ignore[override]
-        """Makes the state from the parameters; without one of its own a transformation keeps none."""
+        """Makes the state from the parameters; by default there is none."""
         del params
         return EmptyState()
 
     def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: ExtraArg) -> tuple[Updates, State]:
-        """The rule: new updates and the new state. Half-precision updates and states arrive as float32."""
+        """The rule: new updates and the new state. Half-precision input arrives as float32."""
         raise NotImplementedError(f"{type(self).__name__}: step is missing; it is the rule of a transformation.")
 
     @_called_as("tx.update(updates, state, params)")
@@ -225,8 +234,9 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
     ) -> tuple[Updates, State]:
         """Transforms updates, as a training loop calls it.
 
-        Outside `jit` it runs as one compiled program, which equal transformations share; operation by operation where a
-        hyperparameter is an array or a plain function, or an extra argument is no array.
+        Outside `jit` it runs as one compiled program, which equal transformations share; operation
+        by operation where a hyperparameter is an array or a plain function, or an extra argument is
+        no array.
         """
         try:
             _check(self, updates, state, params, extra_args)
@@ -245,7 +255,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         return _bounded(self, *arguments)
 
     def advance(self, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> tuple[Updates, State]:
-        """`step` for the transformations around this one, with checks of what goes in and what comes out."""
+        """`step` for the transformations around this one, with checks of what goes in and out."""
         try:
             return self.checked_step(updates, state, params, extra_args)
         except checks.Refusal as refusal:
@@ -281,16 +291,20 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         return tuple(Part(tx, params, state) for tx in self.inside)
 
     def undone(self, before: State, after: State) -> State:
-        """What is left of a step from one state to another that is refused from outside: the state before it.
+        """What is left of a step from one state to another that is refused from outside: the state
+        before it.
 
-        A transformation that gathers updates drops them where the step was to use them up, so that what was refused does not come
-        back. One with others inside hands them their states. Of a call that left the state as it was, that state is left.
+        A transformation that gathers updates drops them where the step was to use them up, so that
+        what was refused does not come back. One with others inside hands them their states. Of a
+        call that left the state as it was, that state is left.
         """
         del after
         return before
 
     def touches(self, params: Params) -> list[bool]:
-        """For each leaf of the parameters whether this transformation, apart from what is inside it, does something with it."""
+        """For each leaf of the parameters whether this transformation, apart from what is inside
+        it, does something with it.
+        """
         return [not self.inside] * len(jax.tree.leaves(params))
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
@@ -356,7 +370,9 @@ def wants(tx: Transformation) -> frozenset[str]:
 
 
 def declared(step: Callable[..., Any]) -> tuple[dict[str, bool], type]:
-    """The extra arguments that a rule declares by keyword, each with whether it is required, and the type of its state."""
+    """The extra arguments that a rule declares by keyword, each with whether it is required, and
+    the type of its state.
+    """
     parameters = inspect.signature(step).parameters
     takes = {p.name: p.default is p.empty for p in parameters.values() if p.kind is p.KEYWORD_ONLY}
     state = hints_of(step).get("state")
