@@ -125,7 +125,7 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, 
     for k, segment in enumerate(plan.segments):
         r = gram(x) if k else r
         alone = plan.split and segment == 1
-        q = None
+        q, a = None, 0.0
         for last in (False,) * (segment - 1) + (True,):
             r2 = dot(r, r)
             row = next(steps)
