@@ -77,17 +77,15 @@ def _attempt(
 ) -> tuple[Updates, State, jax.Array]:
     """A step of `inner` if it is allowed and all that it gives is finite.
 
-    Else zeros and what is left of the state.
+    Else zeros and what is left of the state. The step is computed in any case: a conditional around
+    whole trees copies them, at every step, to save work at the rare ones.
     """
-
-    def attempt() -> tuple[Updates, State, jax.Array]:
-        changed, after = inner.advance(updates, state, params, extra_args)
-        changed = in_dtypes_of(changed, updates)
-        applied = in_dtypes_of(changed, params)  # in float16 it may be infinite
-        good = all_finite(applied) & ~_became_nonfinite(after, state)
-        return select_tree(good, changed, zeros_like(updates)), select_tree(good, after, inner.undone(state, after)), good
-
-    return cond(allowed, attempt, lambda: (zeros_like(updates), state, jnp.asarray(False)))
+    changed, after = inner.advance(updates, state, params, extra_args)
+    changed = in_dtypes_of(changed, updates)
+    applied = in_dtypes_of(changed, params)  # in float16 it may be infinite
+    good = allowed & all_finite(applied) & ~_became_nonfinite(after, state)
+    left = select_tree(allowed, inner.undone(state, after), state)
+    return select_tree(good, changed, zeros_like(updates)), select_tree(good, after, left), good
 
 
 class skip_nonfinite(Wrapper, keeps_zero=True):
