@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import gradtx
+import gradtx.optax
 
 
 class Row(NamedTuple):
@@ -18,9 +19,14 @@ class Row(NamedTuple):
     extra: Callable[[Any], dict[str, Any]] = lambda params: {}
 
 
-def alike(make: Callable[[Any], Any]) -> Row:
-    """A row whose two sides are written alike."""
-    return Row(lambda: make(gradtx), lambda: make(optax))
+def alike(make: Callable[[Any], Any], extra: Callable[[Any], dict[str, Any]] = lambda params: {}) -> Row:
+    """A row whose two sides are written alike, as for Optax."""
+    return Row(lambda: make(gradtx.optax), lambda: make(optax), extra)
+
+
+def around(name: str, extra: Callable[[Any], dict[str, Any]] = lambda params: {}) -> Row:
+    """AdamW in a wrapper that gradtx alone has, beside Optax's bare AdamW: the least that it can cost."""
+    return Row(lambda: getattr(gradtx, name)(gradtx.adamw(1e-3)), lambda: optax.adamw(1e-3), extra)
 
 
 def loss(params: Any, *args: Any) -> jax.Array:
@@ -28,20 +34,40 @@ def loss(params: Any, *args: Any) -> jax.Array:
     return sum((jnp.sum(jnp.square(p.astype(jnp.float32))) for p in jax.tree.leaves(params)), start=jnp.zeros(()))
 
 
-ROWS = {
-    "sgd": alike(lambda library: library.sgd(0.1)),
-    "momentum": alike(lambda library: library.sgd(0.1, momentum=0.9)),
-    "adamw": alike(lambda library: library.adamw(1e-3)),
-    "clipped": alike(lambda library: library.chain(library.clip_by_global_norm(1.0), library.adamw(1e-3))),
-    "lion": alike(lambda library: library.lion(1e-4)),
-    "adagrad": alike(lambda library: library.adagrad(0.1)),
-    "rmsprop": alike(lambda library: library.rmsprop(1e-3)),
-    "radam": alike(lambda library: library.radam(1e-3)),
-    "amsgrad": alike(lambda library: library.amsgrad(1e-3)),
-    "novograd": alike(lambda library: library.novograd(1e-3)),
-    "trust_ratio": alike(
-        lambda library: library.chain(library.scale_by_adam(), library.scale_by_trust_ratio(), library.scale(-1e-3))
-    ),
+def second_gradient(params: Any) -> dict[str, Any]:
+    """`grad_fn` of half the sum of squares, which costs nothing."""
+    return {"grad_fn": lambda params, *_: params}
+
+
+def is_odd(step: Any) -> Any:
+    return step % 2 == 1
+
+
+def of_matrices(params: Any) -> Any:
+    return jax.tree.map(lambda x: x.ndim == 2, params)
+
+
+def opaque_sam(o: Any) -> Any:
+    return o.contrib.sam(o.adamw(1e-3), o.chain(o.contrib.normalize(), o.sgd(0.05)), sync_period=2, opaque_mode=True)
+
+
+def before_adamw(make: Callable[[Any], Any]) -> Row:
+    """A link before AdamW."""
+    return alike(lambda o: o.chain(make(o), o.adamw(1e-3)))
+
+
+ROWS: dict[str, Row] = {
+    "sgd": alike(lambda o: o.sgd(0.1)),
+    "momentum": alike(lambda o: o.sgd(0.1, momentum=0.9)),
+    "adamw": alike(lambda o: o.adamw(1e-3)),
+    "clipped": alike(lambda o: o.chain(o.clip_by_global_norm(1.0), o.adamw(1e-3))),
+    "lion": alike(lambda o: o.lion(1e-4)),
+    "adagrad": alike(lambda o: o.adagrad(0.1)),
+    "rmsprop": alike(lambda o: o.rmsprop(1e-3)),
+    "radam": alike(lambda o: o.radam(1e-3)),
+    "amsgrad": alike(lambda o: o.amsgrad(1e-3)),
+    "novograd": alike(lambda o: o.novograd(1e-3)),
+    "trust_ratio": alike(lambda o: o.chain(o.scale_by_adam(), o.scale_by_trust_ratio(), o.scale(-1e-3))),
     "accumulate": Row(
         lambda: gradtx.accumulate(gradtx.adamw(1e-3), 4),
         lambda: optax.MultiSteps(optax.adamw(1e-3), 4).gradient_transformation(),
@@ -58,4 +84,40 @@ ROWS = {
     "ema_params": Row(lambda: gradtx.ema_params(gradtx.adamw(1e-3), 0.999)),
     "muon": Row(lambda: gradtx.muon(0.02), lambda: optax.contrib.muon(0.02)),
     "muon_polar_express": Row(lambda: gradtx.muon(0.02, ns_coeffs="polar_express", ns_steps=4)),
+    # Optimizers
+    "adam": alike(lambda o: o.adam(1e-3)),
+    "adamax": alike(lambda o: o.adamax(1e-3)),
+    "lbfgs": alike(lambda o: o.lbfgs(1e-3, memory_size=4, linesearch=None)),
+    "nadamw": alike(lambda o: o.nadamw(1e-3)),
+    "noisy_sgd": alike(lambda o: o.noisy_sgd(1e-3, key=1)),
+    "rmsprop_momentum": alike(lambda o: o.rmsprop(1e-3, centered=True, momentum=0.9)),
+    "sign_sgd": alike(lambda o: o.sign_sgd(1e-3)),
+    "signum": alike(lambda o: o.signum(1e-3)),
+    "schedule_free_sgd": alike(lambda o: o.contrib.schedule_free_sgd(1e-3)),
+    # Links
+    "adaptive_clip": before_adamw(lambda o: o.adaptive_grad_clip(0.01)),
+    "add_noise": before_adamw(lambda o: o.add_noise(0.1, 0.55, key=0)),
+    "block_clip": before_adamw(lambda o: o.clip_by_block_rms(1.0)),
+    "centralize": before_adamw(lambda o: o.centralize()),
+    "normalize": before_adamw(lambda o: o.contrib.normalize()),
+    "update_norm": before_adamw(lambda o: o.normalize_by_update_norm()),
+    "zero_nans": before_adamw(lambda o: o.zero_nans()),
+    "ema": alike(lambda o: o.chain(o.ema(0.9), o.sgd(1e-3))),
+    "param_rms": alike(lambda o: o.chain(o.scale_by_adam(), o.scale_by_param_block_rms(), o.scale(-1e-3))),
+    "nonnegative": alike(lambda o: o.chain(o.adamw(1e-3), o.keep_params_nonnegative())),
+    "apply_every": alike(lambda o: o.chain(o.adamw(1e-3), o.apply_every(4))),
+    "plateau": alike(lambda o: o.chain(o.adamw(1e-3), o.contrib.reduce_on_plateau()), lambda params: {"value": jnp.zeros(())}),
+    # Wrappers
+    "MultiSteps": alike(lambda o: o.MultiSteps(o.adamw(1e-3), 4).gradient_transformation()),
+    "apply_if_finite": alike(lambda o: o.apply_if_finite(o.adamw(1e-3), 2)),
+    "conditionally_mask": alike(lambda o: o.conditionally_mask(o.adamw(1e-3), is_odd)),
+    "conditionally_transform": alike(lambda o: o.conditionally_transform(o.adamw(1e-3), is_odd)),
+    "inject_hyperparams": alike(lambda o: o.inject_hyperparams(o.adamw)(learning_rate=1e-3)),
+    "masked": alike(lambda o: o.masked(o.adamw(1e-3), of_matrices)),
+    "opaque_sam": alike(opaque_sam, second_gradient),
+    "asam": around("asam", second_gradient),
+    "cautious": around("cautious"),
+    "looksam": around("looksam", second_gradient),
+    "skip_spikes": around("skip_spikes"),
+    "swa": Row(lambda: gradtx.swa(gradtx.adamw(1e-3), start=10), lambda: optax.adamw(1e-3)),
 }
