@@ -14,12 +14,12 @@ from gradtx.core.platforms import on_platform
 from gradtx.core.types import DType, Scalar
 from gradtx.linalg.msign import Recipe, apply_plan
 
-STACK_ELEMENTS = {"gpu": 2**27, "tpu": 2**19}
-"""Most elements in one stack.
+STACK_ELEMENTS = 2**27
+"""Most elements in one stack on GPU or TPU (0.5 GiB in float32).
 
-On GPU 0.5 GiB in float32; its Gram matrices and intermediates take a few times that. On TPU 2 MiB:
-what all steps need then stays in the fast memory (128 MiB on v5e), and a matrix that fills the
-unit runs alone; larger stacks go through the slow memory at every step.
+Its Gram matrices and intermediates take a few times that. On one TPU, 2**19 would move 0.6 of the
+bytes; but of matrices that XLA splits over devices it gathers every product of every stack (905
+collectives in place of 28 on 8 devices), and a trace does not know which of the two it is for.
 """
 
 LOOP_FROM = 24
@@ -49,7 +49,7 @@ def msign_many(stacks: Sequence[jax.Array], recipe: Recipe, eps: Scalar = 0.0) -
 def _many(stacks: list[jax.Array], recipe: Recipe, eps: Scalar) -> list[jax.Array]:
     def on(platform: str, stacks: list[jax.Array]) -> list[jax.Array]:
         run = functools.partial(_run, recipe=recipe, platform=platform, eps=eps)
-        return _one_by_one(stacks, run) if platform == "cpu" else _stacked(stacks, run, STACK_ELEMENTS[platform])
+        return _one_by_one(stacks, run) if platform == "cpu" else _stacked(stacks, run, STACK_ELEMENTS)
 
     return on_platform(on, stacks)
 
