@@ -14,6 +14,7 @@ Cases: a, one v5e; b, 8 of them, each parameter split over all (FSDP); c, 8, ten
 
 import argparse
 import functools
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,7 @@ CASES = {
     "e": Case("v5e:16x16", (256, 1), 24, 2048, "1.3B on 256 v5e, FSDP"),
     "f": Case("v5e:16x16", (16, 16), 24, 2048, "1.3B on 16 x 16 v5e, FSDP and tensor parallel"),
 }
+FAILED = "failed: "
 HEAD = "| row | HBM MB | least | temp MB | Gflop | collectives | MB | Mcycles | compile s |\n|---|---|---|---|---|---|---|---|---|"
 
 
@@ -153,7 +155,7 @@ def table(case: Case, dtype: str, names: list[str]) -> Iterator[str]:
                 try:
                     yield line(title, make(), library, row, case, jnp.dtype(dtype))
                 except Exception as error:  # the table goes on, with the reason in place of numbers
-                    yield f"| {title} | {str(error).splitlines()[0][:150]} | | | | | | | |"
+                    yield f"| {title} | {FAILED}{str(error).splitlines()[0][:150]} | | | | | | | |"
 
 
 def main() -> None:
@@ -173,6 +175,8 @@ def main() -> None:
                 lines.append(text)
     if args.write:
         RESULTS.write_text("\n".join(lines) + "\n")
+    if failed := sum(FAILED in text for text in lines):
+        sys.exit(f"{failed} rows failed; libtpu lets one process compile at a time")
 
 
 if __name__ == "__main__":

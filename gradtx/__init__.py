@@ -11,7 +11,7 @@
 
 import importlib as _importlib
 
-from gradtx import diagnostics, projections, sampling, schedules, tree
+from gradtx import diagnostics, domains, projections, sampling, schedules, tree
 from gradtx.compose.chain import chain, named_chain
 from gradtx.compose.conditional import conditionally_mask, conditionally_transform
 from gradtx.compose.evaluation import eval_params
@@ -21,7 +21,6 @@ from gradtx.compose.masking import freeze, masked
 from gradtx.compose.partition import partition, selective_transform
 from gradtx.compose.plain import identity, set_to_zero, stateless, stateless_with_tree_map, to_optax
 from gradtx.core import checks as _checks
-from gradtx.core import domains
 from gradtx.core.apply import apply_updates, incremental_update, periodic_update
 from gradtx.core.composites import Preset, Wrapper
 from gradtx.core.config import from_config, to_config

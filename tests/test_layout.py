@@ -18,6 +18,7 @@ PACKAGE = ROOT / "gradtx"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 FLOORS = {
     "core": 0,
+    "domains": 1,
     "linalg": 1,
     "schedules": 1,
     "tree": 1,

@@ -43,7 +43,7 @@ def _class(at: str, name: object) -> type[Value]:
     if not isinstance(name, str):
         raise _wrong(at, name, "the name of a class of values")
     if name not in registry:
-        hint = checks.did_you_mean(name, registry) or " Import the module that declares it first."
+        hint = checks.did_you_mean(name, registry) or " Import its module first; a class of your own is `module:class`."
         raise ValueError(f"from_config: {at} is {name!r}, expected the name of a class of values.{hint}")
     return registry[name]
 

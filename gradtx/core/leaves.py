@@ -21,10 +21,10 @@ class MaskedNode(NamedTuple):
 
 
 def is_masked(x: Leaf) -> bool:
-    """Whether a node stands for a leaf that was masked out: `MaskedNode`, or Optax's class, which
-    is known by its form.
+    """Whether a node stands for a leaf that was masked out: `MaskedNode`, or Optax's class.
 
-    Optax's may stand for a whole subtree: a mask can have one False for all below it.
+    Optax's is known by its form. It may stand for a whole subtree: a mask can have one False for
+    all below it.
     """
     return isinstance(x, tuple) and not x and type(x).__name__ == MaskedNode.__name__
 
@@ -35,8 +35,9 @@ def is_masked_or_none(x: Leaf) -> bool:
 
 
 def each_leaf(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """Lifts a rule for single arrays to trees of one structure: a decorator, for a closure over the
-    scalars of a step.
+    """Lifts a rule for single arrays to trees of one structure.
+
+    A decorator, for a closure over the scalars of a step.
 
     Half-precision leaves enter the rule as float32. The k-th result gets the precision with which
     the k-th leaf entered (float32 for a bfloat16 leaf; `update` casts back), whatever the precision
@@ -126,13 +127,13 @@ def map_leaves(rule: Callable[..., Any], *trees: Tree, **scalars: Any) -> Tree:
 
 def _as_scalar_of(value: Any, dtype: DType) -> Any:
     """A floating scalar in the real dtype that goes with `dtype`; anything else as it is."""
-    floating = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)
-    return value.astype(real_dtype(dtype)) if floating else value
+    return value.astype(real_dtype(dtype)) if jnp.issubdtype(getattr(value, "dtype", bool), jnp.floating) else value
 
 
 def zeros_like(params: Params, dtype: DType = None) -> Tree:
-    """Zeros for a moment of `params`, sharded as they are: in `dtype`, or in float32, or wider
-    where a parameter is.
+    """Zeros for a moment of `params`, sharded as they are.
+
+    In `dtype`, or in float32, or wider where a parameter is.
 
     Those of complex leaves are complex, whatever `dtype` says.
     """
@@ -162,15 +163,14 @@ def select_tree(condition: jax.Array, new: Tree, old: Tree) -> Tree:
 
 
 def copies(params: Params) -> Tree:
-    """The parameters in arrays of their own (so that a step may be given both to overwrite), in at
-    least float32.
-    """
+    """The parameters in arrays of their own, to be overwritten, in at least float32."""
     return jax.tree.map(lambda p: jnp.array(p, compute_dtype(jnp.result_type(p))), params)
 
 
 def own(state: State, others: Iterable[Any]) -> Any:
-    """`state` without an array that occurs twice in it or is one of `others`: such are copied, so
-    that a step may overwrite it.
+    """`state` in arrays of its own, so that a step may overwrite it.
+
+    An array that occurs twice in it, or is one of `others`, is copied.
 
     Under tracing nothing is shared: each result of a compiled function has memory of its own.
     """
@@ -212,8 +212,7 @@ def cast_like(tree: Tree, like: Tree) -> Tree:
 
 
 def in_dtypes_of(tree: Tree, like: Tree) -> Tree:
-    """Leaves in the dtypes of those of `like`, strongly typed, where both are real, or both
-    complex; all others as they are.
+    """Leaves in the dtypes of those of `like`, strongly typed, where both are real or both complex.
 
     A tree of another structure is left as it is.
     """

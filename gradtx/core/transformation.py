@@ -1,6 +1,4 @@
-"""The transformation: a value with `init` and `step`, and `update`, the one boundary between them
-and the caller.
-"""
+"""The transformation: a value with `init` and `step`, and `update`, the one boundary."""
 
 import functools
 import inspect
@@ -291,8 +289,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         return tuple(Part(tx, params, state) for tx in self.inside)
 
     def undone(self, before: State, after: State) -> State:
-        """What is left of a step from one state to another that is refused from outside: the state
-        before it.
+        """What is left of a step that is refused from outside: the state before it.
 
         A transformation that gathers updates drops them where the step was to use them up, so that
         what was refused does not come back. One with others inside hands them their states. Of a
@@ -302,9 +299,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         return before
 
     def touches(self, params: Params) -> list[bool]:
-        """For each leaf of the parameters whether this transformation, apart from what is inside
-        it, does something with it.
-        """
+        """For each leaf of the parameters whether this, apart from what is inside, acts on it."""
         return [not self.inside] * len(jax.tree.leaves(params))
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
@@ -370,9 +365,7 @@ def wants(tx: Transformation) -> frozenset[str]:
 
 
 def declared(step: Callable[..., Any]) -> tuple[dict[str, bool], type]:
-    """The extra arguments that a rule declares by keyword, each with whether it is required, and
-    the type of its state.
-    """
+    """The extra arguments that a rule declares, whether it needs them, and its type of state."""
     parameters = inspect.signature(step).parameters
     takes = {p.name: p.default is p.empty for p in parameters.values() if p.kind is p.KEYWORD_ONLY}
     state = hints_of(step).get("state")

@@ -144,6 +144,8 @@ def _cause(state: State, expected: type) -> str:
 
 def raise_unlike(updates: Updates, other: Tree, name: str = "the tree in the state") -> None:
     """Raises for two trees of unlike structure; names the first path that only one has."""
+    if other is None:
+        raise checks.WrongValue("a rule got None for a tree. Where it is params, give the class the keyword `needs_params=True`.")
     cause = "Were the gradients taken with respect to another argument, or the state made from other parameters?"
     if isinstance(updates, tuple) and len(updates) == 2 and getattr(updates[0], "shape", None) == ():
         cause = "Was the pair (loss, grads) of jax.value_and_grad handed over?"

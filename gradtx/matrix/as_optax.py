@@ -5,9 +5,10 @@ from gradtx.compose.partition import partition
 from gradtx.core.checked import checked
 from gradtx.core.domains import Decay, Flag, FloatDType, Mask, NonNegative, PositiveInt, Rate
 from gradtx.core.transformation import Transformation
+from gradtx.linalg.coefficients import Coefficients
 from gradtx.matrix.dimensions import MatrixRule
 from gradtx.matrix.muon import Preconditioning, scale_by_shape, with_optax_names
-from gradtx.matrix.orthogonalize import Coefficients, scale_by_dual_norm
+from gradtx.matrix.orthogonalize import scale_by_dual_norm
 from gradtx.matrix.routing import muon_labels
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.decay import add_decayed_weights

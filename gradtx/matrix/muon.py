@@ -14,11 +14,11 @@ from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Mask, NonNegative, PositiveInt, Rate, one_of
 from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.types import ExtraArg, Params, Scalar, Updates
-from gradtx.linalg.coefficients import newton_schulz_table
+from gradtx.linalg.coefficients import Coefficients, newton_schulz_table
 from gradtx.linalg.newton_schulz import NORMALIZATIONS
 from gradtx.matrix.dimensions import MatrixRule, Numbers, fan, numbers_once
 from gradtx.matrix.distribute import Sharing
-from gradtx.matrix.orthogonalize import Coefficients, orthogonalize
+from gradtx.matrix.orthogonalize import orthogonalize
 from gradtx.matrix.routing import muon_labels
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.decay import add_decayed_weights

@@ -7,7 +7,6 @@ from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.lax import PrecisionLike
 
 from gradtx.core.composites import Wrapper
@@ -17,15 +16,13 @@ from gradtx.core.sharding import gathered, placed_like
 from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.types import ExtraArg, Params, State, Updates
 from gradtx.core.walk import check_not_final
-from gradtx.linalg.coefficients import newton_schulz_table
+from gradtx.linalg.coefficients import Coefficients, newton_schulz_table
 from gradtx.linalg.msign import METHODS, Recipe, make_recipe, unit_vector
 from gradtx.linalg.msign_many import msign_many
 from gradtx.linalg.newton_schulz import NORMALIZATIONS
 from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, from_matrices, numbers_once, to_matrices
 from gradtx.matrix.distribute import Sharing, distributed_msign
 
-Coefficients = str | Sequence[float] | Sequence[Sequence[float]] | np.ndarray | jax.Array
-"""A name, one row of three numbers, or a table of such rows."""
 Normalization = Annotated[str, one_of(*NORMALIZATIONS)]
 Method = Annotated[str, one_of(*METHODS)]
 

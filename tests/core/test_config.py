@@ -183,7 +183,7 @@ FUNCTIONS = (
             lambda: gradtx.from_config({"name": "my_package.my_module:mine"}),
             ValueError,
             "from_config: config.name is 'my_package.my_module:mine', expected the name of a class of values. "
-            "Import the module that declares it first.",
+            "Import its module first; a class of your own is `module:class`.",
         ),
         (
             lambda: gradtx.from_config({"name": "scale", "arguments": {"step": 1.0}}),

@@ -123,3 +123,23 @@ def test_fields_without_defaults_come_first() -> None:
     text = r"^reversed: the field rate without a default comes after decay, which has one\.$"
     with pytest.raises(TypeError, match=text):
         type("reversed", (gradtx.Value,), {"__annotations__": {"decay": float, "rate": float}, "decay": 0.9})
+
+
+def test_traits_that_are_none() -> None:
+    text = r"^spelt: unknown trait need_params\. Did you mean 'needs_params'\?$"
+    with pytest.raises(TypeError, match=text):
+        type(gradtx.Transformation)("spelt", (gradtx.Transformation,), {}, need_params=True)
+
+
+class pulled(gradtx.Transformation):
+    """Reads params without declaring it."""
+
+    def step(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        return gradtx.each_leaf(lambda u, p: u - p)(updates, params), state
+
+
+def test_params_that_a_rule_reads_and_nobody_asked_for() -> None:
+    text = "pulled: a rule got None for a tree. Where it is params, give the class the keyword `needs_params=True`."
+    tx = pulled()
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        tx.update(PARAMS, tx.init(PARAMS))
