@@ -62,8 +62,7 @@ def as_data(number: Scalar) -> Scalar:
 
 def with_complement(share: Scalar) -> tuple[Scalar, Scalar]:
     """`share` and `1 - share` as data; the difference of a Python number is taken in float64."""
-    if not isinstance(share, (int, float)):
-        share = promote(share)
+    share = share if isinstance(share, (int, float)) else promote(share)
     return as_data(share), as_data(1 - share)
 
 
@@ -107,9 +106,7 @@ def running_mean(m: jax.Array, x: jax.Array, decay: Scalar) -> jax.Array:
 
 def abs_sq(x: jax.Array) -> jax.Array:
     """`|x|**2`, real also for complex `x`, without the square root and its gradient."""
-    if jnp.iscomplexobj(x):
-        return x.real * x.real + x.imag * x.imag
-    return jax.lax.square(x)
+    return x.real * x.real + x.imag * x.imag if jnp.iscomplexobj(x) else jax.lax.square(x)
 
 
 def moments(g: jax.Array, m: jax.Array, v: jax.Array, b1: Scalar, b2: Scalar) -> tuple[jax.Array, jax.Array]:
@@ -127,6 +124,12 @@ def first_moment(b1: Scalar, t: jax.Array, nesterov: bool) -> Callable[[jax.Arra
         return lambda g, m: m / now
     ahead = one_minus_power(b1, safe_increment(t))
     return lambda g, m: b1 * m / ahead + (1 - b1) * g / now
+
+
+def root_plus_eps(v: jax.Array, eps: Scalar, eps_root: Scalar = 0) -> jax.Array:
+    """`sqrt(v + eps_root) + eps`; an `eps_root` that is the number 0 costs no addition."""
+    inside = v if isinstance(eps_root, (int, float)) and eps_root == 0 else v + eps_root
+    return jax.lax.sqrt(inside) + eps
 
 
 def guarded_ratio(numerator: jax.Array, denominator: jax.Array, eps: Scalar = 0) -> jax.Array:

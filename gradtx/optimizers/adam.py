@@ -9,7 +9,7 @@ from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Flag, FloatDType, Mask, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import first_moment, guarded_ratio, moments, one_minus_power, safe_increment, zero_count
+from gradtx.core.numerics import first_moment, guarded_ratio, moments, one_minus_power, root_plus_eps, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.transforms.decay import add_decayed_weights
@@ -82,7 +82,7 @@ class scale_by_adam(Transformation, keeps_zero=True):
         @each_leaf
         def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
             m, v = moments(g, m, v, b1, b2)
-            return guarded_ratio(m_hat(g, m), jax.lax.sqrt(v / c2 + self.eps_root) + eps, eps), m, v
+            return guarded_ratio(m_hat(g, m), root_plus_eps(v / c2, eps, self.eps_root), eps), m, v
 
         updates, mu, nu = rule(updates, state.mu, state.nu)
         return updates, ScaleByAdamState(t, mu, nu)

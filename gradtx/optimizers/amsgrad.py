@@ -10,7 +10,7 @@ from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Flag, FloatDType, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import guarded_ratio, moments, one_minus_power, safe_increment, zero_count
+from gradtx.core.numerics import guarded_ratio, moments, one_minus_power, root_plus_eps, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -84,7 +84,7 @@ class scale_by_amsgrad(Transformation, keeps_zero=True):
         def rule(g: jax.Array, m: jax.Array, v: jax.Array, v_max: jax.Array) -> tuple[jax.Array, ...]:
             m, v = moments(g, m, v, b1, b2)
             v_max = jnp.maximum(v_max, v / c2)
-            return guarded_ratio(m / c1, jnp.sqrt(v_max + self.eps_root) + eps, eps), m, v, v_max
+            return guarded_ratio(m / c1, root_plus_eps(v_max, eps, self.eps_root), eps), m, v, v_max
 
         updates, mu, nu, nu_max = rule(updates, state.mu, state.nu, state.nu_max)
         return updates, ScaleByAmsgradState(t, mu, nu, nu_max)

@@ -10,7 +10,7 @@ from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, FloatDType, NonNegative, Rate, scheduled_value
 from gradtx.core.leaves import each_leaf, zeros_like
-from gradtx.core.numerics import abs_sq, compute_dtype, guarded_ratio, real_dtype, safe_increment, zero_count
+from gradtx.core.numerics import abs_sq, compute_dtype, guarded_ratio, real_dtype, root_plus_eps, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
 from gradtx.core.trees import require_params
 from gradtx.core.types import ExtraArg, Leaf, Params, Updates
@@ -89,7 +89,7 @@ class scale_by_novograd(Transformation):
         def rule(g: jax.Array, m: jax.Array, v: jax.Array, p: Leaf = 0.0) -> tuple[jax.Array, ...]:
             norm_sq = jnp.sum(abs_sq(g))
             v = jnp.where(first, norm_sq, b2 * v + (1 - b2) * norm_sq)
-            m = b1 * m + (guarded_ratio(g, jnp.sqrt(v + self.eps_root) + eps, eps) + decay * p)
+            m = b1 * m + (guarded_ratio(g, root_plus_eps(v, eps, self.eps_root), eps) + decay * p)
             return m, m, v
 
         decayed = [require_params(params)] if self.decays else []

@@ -12,7 +12,16 @@ from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
 from gradtx.core.domains import INF, Decay, Flag, NonNegative, Rate, interval
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import default_float, first_moment, guarded_ratio, moments, one_minus_power, safe_increment, zero_count
+from gradtx.core.numerics import (
+    default_float,
+    first_moment,
+    guarded_ratio,
+    moments,
+    one_minus_power,
+    root_plus_eps,
+    safe_increment,
+    zero_count,
+)
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 from gradtx.optimizers.adam import ScaleByAdamState
@@ -123,7 +132,7 @@ class scale_by_radam(Transformation, keeps_zero=True):
         @each_leaf
         def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
             m, v = moments(g, m, v, b1, b2)
-            root = jnp.where(tractable, jnp.sqrt(v / c2 + self.eps_root) + eps, 1)
+            root = jnp.where(tractable, root_plus_eps(v / c2, eps, self.eps_root), 1)
             return guarded_ratio(r * m_hat(g, m), root, eps), m, v
 
         updates, mu, nu = rule(updates, state.mu, state.nu)

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from gradtx.core import numerics
-from gradtx.core.numerics import _all_at_once, guarded_ratio, one_minus_power, promote, root_sum_squares, safe_increment
+from gradtx.core.numerics import (
+    _all_at_once,
+    guarded_ratio,
+    one_minus_power,
+    promote,
+    root_plus_eps,
+    root_sum_squares,
+    safe_increment,
+)
 
 COUNTS = np.asarray([1, 2, 3, 10, 100, 1000, 10_000, 100_000, 1_000_000], np.int32)
 
@@ -34,6 +42,19 @@ def test_one_minus_power_of_a_traced_decay(decay: float) -> None:
     expected = -np.expm1(COUNTS * np.log(b)) if b else np.ones(COUNTS.size)
     np.testing.assert_allclose(jax.jit(one_minus_power)(jnp.float32(decay), COUNTS), expected, rtol=1e-6)
     np.testing.assert_allclose(one_minus_power(np.float32(decay), COUNTS), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("eps_root", [0, 0.0, 0.25, np.float32(0), jnp.float32(0.25)])
+def test_root_plus_eps(eps_root: Any) -> None:
+    v = jnp.array([0.0, 4.0, 9.0])
+    expected = np.sqrt(np.asarray(v) + float(eps_root)) + 0.5
+    np.testing.assert_allclose(root_plus_eps(v, 0.5, eps_root), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(root_plus_eps)(v, 0.5, eps_root), expected, rtol=1e-6)
+
+
+def test_root_plus_eps_adds_no_zero() -> None:
+    names = [str(e.primitive) for e in jax.make_jaxpr(lambda v: root_plus_eps(v, 0.5, 0.0))(jnp.ones(3)).eqns]
+    assert names == ["sqrt", "add"]
 
 
 def test_one_minus_power_is_better_than_the_textbook() -> None:
