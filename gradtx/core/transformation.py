@@ -156,8 +156,12 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
     `step` ends with `**extra_args`, since a chain hands all extra arguments to all its members. Its
     keyword-only parameters are those that it uses (`*, value`); one without a default has to be
     passed. The annotation of `state` is checked. A count of steps is `jnp.zeros((), jnp.int32)` in
-    `init` and `gradtx.safe_increment(state.count)` in `step`. A chain that trains ends with
-    `gradtx.scale_by_learning_rate(rate)`, which turns the sign and takes schedules.
+    `init` and `gradtx.safe_increment(state.count)` in `step`: 1 at the first step. A rule takes one
+    leaf of each tree, gives as many as it returns, and may use all that `step` has, such as
+    `1 - self.decay**count` (`-jnp.expm1(count * jnp.log(self.decay))` rounds less). A chain that
+    trains ends with `gradtx.scale_by_learning_rate(rate)`, which turns the sign and takes
+    schedules. An optimizer with a name is a function that returns the chain, or a subclass of
+    `gradtx.Preset`, which prints as itself.
 
     A field is checked if its annotation is one of `gradtx.domains`: `Number`, `Positive`,
     `NonNegative`, `Fraction` (in [0, 1]), `Decay` (in [0, 1)), `Rate` (a number >= 0 or a
@@ -169,12 +173,13 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
     - `needs_params`: its `update` has to get the parameters.
     - `observes`: it changes no update, so it may come after an average in a chain.
     - `keeps_zero`: a parameter whose gradients have been zero from `init` on has zero updates,
-      whatever those of the others; `summary` then knows that it is frozen after `freeze`.
+      whatever those of the others, as Adam's are. `summary` then knows that it is frozen after
+      `freeze`.
     - `final`: its updates must be applied as they are, since its state holds points that follow
       from them.
     - `gathers`: it gathers updates over several calls and gives zeros between.
     - `rests`: updates of zero move nothing, and change nothing of the updates that it gives later.
-      What keeps zero and has no state rests without saying so.
+      A momentum does not rest. What keeps zero and has no state rests without saying so.
     - `narrows`: what is inside it sees some of the parameters alone.
     - `measuring`: it returns a measurement, of any tree, in the place of updates.
     - `any_leaves`: it takes leaves of any kind, integers too, as those do that only hand leaves on

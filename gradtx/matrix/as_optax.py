@@ -1,12 +1,18 @@
 """`optax.contrib.muon` and `scale_by_muon` with all of Optax's arguments, as chains of links."""
 
+import jax
+import numpy as np
+
 from gradtx.compose.chain import chain
 from gradtx.compose.partition import partition
 from gradtx.core.checked import checked
 from gradtx.core.domains import Decay, Flag, FloatDType, Mask, NonNegative, PositiveInt, Rate
+from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.transformation import Transformation
+from gradtx.core.types import Params, Tree
+from gradtx.core.value import Value
 from gradtx.linalg.coefficients import Coefficients
-from gradtx.matrix.dimensions import MatrixRule
+from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers
 from gradtx.matrix.muon import Preconditioning, scale_by_shape, with_optax_names
 from gradtx.matrix.orthogonalize import scale_by_dual_norm
 from gradtx.matrix.routing import muon_labels
@@ -68,6 +74,16 @@ def scale_by_muon(
     return chain(ema(beta, accumulator_dtype=mu_dtype, nesterov=nesterov), direction)
 
 
+class _leaves_of_two_axes(Value):
+    """Optax's rule: leaves of two axes are matrices (in, out), whatever their names."""
+
+    def __call__(self, params: Params) -> Tree:
+        def numbers(leaf: Tree) -> Tree:
+            return leaf if is_masked_or_none(leaf) else MuonDimensionNumbers() if np.ndim(leaf) == 2 else None
+
+        return jax.tree.map(numbers, params, is_leaf=is_masked_or_none)
+
+
 @checked
 def muon(
     learning_rate: Rate,
@@ -90,13 +106,14 @@ def muon(
     muon_weight_dimension_numbers: MatrixRule | None = None,
     consistent_rms: NonNegative | None = None,
 ) -> Transformation:
-    """`gradtx.muon` with all of Optax's arguments: Muon for matrices, AdamW for all else.
+    """Muon with all of Optax's arguments and its rule: leaves of two axes to Muon, others to AdamW.
 
     Args:
       learning_rate, ns_coeffs, ns_steps, beta, eps, weight_decay, weight_decay_mask: as in
         `gradtx.muon`.
-      preconditioning, adam_learning_rate, muon_weight_dimension_numbers, consistent_rms: as in
-        `gradtx.muon`.
+      preconditioning, adam_learning_rate, consistent_rms: as in `gradtx.muon`.
+      muon_weight_dimension_numbers: as there, but None takes leaves of two axes, embeddings and
+        output heads among them; `gradtx.matrix_axes()` is the rule of `gradtx.muon`.
       mu_dtype, nesterov: of the momentum of either half.
       adaptive: as in `scale_by_muon`.
       adam_b1, adam_b2, adam_eps_root: of AdamW.
@@ -110,12 +127,13 @@ def muon(
       >>> import jax.numpy as jnp, gradtx, gradtx.optax as optax
       >>> tx = optax.contrib.muon(0.02, nesterov=False, adam_b1=0.8)
       >>> print(gradtx.explain(tx, {"kernel": jnp.ones((4, 8))}).splitlines()[1])
-      kernel     (4, 8)  muon  a matrix: inputs (0,), outputs (1,)
+      kernel     (4, 8)  muon  given: inputs (0,), outputs (1,)
 
-    **Differs:** as `gradtx.muon`, and the state of the matrices is that of the links, `EmaState`
+    **Differs:** as `scale_by_muon`, and the state of the matrices is that of the links, `EmaState`
     first.
     """
-    labels = muon_labels(muon_weight_dimension_numbers)
+    given = muon_weight_dimension_numbers is not None
+    labels = muon_labels(muon_weight_dimension_numbers if given else _leaves_of_two_axes())
     axes = labels.axes
     momentum = {"nesterov": nesterov, "adaptive": adaptive, "preconditioning": preconditioning}
     signs = scale_by_muon(ns_coeffs, ns_steps, beta, eps, mu_dtype, **momentum, weight_dimension_numbers=axes)

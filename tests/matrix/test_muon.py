@@ -139,14 +139,16 @@ def by(method: str, link: Any) -> Any:
     return dataclasses.replace(link, method=method)
 
 
-def test_muon_is_optax_where_both_route_alike():
-    params = {"kernel": jnp.linspace(-1, 1, 40).reshape(5, 8), "bias": jnp.linspace(0, 1, 8)}
+def test_muon_with_the_arguments_of_optax_routes_as_it_does():
+    """By the number of axes alone, whatever the names."""
+    shapes = {"kernel": (5, 8), "lm_head": (8, 6), "embed": (6, 4), "bias": (8,), "heads": (2, 3, 4), "scale": ()}
+    params = {name: jnp.linspace(-1, 1, math.prod(shape)).reshape(shape) for name, shape in shapes.items()}
     arguments = {"weight_decay": 0.1, "adam_weight_decay": 0.01, "adam_b1": 0.8, "adam_learning_rate": 0.003}
     for extra in ({}, {"ns_coeffs": "dion"}, {"consistent_rms": 0.2}):
         ours, theirs = twin.contrib.muon(0.02, **arguments, **extra), optax.contrib.muon(0.02, **arguments, **extra)
         states = [tx.init(params) for tx in (ours, theirs)]
         for t in range(5):
-            keys = jax.random.split(jax.random.key(t))
+            keys = jax.random.split(jax.random.key(t), len(params))
             grads = {name: jax.random.normal(k, p.shape) for k, (name, p) in zip(keys, params.items(), strict=True)}
             (u, states[0]), (v, states[1]) = (tx.update(grads, s, params) for tx, s in zip((ours, theirs), states, strict=True))
             for name in params:
@@ -156,12 +158,26 @@ def test_muon_is_optax_where_both_route_alike():
 @pytest.mark.parametrize("extra", [{}, {"ns_coeffs": "dion"}, {"consistent_rms": 0.3, "preconditioning": "schatten"}])
 def test_the_preset_is_the_chain_of_optax_arguments(extra):
     params = {"kernel": jnp.linspace(-1, 1, 40).reshape(5, 8), "bias": jnp.linspace(0, 1, 8)}
-    arguments = {"weight_decay": 0.1, "weight_decay_mask": True, "adam_learning_rate": 0.003, **extra}
+    rule = {"muon_weight_dimension_numbers": gradtx.matrix_axes()}
+    arguments = {"weight_decay": 0.1, "weight_decay_mask": True, "adam_learning_rate": 0.003, **rule, **extra}
     ours, theirs = gradtx.muon(0.02, **arguments), twin.contrib.muon(0.02, **arguments)
     assert ours.stands_for == theirs
     updates = [tx.update(params, tx.init(params), params)[0] for tx in (ours, theirs)]
     jax.tree.map(np.testing.assert_array_equal, *updates)
     assert gradtx.explain(ours, params) == gradtx.explain(theirs, params)
+
+
+def test_muon_with_the_arguments_of_optax_has_a_config():
+    tx = twin.contrib.muon(0.02)
+    assert gradtx.from_config(gradtx.to_config(tx)) == tx
+
+
+def test_muon_with_the_arguments_of_optax_leaves_masked_nodes_alone():
+    tx = twin.masked(twin.contrib.muon(0.02), {"kernel": True, "head": False})
+    params = {"kernel": jnp.ones((2, 3)), "head": jnp.ones((3, 2))}
+    updates, _ = tx.update(params, tx.init(params), params)
+    np.testing.assert_array_equal(updates["head"], params["head"])
+    assert float(updates["kernel"][0, 0]) < 0
 
 
 def test_update_scales():
