@@ -46,25 +46,34 @@ from gradtx.matrix.normuon import scale_by_normuon
 from gradtx.matrix.orthogonalize import orthogonalize, scale_by_dual_norm
 from gradtx.matrix.routing import matrix_axes, muon_labels
 from gradtx.optimizers.accelegrad import accelegrad
+from gradtx.optimizers.adabelief import adabelief, scale_by_belief
+from gradtx.optimizers.adadelta import adadelta, scale_by_adadelta
 from gradtx.optimizers.adagrad import adagrad, adagrad_norm, scale_by_adagrad_norm, scale_by_rss
 from gradtx.optimizers.adagrad_full_matrix import adagrad_full_matrix, scale_by_full_matrix_adagrad
 from gradtx.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
 from gradtx.optimizers.adamax import adamax, adamaxw, scale_by_adamax
+from gradtx.optimizers.adan import adan, scale_by_adan
+from gradtx.optimizers.ademamix import ademamix, scale_by_ademamix, scale_by_simplified_ademamix, simplified_ademamix
+from gradtx.optimizers.adopt import adopt, scale_by_adopt
 from gradtx.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradtx.optimizers.bfgs import bfgs, scale_by_bfgs
+from gradtx.optimizers.layerwise import fromage, lamb, lars
 from gradtx.optimizers.lbfgs import lbfgs, scale_by_lbfgs
 from gradtx.optimizers.lion import lion, scale_by_lion
 from gradtx.optimizers.minimize import MinimizeResult, minimize
 from gradtx.optimizers.newton import newton, scale_by_newton
 from gradtx.optimizers.noisy import perturbed_gd, perturbed_sgd, sgld
 from gradtx.optimizers.novograd import novograd, scale_by_novograd
+from gradtx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent, scale_by_optimistic_gradient
 from gradtx.optimizers.projected_amsgrad import projected_amsgrad
 from gradtx.optimizers.radam import radam, scale_by_radam
 from gradtx.optimizers.rmsprop import rmsprop, scale_by_rms, scale_by_stddev
+from gradtx.optimizers.rprop import rprop, scale_by_rprop
 from gradtx.optimizers.sgd import noisy_sgd, sgd, sgdw
 from gradtx.optimizers.sign import sign_sgd, signum
 from gradtx.optimizers.storm import storm, storm_plus
 from gradtx.optimizers.unixgrad import unixgrad
+from gradtx.optimizers.yogi import scale_by_yogi, yogi
 from gradtx.schedules import (
     constant_schedule,
     cosine_annealing_schedule,
@@ -160,6 +169,8 @@ __all__ = [
     "Wrapper",
     "accelegrad",
     "accumulate",
+    "adabelief",
+    "adadelta",
     "adagrad",
     "adagrad_full_matrix",
     "adagrad_norm",
@@ -167,12 +178,15 @@ __all__ = [
     "adamax",
     "adamaxw",
     "adamw",
+    "adan",
     "adaptive_grad_clip",
     "add_cautious_decayed_weights",
     "add_decayed_weights",
     "add_langevin_noise",
     "add_noise",
     "add_sphere_noise",
+    "ademamix",
+    "adopt",
     "amsgrad",
     "apply_every",
     "apply_updates",
@@ -202,6 +216,7 @@ __all__ = [
     "exponential_decay",
     "freeze",
     "from_config",
+    "fromage",
     "global_norm",
     "gsam",
     "identity",
@@ -210,6 +225,8 @@ __all__ = [
     "inverse_sqrt_schedule",
     "join_schedules",
     "keep_params_nonnegative",
+    "lamb",
+    "lars",
     "lbfgs",
     "linear_onecycle_schedule",
     "linear_schedule",
@@ -237,6 +254,8 @@ __all__ = [
     "normalize",
     "normalize_by_update_norm",
     "novograd",
+    "optimistic_adam_v2",
+    "optimistic_gradient_descent",
     "orthogonalize",
     "partition",
     "path_str",
@@ -255,16 +274,22 @@ __all__ = [
     "ranger",
     "reduce_on_plateau",
     "rmsprop",
+    "rprop",
     "safe_increment",
     "sam_value_and_grad",
     "sam_wrapper",
     "sampling",
     "scale",
+    "scale_by_adadelta",
     "scale_by_adagrad_norm",
     "scale_by_adam",
     "scale_by_adamax",
+    "scale_by_adan",
+    "scale_by_ademamix",
+    "scale_by_adopt",
     "scale_by_amsgrad",
     "scale_by_backtracking_linesearch",
+    "scale_by_belief",
     "scale_by_bfgs",
     "scale_by_dual_norm",
     "scale_by_full_matrix_adagrad",
@@ -274,16 +299,20 @@ __all__ = [
     "scale_by_newton",
     "scale_by_normuon",
     "scale_by_novograd",
+    "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",
     "scale_by_param_block_rms",
     "scale_by_radam",
     "scale_by_rms",
+    "scale_by_rprop",
     "scale_by_rss",
     "scale_by_schedule",
     "scale_by_shape",
     "scale_by_sign",
+    "scale_by_simplified_ademamix",
     "scale_by_stddev",
     "scale_by_trust_ratio",
+    "scale_by_yogi",
     "scale_by_zoom_linesearch",
     "schedule_free",
     "schedule_free_adamw",
@@ -297,6 +326,7 @@ __all__ = [
     "sgld",
     "sign_sgd",
     "signum",
+    "simplified_ademamix",
     "skip_nonfinite",
     "skip_spikes",
     "snapshot",
@@ -318,6 +348,7 @@ __all__ = [
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",
     "warmup_stable_decay_schedule",
+    "yogi",
     "zero_nans",
     "zeros_like",
 ]

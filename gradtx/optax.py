@@ -82,6 +82,13 @@ _TOP = _places(
         "optimizers.adagrad": "ScaleByRssState adagrad scale_by_rss",
         "optimizers.adam": "ScaleByAdamState adam adamw nadam nadamw scale_by_adam",
         "optimizers.adamax": "adamax adamaxw scale_by_adamax",
+        "optimizers.adabelief": "ScaleByBeliefState adabelief scale_by_belief",
+        "optimizers.adadelta": "ScaleByAdaDeltaState adadelta scale_by_adadelta",
+        "optimizers.adan": "ScaleByAdanState adan scale_by_adan",
+        "optimizers.layerwise": "fromage lamb lars",
+        "optimizers.optimistic": "optimistic_adam_v2 optimistic_gradient_descent scale_by_optimistic_gradient",
+        "optimizers.rprop": "ScaleByRpropState rprop scale_by_rprop",
+        "optimizers.yogi": "scale_by_yogi yogi",
         "optimizers.amsgrad": "ScaleByAmsgradState amsgrad scale_by_amsgrad",
         "optimizers.lbfgs": "ScaleByLBFGSState lbfgs scale_by_lbfgs",
         "optimizers.lion": "ScaleByLionState lion scale_by_lion",
@@ -106,6 +113,9 @@ _CONTRIB = _places(
     {
         "matrix.as_optax": "muon scale_by_muon",
         "matrix.dimensions": "MuonDimensionNumbers",
+        "optimizers.ademamix": "ScaleByAdemamixState ScaleBySimplifiedAdEMAMixState ademamix scale_by_ademamix "
+        "scale_by_simplified_ademamix simplified_ademamix",
+        "optimizers.adopt": "adopt scale_by_adopt",
         "transforms.plateau": "ReduceLROnPlateauState reduce_on_plateau",
         "wrappers.adversarial": "SAMState normalize sam",
         "wrappers.schedule_free": "ScheduleFreeState schedule_free schedule_free_adamw schedule_free_eval_params schedule_free_sgd",

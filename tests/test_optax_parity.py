@@ -105,10 +105,34 @@ ROWS: dict[str, Row] = {
     "scale_by_trust_ratio": lambda lib: lib.chain(lib.scale_by_trust_ratio(1.0, 0.5, 1e-2), lib.sgd(0.02)),
     "scale_by_param_block_norm": lambda lib: lib.chain(lib.scale_by_param_block_norm(1.0), lib.sgd(0.1)),
     "scale_by_param_block_rms": lambda lib: lib.chain(lib.scale_by_param_block_rms(0.6), lib.sgd(0.1)),
+    "adabelief": lambda lib: lib.adabelief(3e-4, eps_root=1e-6),
+    "adabelief, options": lambda lib: lib.adabelief(falling, 0.8, 0.95, 1e-3, 1e-4, nesterov=True),
+    "scale_by_belief": lambda lib: lib.chain(lib.scale_by_belief(0.8, 0.9, 1e-2, 1e-4), lib.scale(-0.01)),
+    "yogi": lambda lib: lib.yogi(3e-4),
+    "scale_by_yogi": lambda lib: lib.chain(lib.scale_by_yogi(0.8, 0.95, 1e-2, 1e-4, 0.01), lib.scale(-0.01)),
+    "adadelta": lambda lib: lib.adadelta(0.5, 0.8, 1e-4, falling, MASK),
+    "scale_by_adadelta": lambda lib: lib.chain(lib.scale_by_adadelta(0.9, 1e-3), lib.scale(-0.3)),
+    "adan": lambda lib: lib.adan(3e-3, weight_decay=0.1, mask=MASK),
+    "scale_by_adan": lambda lib: lib.chain(lib.scale_by_adan(0.9, 0.8, 0.95, 1e-2, 1e-4), lib.scale(-0.01)),
+    "optimistic_gradient_descent": lambda lib: lib.optimistic_gradient_descent(falling, 0.5, 0.7),
+    "scale_by_optimistic_gradient": lambda lib: lib.chain(lib.scale_by_optimistic_gradient(), lib.scale(-0.05)),
+    "optimistic_adam_v2": lambda lib: lib.optimistic_adam_v2(falling, alpha=0.9, beta=0.5, b1=0.8, b2=0.95, eps=1e-3),
+    "lamb": lambda lib: lib.lamb(falling, b2=0.95, eps=1e-3, weight_decay=0.1, mask=MASK),
+    "lars": lambda lib: lib.lars(falling, 0.1, MASK, 0.1, 1e-3, MASK, 0.8, True),
+    "fromage": lambda lib: lib.fromage(2e-3, 1e-3),
+    "fromage, schedule": lambda lib: lib.fromage(falling),
     "zero_nans": lambda lib: lib.chain(lib.stateless(large_to_nan), lib.zero_nans(), lib.sgd(0.1)),
 }
 ROWS |= {  # from `optax.contrib`, and with arguments beside the updates
     "measure_with_ema": lambda lib: lib.chain(lib.measure_with_ema(lambda updates: updates, 0.9), lib.sgd(0.1)),
+    "ademamix": lambda lib: contrib(lib).ademamix(3e-4, 0.8, 0.95, falling, 3.0, 1e-3, 1e-4, None, 0.1, MASK),
+    "scale_by_ademamix": lambda lib: lib.chain(contrib(lib).scale_by_ademamix(b2=0.95, b3=0.9, alpha=falling), lib.scale(-0.01)),
+    "simplified_ademamix": lambda lib: contrib(lib).simplified_ademamix(1e-3, 0.9, 0.95, falling, 1e-3, 1e-4, 0.1, MASK),
+    "scale_by_simplified_ademamix": lambda lib: lib.chain(
+        contrib(lib).scale_by_simplified_ademamix(0.9, 0.9, 2.0, 1e-2), lib.scale(-1e-3)
+    ),
+    "adopt": lambda lib: contrib(lib).adopt(falling, 0.8, 0.95, 1e-3, nesterov=True),
+    "scale_by_adopt": lambda lib: lib.chain(contrib(lib).scale_by_adopt(use_clipping=False, b2=0.9, eps=1e-2), lib.scale(-0.01)),
     "schedule_free": lambda lib: contrib(lib).schedule_free(lib.adam(0.01, b1=0.0, b2=0.95, eps=1e-2), 0.01, 0.8, 1.0),
     "schedule_free_sgd": lambda lib: contrib(lib).schedule_free_sgd(0.1, weight_decay=0.1),
     "schedule_free_adamw": lambda lib: contrib(lib).schedule_free_adamw(0.01, b2=0.95, eps=1e-3, weight_decay=0.1),
@@ -237,6 +261,26 @@ def test_nearer_to_float64(name: str):
     assert distance(theirs, exact) > 5 * distance(ours, exact)
 
 
+LATE: dict[str, Row] = {
+    "rprop": lambda lib: lib.rprop(0.01, 0.4, 1.5, 1e-3, 0.05),
+    "scale_by_rprop": lambda lib: lib.scale_by_rprop(0.01),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_optax_gives_the_steps_of_rprop_one_call_late(name: str):
+    """Its first update is 0; then it gives the last one, or 0 where the sign turns."""
+    txs = [LATE[name](lib) for lib in LIBRARIES]
+    states, before, turns = [tx.init(jnp.zeros(4)) for tx in txs], jnp.zeros(4), 0
+    for t in range(20):
+        grads = jnp.sin(jnp.array([0.1, 0.5, 0.9, 1.7]) * t + 0.3)
+        (u, states[0]), (v, states[1]) = (tx.update(grads, state) for tx, state in zip(txs, states, strict=True))
+        turned = (u == 0) & (before != 0)
+        np.testing.assert_allclose(v, jnp.where(turned, 0, before), rtol=1e-6)
+        before, turns = u, turns + int(jnp.sum(turned))
+    assert turns > 5
+
+
 # Names --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +292,9 @@ def shared_names() -> set[str]:
 
 
 def test_every_shared_name_has_a_row():
-    calls = " ".join(repr(row(gradtx)) for row in [*ROWS.values(), *ROWS_BY_SHAPE.values(), *ROWS_WITH_OBJECTIVE.values()])
+    calls = " ".join(
+        repr(row(gradtx)) for row in [*ROWS.values(), *LATE.values(), *ROWS_BY_SHAPE.values(), *ROWS_WITH_OBJECTIVE.values()]
+    )
     assert shared_names() - set(re.findall(r"(\w+)\(", calls)) == set()
 
 

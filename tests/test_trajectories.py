@@ -5,6 +5,7 @@ import pathlib
 from functools import partial
 from typing import Any
 
+import field_oracles as fo
 import jax
 import numpy as np
 import oracles as o
@@ -175,6 +176,84 @@ ORACLES: dict[str, tuple[Any, list[Any]]] = {  # what the rows above do not cove
         lambda: gradtx.lion(falling, b1=0.7, b2=0.8, weight_decay=falling),
         [partial(o.lion, b1=0.7, b2=0.8), partial(o.decay, weight_decay=falling), rate(falling)],
     ),
+    "adabelief": (lambda: gradtx.adabelief(0.02), [fo.adabelief, rate(0.02)]),
+    "adabelief, options": (
+        lambda: gradtx.adabelief(falling, 0.8, 0.95, 1e-3, 1e-6, nesterov=True),
+        [partial(fo.adabelief, b1=0.8, b2=0.95, eps=1e-3, eps_root=1e-6, nesterov=True), rate(falling)],
+    ),
+    "yogi": (lambda: gradtx.yogi(0.05), [fo.yogi, rate(0.05)]),
+    "scale_by_yogi": (
+        lambda: gradtx.chain(gradtx.scale_by_yogi(0.8, 0.95, 1e-4, 1e-5, 0.01), gradtx.scale(-0.05)),
+        [partial(fo.yogi, b1=0.8, b2=0.95, eps=1e-4, eps_root=1e-5, initial=0.01), rate(0.05)],
+    ),
+    "adadelta": (lambda: gradtx.adadelta(1.0), [fo.adadelta, rate(1.0)]),
+    "adadelta, options": (
+        lambda: gradtx.adadelta(falling, 0.8, 1e-3, 0.1),
+        [partial(o.decay, weight_decay=0.1), partial(fo.adadelta, rho=0.8, eps=1e-3), rate(falling)],
+    ),
+    "adan": (
+        lambda: gradtx.adan(0.02, weight_decay=0.1),
+        [partial(fo.adan, eps_root=1e-8), partial(o.decay, weight_decay=0.1), rate(0.02)],
+    ),
+    "adan, options": (
+        lambda: gradtx.adan(falling, 0.9, 0.8, 0.95, 1e-3, 1e-4),
+        [partial(fo.adan, b1=0.9, b2=0.8, b3=0.95, eps=1e-3, eps_root=1e-4), rate(falling)],
+    ),
+    "ademamix": (
+        lambda: gradtx.ademamix(0.02, weight_decay=0.1),
+        [fo.ademamix, partial(o.decay, weight_decay=0.1), rate(0.02)],
+    ),
+    "ademamix, options": (
+        lambda: gradtx.ademamix(falling, 0.8, 0.95, lambda t: 0.9 - 0.3 / (t + 1), lambda t: 0.1 * t, 1e-3, 1e-4),
+        [
+            partial(
+                fo.ademamix, b1=0.8, b2=0.95, b3=lambda t: 0.9 - 0.3 / (t + 1), alpha=lambda t: 0.1 * t, eps=1e-3, eps_root=1e-4
+            ),
+            rate(falling),
+        ],
+    ),
+    "simplified_ademamix": (
+        lambda: gradtx.simplified_ademamix(1e-3, alpha=3.0, weight_decay=0.1),
+        [partial(fo.simplified_ademamix, alpha=3.0), partial(o.decay, weight_decay=0.1), rate(1e-3)],
+    ),
+    "simplified_ademamix, options": (
+        lambda: gradtx.simplified_ademamix(falling, 0.8, 0.9, lambda t: 0.1 * t, 1e-3),
+        [partial(fo.simplified_ademamix, b1=0.8, b2=0.9, alpha=lambda t: 0.1 * t, eps=1e-3), rate(falling)],
+    ),
+    "adopt": (lambda: gradtx.adopt(0.02), [fo.adopt, rate(0.02)]),
+    "adopt, options": (
+        lambda: gradtx.adopt(falling, 0.8, 0.9, 1e-3, nesterov=True, use_clipping=False),
+        [partial(fo.adopt, b1=0.8, b2=0.9, eps=1e-3, nesterov=True, clipping=False), rate(falling)],
+    ),
+    "rprop": (lambda: gradtx.rprop(0.01), [partial(fo.rprop, lr=0.01), rate(1.0)]),
+    "rprop, options": (
+        lambda: gradtx.rprop(0.01, 0.4, 1.5, 1e-3, 0.05),
+        [partial(fo.rprop, lr=0.01, minus=0.4, plus=1.5, least=1e-3, largest=0.05), rate(1.0)],
+    ),
+    "optimistic_gradient_descent": (lambda: gradtx.optimistic_gradient_descent(0.1), [fo.optimistic, rate(0.1)]),
+    "optimistic_gradient_descent, options": (
+        lambda: gradtx.optimistic_gradient_descent(falling, 0.5, 0.7),
+        [partial(fo.optimistic, alpha=0.5, beta=0.7), rate(falling)],
+    ),
+    "optimistic_adam_v2": (
+        lambda: gradtx.optimistic_adam_v2(0.02, alpha=0.9, beta=0.5, b1=0.8),
+        [partial(o.nadam, b1=0.8), partial(fo.optimistic, alpha=0.9, beta=0.5), rate(0.02)],
+    ),
+    "lamb": (
+        lambda: gradtx.lamb(0.02, eps=1e-8, weight_decay=0.1),
+        [o.adam, partial(o.decay, weight_decay=0.1), o.trust_ratio, rate(0.02)],
+    ),
+    "lars": (
+        lambda: gradtx.lars(falling, 0.1, trust_coefficient=0.5, eps=1e-3, nesterov=True),
+        [
+            partial(o.decay, weight_decay=0.1),
+            partial(o.trust_ratio, coefficient=0.5, eps=1e-3),
+            rate(falling),
+            partial(o.nesterov, beta=0.9),
+        ],
+    ),
+    "fromage": (lambda: gradtx.fromage(0.05), [partial(fo.fromage, lr=0.05)]),
+    "fromage, schedule": (lambda: gradtx.fromage(falling), [partial(fo.fromage, lr=falling)]),
     "ema": (lambda: gradtx.chain(gradtx.ema(0.9), gradtx.sgd(0.3)), [partial(o.ema, beta=0.9, debias=True), rate(0.3)]),
     "ema, no debias": (
         lambda: gradtx.chain(gradtx.ema(0.9, debias=False), gradtx.sgd(0.3)),

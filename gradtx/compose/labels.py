@@ -174,7 +174,7 @@ def spread(what: str, labels: Tree, params: Params) -> list[Leaf]:
             )
         chosen.append(found[owner])
     for parts in found:
-        if parts not in used:
+        if parts and parts not in used:  # one label for the whole tree fits a tree without leaves
             raise checks.WrongValue(f"{what} has the path `{'/'.join(parts) or ROOT}`, which no parameter has.")
     return chosen
 

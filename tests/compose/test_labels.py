@@ -257,3 +257,8 @@ def test_names_of_layers_and_globs_get_a_hint(pattern: str, meant: str) -> None:
     with pytest.raises(ValueError, match=r"matches no parameter") as error:
         gradtx.by_path({pattern: "a"}, default="b")(params)
     assert str(error.value).endswith(f" Did you mean {meant!r}?")
+
+
+def test_one_label_fits_a_tree_without_leaves():
+    assert spread_mask("mask", True, {}) == []
+    assert spread_mask("mask", True, {"a": None}) == []

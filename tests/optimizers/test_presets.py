@@ -11,24 +11,34 @@ from gradtx.core.transformation import Transformation
 from gradtx.core.walk import everything
 from gradtx.optimizers import (
     accelegrad,
+    adabelief,
+    adadelta,
     adagrad,
     adam,
     adamax,
+    adan,
+    ademamix,
+    adopt,
     amsgrad,
+    layerwise,
     lion,
     noisy,
     novograd,
+    optimistic,
     projected_amsgrad,
     radam,
     rmsprop,
+    rprop,
     sgd,
     sign,
     storm,
     unixgrad,
+    yogi,
 )
 from gradtx.wrappers import ranger
 
 FILES = [accelegrad, adagrad, adam, adamax, amsgrad, lion, noisy, novograd]
+FILES += [adabelief, adadelta, adan, ademamix, adopt, layerwise, optimistic, rprop, yogi]
 FILES += [projected_amsgrad, radam, ranger, rmsprop, sgd, sign, storm, unixgrad]
 CLASSES = {
     name: cls
