@@ -46,6 +46,7 @@ from gradtx.matrix.normuon import scale_by_normuon
 from gradtx.matrix.orthogonalize import orthogonalize, scale_by_dual_norm
 from gradtx.matrix.routing import matrix_axes, muon_labels
 from gradtx.optimizers.accelegrad import accelegrad
+from gradtx.optimizers.acprop import acprop, scale_by_acprop
 from gradtx.optimizers.adabelief import adabelief, scale_by_belief
 from gradtx.optimizers.adadelta import adadelta, scale_by_adadelta
 from gradtx.optimizers.adagrad import adagrad, adagrad_norm, scale_by_adagrad_norm, scale_by_rss
@@ -57,14 +58,18 @@ from gradtx.optimizers.ademamix import ademamix, scale_by_ademamix, scale_by_sim
 from gradtx.optimizers.adopt import adopt, scale_by_adopt
 from gradtx.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradtx.optimizers.bfgs import bfgs, scale_by_bfgs
+from gradtx.optimizers.dog import dog, dowg, scale_by_dog, scale_by_dowg
 from gradtx.optimizers.layerwise import fromage, lamb, lars
 from gradtx.optimizers.lbfgs import lbfgs, scale_by_lbfgs
 from gradtx.optimizers.lion import lion, scale_by_lion
+from gradtx.optimizers.madgrad import madgrad, scale_by_madgrad
 from gradtx.optimizers.minimize import MinimizeResult, minimize
 from gradtx.optimizers.newton import newton, scale_by_newton
 from gradtx.optimizers.noisy import perturbed_gd, perturbed_sgd, sgld
 from gradtx.optimizers.novograd import novograd, scale_by_novograd
 from gradtx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent, scale_by_optimistic_gradient
+from gradtx.optimizers.polyak import polyak_sgd, scale_by_polyak
+from gradtx.optimizers.prodigy import prodigy
 from gradtx.optimizers.projected_amsgrad import projected_amsgrad
 from gradtx.optimizers.radam import radam, scale_by_radam
 from gradtx.optimizers.rmsprop import rmsprop, scale_by_rms, scale_by_stddev
@@ -169,6 +174,7 @@ __all__ = [
     "Wrapper",
     "accelegrad",
     "accumulate",
+    "acprop",
     "adabelief",
     "adadelta",
     "adagrad",
@@ -206,7 +212,9 @@ __all__ = [
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
     "diagnostics",
+    "dog",
     "domains",
+    "dowg",
     "each_leaf",
     "early_stopping",
     "ema",
@@ -234,6 +242,7 @@ __all__ = [
     "lookahead_wrapper",
     "looksam",
     "lr_range_test",
+    "madgrad",
     "masked",
     "matrix_axes",
     "measure_with_ema",
@@ -267,7 +276,9 @@ __all__ = [
     "piecewise_constant_schedule",
     "piecewise_interpolate_schedule",
     "polar_express",
+    "polyak_sgd",
     "polynomial_schedule",
+    "prodigy",
     "projected_amsgrad",
     "projections",
     "radam",
@@ -280,6 +291,7 @@ __all__ = [
     "sam_wrapper",
     "sampling",
     "scale",
+    "scale_by_acprop",
     "scale_by_adadelta",
     "scale_by_adagrad_norm",
     "scale_by_adam",
@@ -291,17 +303,21 @@ __all__ = [
     "scale_by_backtracking_linesearch",
     "scale_by_belief",
     "scale_by_bfgs",
+    "scale_by_dog",
+    "scale_by_dowg",
     "scale_by_dual_norm",
     "scale_by_full_matrix_adagrad",
     "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",
+    "scale_by_madgrad",
     "scale_by_newton",
     "scale_by_normuon",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",
     "scale_by_param_block_rms",
+    "scale_by_polyak",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",

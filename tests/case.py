@@ -38,6 +38,11 @@ B2 = ({"b2": 1.0}, r"b2 is 1.0 \(float\), expected a number in \[0, 1\)")
 B3 = ({"b3": 1.5}, r"b3 is 1.5 \(float\), expected a number in \[0, 1\)")
 RHO = ({"rho": 1.0}, r"rho is 1.0 \(float\), expected a number in \[0, 1\)")
 ALPHA = ({"alpha": -1.0}, r"alpha is -1.0 \(float\), expected a finite number >= 0, or a schedule")
+DOG = (
+    {"init_step": ("distanse", 1.0)},
+    r"init_step\[0\] is 'distanse' \(str\), expected one of 'distance', 'learning_rate', 'heuristic'\. Did you mean 'distance'\?",
+)
+VARIANT = ({"variant": "sp"}, r"variant is 'sp' \(str\), expected one of 'sps', 'sps\+'")
 EPS_ROOT = ({"eps_root": -1.0}, r"eps_root is -1.0 \(float\), expected a finite number >= 0")
 EPS = ({"eps": -1e-8}, r"eps is -1e-08 \(float\), expected a finite number >= 0")
 INITIAL = ({"initial_accumulator_value": -1}, r"initial_accumulator_value is -1 \(int\), expected a finite number >= 0")

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from oracles import Array, State
+from oracles import Array, State, Tree
 
 
 def adabelief(
@@ -152,3 +152,102 @@ def fromage(g: Array, x: Array, t: int, s: State, lr: Any) -> Array:
     """Bernstein et al. 2020, algorithm 1; it gives the change of `x`, sign and rate included."""
     eta = lr(t - 1) if callable(lr) else lr
     return (x - eta * np.linalg.norm(x) / np.linalg.norm(g) * g) / np.sqrt(1 + eta**2) - x
+
+
+def acprop(
+    g: Array, x: Array, t: int, s: State, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-16, eps_root: float = 1e-16
+) -> Array:
+    """Zhuang et al. 2021, algorithm 1, with the bias correction of Optax; the first gradient is given as it is."""
+    m, v = s.get("m", np.zeros_like(g)), s.get("v", np.zeros_like(g))
+    u = g / (1 + eps) if t == 1 else g / (np.sqrt(v / (1 - b2 ** (t - 1))) + eps)
+    s["v"] = b2 * v + (1 - b2) * (g - m) ** 2 + eps_root
+    s["m"] = b1 * m + (1 - b1) * g
+    return u
+
+
+def madgrad(g: Array, x: Array, t: int, s: State, lr: Any, momentum: float = 0.9, eps: float = 1e-6) -> Array:
+    """Defazio and Jelassi 2021, algorithm 1, with `eps` in the rate as in their code; it gives the change of `x`."""
+    x0 = s.setdefault("x0", x)
+    weight = ((lr(t - 1) if callable(lr) else lr) + eps) * np.sqrt(t)
+    s["s"] = s.get("s", 0) + weight * g
+    s["v"] = s.get("v", 0) + weight * g**2
+    z = x0 - s["s"] / (np.cbrt(s["v"]) + eps)
+    return momentum * x + (1 - momentum) * z - x
+
+
+# Methods that take all leaves as one vector: `before` functions of `oracles.follow` --------------------------------
+
+
+def _squares(tree: Tree) -> float:
+    return sum(float(np.sum(x**2)) for x in tree.values())
+
+
+def dog(first: tuple[str, float], eps: float = 1e-8) -> Any:
+    """Ivgi et al. 2023, equations 2 and 3."""
+    s: State = {}
+
+    def rule(grads: Tree, params: Tree) -> Tree:
+        kind, value = first
+        new = "x0" not in s
+        x0 = s.setdefault("x0", params)
+        r = {"distance": value, "heuristic": value * (1 + np.sqrt(_squares(params))), "learning_rate": 0.0}[kind]
+        far = np.sqrt(_squares({name: params[name] - x0[name] for name in params}))
+        s["r"] = max(s.get("r", r), far)
+        s["sum"] = s.get("sum", 0.0) + _squares(grads)
+        eta = value if new and kind == "learning_rate" else s["r"] / np.sqrt(s["sum"] + eps)
+        return {name: eta * g for name, g in grads.items()}
+
+    return rule
+
+
+def dowg(first: float, eps: float = 1e-4) -> Any:
+    """Khaled et al. 2023, algorithm 1."""
+    s: State = {}
+
+    def rule(grads: Tree, params: Tree) -> Tree:
+        x0 = s.setdefault("x0", params)
+        s["r2"] = max(s.get("r2", first), _squares({name: params[name] - x0[name] for name in params}))
+        s["sum"] = s.get("sum", 0.0) + s["r2"] * _squares(grads)
+        eta = s["r2"] / (np.sqrt(s["sum"]) + eps)
+        return {name: eta * g for name, g in grads.items()}
+
+    return rule
+
+
+def prodigy(
+    lr: Any = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    b3: float | None = None,
+    eps: float = 1e-8,
+    d0: float = 1e-6,
+    coefficient: float = 1.0,
+    decay: float = 0.0,
+    safeguard: bool = False,
+) -> Any:
+    """Mishchenko and Defazio 2023, algorithm 4, as in the authors' code; it gives the change of the parameters."""
+    s: State = {"d": d0, "r": 0.0, "t": 0}
+    b3 = b2**0.5 if b3 is None else b3
+
+    def rule(grads: Tree, params: Tree) -> Tree:
+        x0, d, rate = s.setdefault("x0", params), s["d"], lr(s["t"]) if callable(lr) else lr
+        s["t"] += 1
+        h = d * rate * np.sqrt(1 - b2 ** s["t"]) / (1 - b1 ** s["t"])
+        s["r"] = b3 * s["r"] + d / d0 * h * sum(float(np.sum(g * (x0[name] - params[name]))) for name, g in grads.items())
+        for key, b, term in (("m", b1, lambda g: d * g), ("v", b2, lambda g: (d * g) ** 2)):
+            s[key] = {name: b * s.get(key, {}).get(name, 0) + (1 - b) * term(g) for name, g in grads.items()}
+        s["s"] = {name: b3 * s.get("s", {}).get(name, 0) + d / d0 * (d if safeguard else h) * g for name, g in grads.items()}
+        s["d"] = max(d, coefficient * s["r"] / sum(float(np.sum(np.abs(x))) for x in s["s"].values()))
+        return {name: -h * (s["m"][name] / (np.sqrt(s["v"][name]) + s["d"] * eps) + decay * params[name]) for name in grads}
+
+    return rule
+
+
+def polyak(value: Any, f_min: float = 0.0, largest: float = 1.0, eps: float = 0.0) -> Any:
+    """Loizou et al. 2020: the gap over the squared norm, at most `largest`."""
+
+    def rule(grads: Tree, params: Tree) -> Tree:
+        eta = min((value(params) - f_min) / (_squares(grads) + eps), largest)
+        return {name: eta * g for name, g in grads.items()}
+
+    return rule

@@ -255,8 +255,8 @@ def test_twins_need_no_optax() -> None:
         (lambda: ours.huber_loss, "gradtx has no twin of optax.huber_loss, and Optax is not installed: pip install optax."),
         (lambda: ours.losses.l2_loss, "gradtx has no twin of optax.losses.l2_loss, and Optax is not installed: pip install optax."),
         (
-            lambda: ours.contrib.prodigy,
-            "gradtx has no twin of optax.contrib.prodigy, and Optax is not installed: pip install optax.",
+            lambda: ours.contrib.mechanize,
+            "gradtx has no twin of optax.contrib.mechanize, and Optax is not installed: pip install optax.",
         ),
         (
             lambda: ours.adamww,
@@ -293,9 +293,9 @@ def test_an_optax_that_cannot_be_imported_says_why(monkeypatch: pytest.MonkeyPat
 
 
 def test_names_that_nobody_has() -> None:
-    text = "module 'gradtx.optax.contrib' has no attribute 'prodigyy', nor has Optax. Did you mean 'prodigy'?"
+    text = "module 'gradtx.optax.contrib' has no attribute 'mechanizey', nor has Optax. Did you mean 'mechanize'?"
     with pytest.raises(AttributeError, match=f"^{re.escape(text)}$"):
-        _ = ours.contrib.prodigyy
+        _ = ours.contrib.mechanizey
     assert not hasattr(ours, "adamww")
 
 
@@ -309,7 +309,7 @@ def test_the_table() -> None:
     assert rows["contrib.muon"] == "gradtx.matrix.as_optax.muon"
     assert rows["tree_utils.tree_add"] == "gradtx.tree.add"
     assert rows["projections.projection_simplex"] == "gradtx.projections.projection_simplex"
-    assert rows["losses.huber_loss"] == rows["adafactor"] == rows["contrib.prodigy"] == "borrowed"
+    assert rows["losses.huber_loss"] == rows["adafactor"] == rows["contrib.mechanize"] == "borrowed"
     assert len(rows) == len(lines) - 1 == sum(len(names(part)) for part in ["", *MODULES]) - len(MODULES)
     assert {path for path, where in rows.items() if where != "borrowed"} == {
         f"{part}.{name}" if part else name for part, name in TWINS

@@ -133,6 +133,13 @@ ROWS |= {  # from `optax.contrib`, and with arguments beside the updates
     ),
     "adopt": lambda lib: contrib(lib).adopt(falling, 0.8, 0.95, 1e-3, nesterov=True),
     "scale_by_adopt": lambda lib: lib.chain(contrib(lib).scale_by_adopt(use_clipping=False, b2=0.9, eps=1e-2), lib.scale(-0.01)),
+    "acprop": lambda lib: contrib(lib).acprop(falling, 0.8, 0.95, 1e-2, 1e-4, 0.1, MASK),
+    "scale_by_acprop": lambda lib: lib.chain(contrib(lib).scale_by_acprop(0.8, 0.9, 1e-2, 1e-4), lib.scale(-0.01)),
+    "dog": lambda lib: contrib(lib).dog(falling, ("distance", 0.1), weight_decay=0.1, mask=MASK),
+    "dowg": lambda lib: contrib(lib).dowg(falling, 0.1, weight_decay=0.1, mask=MASK),
+    "madgrad": lambda lib: contrib(lib).madgrad(falling, 0.8, 0.1, 1e-4),
+    "scale_by_madgrad": lambda lib: contrib(lib).scale_by_madgrad(0.01),
+    "prodigy": lambda lib: contrib(lib).prodigy(falling, (0.8, 0.95), 0.9, 1e-2, 1e-2, 0.7, 0.1, True),
     "schedule_free": lambda lib: contrib(lib).schedule_free(lib.adam(0.01, b1=0.0, b2=0.95, eps=1e-2), 0.01, 0.8, 1.0),
     "schedule_free_sgd": lambda lib: contrib(lib).schedule_free_sgd(0.1, weight_decay=0.1),
     "schedule_free_adamw": lambda lib: contrib(lib).schedule_free_adamw(0.01, b2=0.95, eps=1e-3, weight_decay=0.1),
@@ -143,6 +150,8 @@ ROWS_BY_SHAPE: dict[str, Row] = {  # the rule depends on a leaf's number of axes
     "centralize": lambda lib: lib.chain(lib.centralize(), lib.sgd(0.1)),
 }
 ROWS_WITH_OBJECTIVE: dict[str, Row] = {
+    "polyak_sgd": lambda lib: lib.polyak_sgd(0.7, falling, -0.1, 1e-2),
+    "scale_by_polyak": lambda lib: lib.chain(lib.scale_by_polyak(variant="sps+"), lib.scale(-0.3)),
     "reduce_on_plateau": lambda lib: lib.chain(lib.sgd(0.3), contrib(lib).reduce_on_plateau(0.5, 2, 0.1, 0.01, 1, 2, 0.2)),
     "lbfgs": lambda lib: lib.lbfgs(),
     "lbfgs, no line search": lambda lib: lib.lbfgs(falling, 4, linesearch=None),

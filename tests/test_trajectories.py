@@ -225,6 +225,19 @@ ORACLES: dict[str, tuple[Any, list[Any]]] = {  # what the rows above do not cove
         lambda: gradtx.adopt(falling, 0.8, 0.9, 1e-3, nesterov=True, use_clipping=False),
         [partial(fo.adopt, b1=0.8, b2=0.9, eps=1e-3, nesterov=True, clipping=False), rate(falling)],
     ),
+    "acprop": (
+        lambda: gradtx.acprop(0.02, eps_root=1e-6, weight_decay=0.1),
+        [partial(fo.acprop, eps_root=1e-6), partial(o.decay, weight_decay=0.1), rate(0.02)],
+    ),
+    "acprop, options": (
+        lambda: gradtx.acprop(falling, 0.8, 0.9, 1e-3, 1e-4),
+        [partial(fo.acprop, b1=0.8, b2=0.9, eps=1e-3, eps_root=1e-4), rate(falling)],
+    ),
+    "madgrad": (
+        lambda: gradtx.madgrad(0.05, weight_decay=0.1),
+        [partial(o.decay, weight_decay=0.1), partial(fo.madgrad, lr=0.05)],
+    ),
+    "madgrad, options": (lambda: gradtx.madgrad(falling, 0.5, eps=1e-3), [partial(fo.madgrad, lr=falling, momentum=0.5, eps=1e-3)]),
     "rprop": (lambda: gradtx.rprop(0.01), [partial(fo.rprop, lr=0.01), rate(1.0)]),
     "rprop, options": (
         lambda: gradtx.rprop(0.01, 0.4, 1.5, 1e-3, 0.05),

@@ -11,6 +11,7 @@ from gradtx.core.transformation import Transformation
 from gradtx.core.walk import everything
 from gradtx.optimizers import (
     accelegrad,
+    acprop,
     adabelief,
     adadelta,
     adagrad,
@@ -20,11 +21,15 @@ from gradtx.optimizers import (
     ademamix,
     adopt,
     amsgrad,
+    dog,
     layerwise,
     lion,
+    madgrad,
     noisy,
     novograd,
     optimistic,
+    polyak,
+    prodigy,
     projected_amsgrad,
     radam,
     rmsprop,
@@ -38,6 +43,7 @@ from gradtx.optimizers import (
 from gradtx.wrappers import ranger
 
 FILES = [accelegrad, adagrad, adam, adamax, amsgrad, lion, noisy, novograd]
+FILES += [acprop, dog, madgrad, polyak, prodigy]
 FILES += [adabelief, adadelta, adan, ademamix, adopt, layerwise, optimistic, rprop, yogi]
 FILES += [projected_amsgrad, radam, ranger, rmsprop, sgd, sign, storm, unixgrad]
 CLASSES = {
