@@ -100,6 +100,7 @@ from gradtx.schedules import (
     warmup_exponential_decay_schedule,
     warmup_stable_decay_schedule,
 )
+from gradtx.storage.checkpoint import LoadedState, load_state, reset, state_dict
 from gradtx.transforms.backtracking import scale_by_backtracking_linesearch
 from gradtx.transforms.clipping import (
     adaptive_grad_clip,
@@ -160,6 +161,7 @@ __all__ = [
     "EmptyState",
     "GradientTransformation",
     "Inner",
+    "LoadedState",
     "MaskedNode",
     "MinimizeResult",
     "MuonDimensionNumbers",
@@ -239,6 +241,7 @@ __all__ = [
     "linear_onecycle_schedule",
     "linear_schedule",
     "lion",
+    "load_state",
     "lookahead_wrapper",
     "looksam",
     "lr_range_test",
@@ -284,6 +287,7 @@ __all__ = [
     "radam",
     "ranger",
     "reduce_on_plateau",
+    "reset",
     "rmsprop",
     "rprop",
     "safe_increment",
@@ -346,6 +350,7 @@ __all__ = [
     "skip_nonfinite",
     "skip_spikes",
     "snapshot",
+    "state_dict",
     "stateless",
     "stateless_with_tree_map",
     "step_decay_schedule",

@@ -28,6 +28,7 @@ FLOORS = {
     "transforms": 3,
     "optimizers": 4,
     "matrix": 4,
+    "storage": 5,
     "wrappers": 5,
     "diagnostics": 6,
     "optax": 7,

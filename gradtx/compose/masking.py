@@ -75,8 +75,8 @@ class masked(Transformation, transparent=True, any_leaves=True, narrows=True):
 
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
         """The wrapped transformation, with the leaves that it sees."""
-        keep = spread_mask("mask", self.mask, params)
-        return (Part(self.inner, select(params, keep), state.inner_state),)
+        some = None if params is None else select(params, spread_mask("mask", self.mask, params))
+        return (Part(self.inner, some, state.inner_state),)
 
     def undone(self, before: MaskedState, after: MaskedState) -> MaskedState:
         """What is left in the wrapped transformation."""

@@ -107,7 +107,7 @@ class partition(Transformation, transparent=True, any_leaves=True, narrows=True)
 
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
         """Each group's transformation, with the leaves that it sees."""
-        labels = self.labels_of(params)
+        labels = [] if params is None else self.labels_of(params)
         return tuple(
             Part(tx, select(params, [label == name for label in labels]), state.inner_states[name].inner_state)
             for name, tx in self.transforms.items()

@@ -290,7 +290,10 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         return ()
 
     def parts(self, params: Params, state: State) -> tuple[Part, ...]:
-        """Those inside with what they see of the parameters and of the state."""
+        """Those inside with what they see of the parameters and of the state.
+
+        `params` may be None, where states alone are wanted.
+        """
         return tuple(Part(tx, params, state) for tx in self.inside)
 
     def undone(self, before: State, after: State) -> State:
