@@ -101,6 +101,7 @@ from gradtx.schedules import (
     warmup_stable_decay_schedule,
 )
 from gradtx.storage.checkpoint import LoadedState, load_state, reset, state_dict
+from gradtx.storage.sharding import init_sharded, state_sharding, zero1
 from gradtx.transforms.backtracking import scale_by_backtracking_linesearch
 from gradtx.transforms.clipping import (
     adaptive_grad_clip,
@@ -231,6 +232,7 @@ __all__ = [
     "gsam",
     "identity",
     "incremental_update",
+    "init_sharded",
     "inject_hyperparams",
     "inverse_sqrt_schedule",
     "join_schedules",
@@ -351,6 +353,7 @@ __all__ = [
     "skip_spikes",
     "snapshot",
     "state_dict",
+    "state_sharding",
     "stateless",
     "stateless_with_tree_map",
     "step_decay_schedule",
@@ -370,6 +373,7 @@ __all__ = [
     "warmup_exponential_decay_schedule",
     "warmup_stable_decay_schedule",
     "yogi",
+    "zero1",
     "zero_nans",
     "zeros_like",
 ]

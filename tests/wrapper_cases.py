@@ -203,4 +203,8 @@ WRAPPERS: dict[str, Case] = {
             ({"every": 0}, r"every is 0 \(int\), expected a whole number >= 1"),
         ),
     ),
+    "zero1": Case(
+        lambda: gradtx.zero1(gradtx.adam(0.1), ()),
+        around(({"axis": 3}, r"axis is 3 \(int\), expected the name of a mesh axis, or several"), axis="data"),
+    ),
 }

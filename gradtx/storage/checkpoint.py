@@ -17,6 +17,7 @@ from gradtx.core.transformation import Transformation
 from gradtx.core.types import DType, Json, Leaf, Params, State, Tree
 from gradtx.storage.matching import Rename, Sides, pattern_of, some
 from gradtx.storage.names import entries_of, names_of
+from gradtx.storage.sharding import init_part, on_a_mesh, state_sharding
 
 SCHEMA = 1
 """The version of the form of checkpoints. A later gradtx reads all earlier ones."""
@@ -100,7 +101,8 @@ def load_state(
     An array is carried over where its name and the transformation that it belongs to are in both,
     whatever stands around: a clip put into the chain, a schedule in the place of a constant, a
     wrapper. Hyperparameters may differ; arrays are cast to the dtypes that `tx` keeps. Nothing that
-    runs is touched: the result is a new state, on the devices of `params`.
+    runs is touched: the result is a new state, where `state_sharding` says for
+    the devices of `params`.
 
     Args:
       tx: the transformation that goes on.
@@ -144,9 +146,11 @@ def load_state(
     if initialized and missing == "error":
         both.raise_missing(initialized, dropped)
     values = _initial(tx, params, [i for i, name in enumerate(names) if name not in sources])
+    where = jax.tree.leaves(state_sharding(tx, params)) if on_a_mesh(params) else [None] * len(names)
     for i, name in enumerate(names):
         if (source := sources.get(name)) is not None:
-            values[i] = _fitted(source, saved["leaves"][source], about[source]["dtype"], entries[i].leaf)
+            value = _fitted(source, saved["leaves"][source], about[source]["dtype"], entries[i].leaf)
+            values[i] = jax.device_put(value, where[i], may_alias=False)  # steps overwrite it, not what was saved
     new = jax.tree.structure(state).unflatten(values[i] for i in range(len(names)))
     return LoadedState(new, tuple(name for name in names if name in sources), initialized, dropped)
 
@@ -232,14 +236,11 @@ def _read(saved: Saved) -> dict[str, dict]:
 
 def _initial(tx: Transformation, params: Params, places: Sequence[int]) -> dict[int, Leaf]:
     """Some of the arrays of `tx.init(params)`; nothing else is computed."""
-    if not places:
-        return {}
-    found = jax.jit(lambda p: [jax.tree.leaves(tx.init(p))[i] for i in places])(params)
-    return dict(zip(places, found, strict=True))
+    return init_part(tx, params, lambda state: {i: jax.tree.leaves(state)[i] for i in places}) if places else {}
 
 
-def _fitted(name: str, value: Leaf, dtype: str, like: jax.ShapeDtypeStruct) -> jax.Array:
-    """An array of a checkpoint as the new state has it."""
+def _fitted(name: str, value: Leaf, dtype: str, like: jax.ShapeDtypeStruct) -> Leaf:
+    """An array of a checkpoint in the dtype that the new state has; one of NumPy stays there."""
     shape = jax.eval_shape(_stored, like).shape
     if np.shape(value) != shape:
         raise checks.WrongValue(
@@ -249,12 +250,13 @@ def _fitted(name: str, value: Leaf, dtype: str, like: jax.ShapeDtypeStruct) -> j
     if _is_key(like):
         kinds: list[Any] = []
         jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), like)  # it takes no shapes
-        return jax.random.wrap_key_data(jnp.array(value), impl=kinds[0])
-    if isinstance(value, np.ndarray) and value.dtype.kind == "V":  # as NumPy's files keep bfloat16
+        return jax.random.wrap_key_data(jnp.asarray(value), impl=kinds[0])
+    value = value if isinstance(value, jax.Array) else np.asarray(value)
+    if value.dtype.kind == "V":  # as NumPy's files keep bfloat16
         value = value.view(jnp.dtype(dtype))
     if _number(value.dtype) is not _number(like.dtype):
         raise checks.WrongValue(f"the checkpoint's `{name}` has dtype {value.dtype}, expected {like.dtype}, as in the state of tx.")
-    return jnp.array(value, like.dtype)
+    return value.astype(like.dtype)
 
 
 def _number(dtype: DType) -> type:

@@ -1,5 +1,6 @@
 """The README's sections on checkpoints and sharding, run as they stand."""
 
+import functools
 import pickle
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 import gradtx
 
@@ -24,6 +26,7 @@ def snippets(title: str) -> list[str]:
 def names() -> dict[str, Any]:
     tx = gradtx.adamw(0.1)
     known: dict[str, Any] = {"gradtx": gradtx, "jax": jax, "jnp": jnp, "np": np, "pickle": pickle, "Path": Path}
+    known |= {"functools": functools, "NamedSharding": NamedSharding, "PartitionSpec": PartitionSpec}
     return known | {"tx": tx, "params": PARAMS, "state": tx.update(PARAMS, tx.init(PARAMS), PARAMS)[1]}
 
 
@@ -39,3 +42,12 @@ def test_checkpoints(tmp_path: Path) -> None:
     assert pickle.loads((tmp_path / "train.pickle").read_bytes())["state"]["version"] == 1
     exec(orbax, known)
     assert float(known["state"][1][0].mu["head"]["kernel"][0, 0]) > 0
+
+
+def test_sharding() -> None:
+    known = names() | {"loss": lambda params, batch: sum(jnp.sum(jnp.square(p * batch)) for p in jax.tree.leaves(params))}
+    known |= {"batch": jnp.float32(2.0), "params": jax.tree.map(jnp.copy, PARAMS)}
+    (snippet,) = snippets("Sharding")
+    exec(snippet, known)
+    assert int(known["state"][0].count) == 1
+    assert known["state"][0].mu["dense"]["kernel"].sharding.mesh == known["mesh"]

@@ -1,0 +1,360 @@
+"""Where the arrays of a state lie on a mesh. Moving them is JAX's: `jit` with shardings."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY
+from typing import Annotated, Any, NamedTuple
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+
+from gradtx.compose.labels import spread
+from gradtx.core import checks
+from gradtx.core.checked import checked
+from gradtx.core.composites import Wrapper
+from gradtx.core.domains import Domain
+from gradtx.core.pairs import Inner, as_transformation
+from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.transformation import Part, Transformation
+from gradtx.core.types import Extra, ExtraArg, Leaf, Params, Scalar, State, Tree, Updates
+from gradtx.core.walk import rests
+
+HOST = jax.memory.Space.Host
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value))
+
+
+Axes = Annotated[
+    str | Sequence[str],
+    Domain(
+        "the name of a mesh axis, or several",
+        _are_names,
+        canonical=lambda value: tuple(value) if isinstance(value, list) else value,
+    ),
+]
+
+
+class _Type(NamedTuple):
+    """How an array lies: along which mesh axes, and whether in the memory of the host."""
+
+    spec: PartitionSpec
+    on_host: bool
+
+
+@checked
+def state_sharding(tx: Inner, params_shape: Params, params_sharding: Tree | None = None) -> State:
+    """A `NamedSharding` for every array of a state: moments lie as their parameters do.
+
+    It is what `tx.init` itself makes of parameters whose types say how they lie (JAX's explicit
+    axes), traced and not run: a row of sums lies as the rows did, a memory of gradients as each of
+    them, numbers are on every device. Nothing is guessed from shapes. On automatic axes hand the
+    result to `jit`, which else decides anew at every compilation how results lie.
+
+    Args:
+      tx: the transformation.
+      params_shape: the parameters, or their shapes.
+      params_sharding: a `NamedSharding` for each of them, or one for all below; all of one mesh.
+        None: as `params_shape` says.
+
+    Returns:
+      A tree like the state.
+
+    Raises:
+      TypeError: a parameter has no `NamedSharding`.
+      ValueError: two meshes; an `init` of your own does not run on explicit axes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> from jax.sharding import NamedSharding, PartitionSpec
+      >>> everywhere = NamedSharding(jax.make_mesh((1,), ("data",)), PartitionSpec("data"))
+      >>> params = jax.eval_shape(lambda: {"w": jnp.zeros((8, 2))})
+      >>> state = gradtx.state_sharding(gradtx.adam(0.1), params, everywhere)
+      >>> tuple(state[0].mu["w"].spec), tuple(state[0].count.spec)
+      (('data', None), ())
+    """
+    mesh, specs = _layout(params_shape, params_sharding)
+    types = _types(as_transformation(tx), params_shape, specs, mesh)
+    spelled = (lambda spec: spec) if _is_explicit(mesh) else _short  # as results have it, so that one trace is enough
+    return jax.tree.map(
+        lambda x: NamedSharding(mesh, spelled(x.spec), memory_kind="pinned_host" if x.on_host else None),
+        types,
+        is_leaf=lambda x: isinstance(x, _Type),
+    )
+
+
+@checked
+def init_sharded(tx: Inner, params: Params) -> State:
+    """`tx.init(params)` with every array where `state_sharding` says, and never whole on a device.
+
+    Args:
+      tx: the transformation.
+      params: the parameters on a mesh.
+
+    Returns:
+      The state.
+
+    Raises:
+      TypeError, ValueError: as `state_sharding`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> from jax.sharding import NamedSharding, PartitionSpec
+      >>> everywhere = NamedSharding(jax.make_mesh((1,), ("data",)), PartitionSpec("data"))
+      >>> params = jax.device_put(jnp.zeros(8), everywhere)
+      >>> tuple(gradtx.init_sharded(gradtx.sgd(0.1, momentum=0.9), params)[0].trace.sharding.spec)
+      ('data',)
+    """
+    _layout(params, None)  # an error where one is on no mesh
+    return init_part(as_transformation(tx), params, lambda state: state)
+
+
+def on_a_mesh(params: Params) -> bool:
+    """Whether a parameter is on a mesh."""
+    return any(isinstance(getattr(x, "sharding", None), NamedSharding) for x in jax.tree.leaves(params))
+
+
+def init_part(tx: Transformation, params: Params, part: Callable[[State], Tree]) -> Tree:
+    """Some arrays of `tx.init(params)`, where they belong; nothing else is computed.
+
+    Parameters on no mesh are taken as they are.
+    """
+    if not on_a_mesh(params):
+        return jax.jit(lambda p: part(tx.init(p)))(params)
+    mesh, _ = _layout(params, None)
+
+    def init(params: Params) -> Tree:
+        with jax.sharding.use_abstract_mesh(mesh if isinstance(mesh, AbstractMesh) else mesh.abstract_mesh):
+            return part(tx.init(params))
+
+    return jax.jit(init, out_shardings=part(state_sharding(tx, params)))(params)
+
+
+def _layout(params: Params, shardings: Tree | None) -> tuple[Any, list[PartitionSpec]]:
+    """The mesh, and how each parameter lies on it."""
+    named = leaves_by_path(params)
+    if shardings is None:
+        found = [getattr(x, "sharding", None) for x in named.values()]
+    else:
+        found = spread("params_sharding", shardings, params)
+    mesh, first, specs = None, "", []
+    for parts, sharding in zip(named, found, strict=True):
+        path = "/".join(parts) or ROOT
+        if not isinstance(sharding, NamedSharding):
+            got = "no sharding" if sharding is None else checks.kind(sharding)
+            raise checks.WrongType(
+                f"the parameter `{path}` has {got}, expected a NamedSharding: jax.device_put(params, shardings)."
+            )
+        if mesh is None:
+            mesh, first = sharding.mesh, path
+        elif (mesh.axis_names, mesh.axis_sizes) != (sharding.mesh.axis_names, sharding.mesh.axis_sizes):
+            raise checks.WrongValue(f"`{first}` is on the mesh {mesh}, but `{path}` on {sharding.mesh}; expected one mesh.")
+        specs.append(sharding.spec)
+    if mesh is None:
+        raise checks.WrongValue("there are no parameters, so no mesh to put a state on.")
+    return mesh, specs
+
+
+def _types(tx: Transformation, params: Params, specs: Sequence[PartitionSpec], mesh: Any) -> Tree:
+    """How the state lies that `tx.init` makes of parameters that lie so."""
+    explicit = AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=(AxisType.Explicit,) * len(mesh.axis_names))
+    leaves, treedef = jax.tree.flatten(params)
+    shown = [
+        jax.ShapeDtypeStruct(jax.numpy.shape(x), jax.numpy.result_type(x), sharding=NamedSharding(explicit, spec))
+        for x, spec in zip(leaves, specs, strict=True)
+    ]
+    seen: list[State] = []
+
+    def init(params: Params) -> State:
+        state = tx.init(params)
+        seen.append(jax.tree.map(_type, state))
+        return state
+
+    try:
+        with jax.sharding.use_abstract_mesh(explicit):
+            jax.eval_shape(init, treedef.unflatten(shown))
+    except checks.Refusal:
+        raise
+    except Exception as error:  # whatever JAX or a user's init raises
+        text = f"{tx.called}.init does not run on parameters whose types say how they lie (JAX's explicit axes)"
+        raise checks.WrongValue(f"{text}, so how its state lies is not known: {error}") from error
+    return seen[0]
+
+
+def _type(x: Leaf) -> _Type:
+    aval = jax.typeof(x)
+    return _Type(aval.sharding.spec, aval.memory_space == HOST)
+
+
+class zero1(Wrapper, transparent=True, keeps_zero=True):
+    """The state of an optimizer shared by devices, while parameters lie as they did (ZeRO-1).
+
+    Each device keeps a part of every moment, updates that part of the parameters, and gets the
+    updates of the others: gradients are summed and cut, updates gathered. It computes what `inner`
+    computes. Its mesh is that of `jax.set_mesh`.
+
+    Args:
+      inner: the transformation.
+      axis: the mesh axis along which parameters are copies of each other, or several. An array is
+        cut along its first axis that they divide; one that they do not divide, or that lies along
+        them already, stays as it is.
+      spec: how parameters lie on automatic axes: a `PartitionSpec`, or a tree of them, or a
+        function from the parameters to one, such as `by_path`. None: every device has them whole.
+        With explicit axes the parameters themselves say it.
+
+    State: that of `inner`.
+
+    Raises:
+      ValueError: there is no mesh, or it lacks an axis.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradtx
+      >>> tx = gradtx.zero1(gradtx.adamw(1e-3), "data")
+      >>> with jax.set_mesh(jax.make_mesh((1,), ("data",))):
+      ...     state = tx.init(jnp.ones(8))
+      >>> tuple(jax.typeof(state[0].mu).sharding.spec)
+      ('data',)
+
+    Source: Rajbhandari et al. 2019, arXiv:1910.02054, `P_os`.
+    """
+
+    inner: Inner
+    axis: Axes
+    _: KW_ONLY
+    spec: Tree | None = None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The mesh axes."""
+        return (self.axis,) if isinstance(self.axis, str) else tuple(self.axis)
+
+    def init(self, params: Params) -> State:
+        return self.inner.init(self.split(params))
+
+    def step(self, updates: Updates, state: State, params: Params | None = None, **extra_args: ExtraArg) -> tuple[Updates, State]:
+        given = self.layout(updates)
+        parts = self.split(updates)
+        some = None if params is None else self.split(params)
+        new, after = self.inner.advance(parts, state, some, self.inward(extra_args, updates))
+        return _placed(new, given), self.kept(after, updates if params is None else params)
+
+    def layout(self, tree: Tree) -> list[NamedSharding] | None:
+        """How the leaves of a tree like the parameters lie; None where nothing is to be shared."""
+        if not self.axes:
+            return None
+        mesh = _mesh(self.axes)
+        if _is_explicit(mesh):
+            return [jax.typeof(x).sharding for x in jax.tree.leaves(tree)]
+        if self.spec is None:
+            return [NamedSharding(mesh, PartitionSpec())] * len(jax.tree.leaves(tree))
+        return [NamedSharding(mesh, spec) for spec in spread("spec", self.spec, tree)]
+
+    def cut(self, tree: Tree) -> list[NamedSharding] | None:
+        """The same with each leaf cut along the axes."""
+        given = self.layout(tree)
+        if given is None:
+            return None
+        leaves = jax.tree.leaves(tree)
+        return [_cut(jax.numpy.shape(x), sharding, self.axes) for x, sharding in zip(leaves, given, strict=True)]
+
+    def split(self, tree: Tree) -> Tree:
+        """A tree like the parameters, cut along the axes."""
+        return _placed(tree, self.cut(tree))
+
+    def kept(self, state: State, params: Params) -> State:
+        """A state as `init` laid it; with explicit axes it lies so by its type."""
+        cut = self.cut(params)
+        if not cut or _is_explicit(mesh := cut[0].mesh):
+            return state
+        types = _types(self.inner, params, [sharding.spec for sharding in cut], mesh)
+        specs = jax.tree.leaves(types, is_leaf=lambda x: isinstance(x, _Type))
+        return _placed(state, [NamedSharding(mesh, x.spec) for x in specs])
+
+    def inward(self, extra_args: Extra, updates: Updates) -> dict[str, ExtraArg]:
+        """`grad`, `grad_fn` and `value_fn` for parameters that are cut."""
+        given, inward = self.layout(updates), dict(extra_args)
+        if jax.tree.structure(extra_args.get("grad")) == jax.tree.structure(updates):
+            inward["grad"] = self.split(extra_args["grad"])
+        if callable(value_fn := extra_args.get("value_fn")):
+            call = value_fn
+
+            @functools.wraps(call)  # its arguments are read from it
+            def value_of(params: Params, *args: ExtraArg, **kwargs: ExtraArg) -> Scalar:
+                return call(_placed(params, given), *args, **kwargs)
+
+            inward["value_fn"] = value_of
+        if callable(grad_fn := extra_args.get("grad_fn")):
+            inward["grad_fn"] = lambda params: self.split(grad_fn(_placed(params, given)))
+        return inward
+
+    @property
+    def state_type(self) -> type:  # type: ignore[override]
+        """That of the wrapped transformation."""
+        return self.inner.state_type
+
+    @property
+    def rests(self) -> bool:  # type: ignore[override]
+        """As the wrapped transformation."""
+        return rests(self.inner)
+
+    def parts(self, params: Params, state: State) -> tuple[Part, ...]:
+        """The wrapped transformation, with the same state."""
+        return (Part(self.inner, params, state),)
+
+    def undone(self, before: State, after: State) -> State:
+        """What is left in the wrapped transformation."""
+        return self.inner.undone(before, after)
+
+
+def _mesh(axes: tuple[str, ...]) -> AbstractMesh:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        raise checks.WrongValue(f"axis is {axes!r}, but there is no mesh. Call it under jax.set_mesh(mesh).")
+    for axis in axes:
+        if axis not in mesh.axis_names:
+            raise checks.WrongValue(f"axis has {axis!r}, expected one of the mesh's axes: {mesh.axis_names}.")
+    return mesh
+
+
+def _is_explicit(mesh: Any) -> bool:
+    return any(kind == AxisType.Explicit for kind in mesh.axis_types)
+
+
+def _placed(tree: Tree, shardings: Sequence[NamedSharding] | None) -> Tree:
+    """A tree with leaves that lie so."""
+    if shardings is None:
+        return tree
+    leaves, treedef = jax.tree.flatten(tree)
+    move = jax.sharding.reshard if shardings and _is_explicit(shardings[0].mesh) else jax.lax.with_sharding_constraint
+    return treedef.unflatten(move(x, sharding) for x, sharding in zip(leaves, shardings, strict=True))
+
+
+def _cut(shape: tuple[int, ...], sharding: NamedSharding, axes: tuple[str, ...]) -> NamedSharding:
+    """A sharding that cuts an array along more mesh axes, where they divide one of its axes."""
+    sizes = sharding.mesh.shape
+    names = [() if entry is None else (entry,) if isinstance(entry, str) else tuple(entry) for entry in sharding.spec]
+    names += [()] * (len(shape) - len(names))
+    free = [axis for axis in axes if all(axis not in entry for entry in names)]
+    count = _product(sizes, free)
+    for i in sorted(range(len(shape)), key=lambda i: bool(names[i])):  # whole axes first
+        size = shape[i] // _product(sizes, names[i])
+        if free and size and size % count == 0:
+            names[i] = (*names[i], *free)
+            break
+    return NamedSharding(sharding.mesh, PartitionSpec(*[entry or None for entry in names]))
+
+
+def _short(spec: PartitionSpec) -> PartitionSpec:
+    """The same without None at its end, as compiled programs spell it."""
+    entries = tuple(spec)
+    while entries and entries[-1] is None:
+        entries = entries[:-1]
+    return PartitionSpec(*entries)
+
+
+def _product(sizes: Any, names: Sequence[str]) -> int:
+    total = 1
+    for name in names:
+        total *= sizes[name]
+    return total
