@@ -25,12 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from compiled_rows import ROWS, Row
-from hlo import cost
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gradtx
+from gradtx.diagnostics.hlo import cost
 
 RESULTS = Path(__file__).parent / "results" / "tpu_compiled.md"
 

@@ -32,6 +32,7 @@ from gradtx.core.paths import path_str
 from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.types import OptState, Params, Updates
 from gradtx.core.value import Value
+from gradtx.diagnostics.cost import step_cost
 from gradtx.diagnostics.lr_range import lr_range_test
 from gradtx.diagnostics.metrics import metrics, monitor, snapshot
 from gradtx.diagnostics.stopping import early_stopping
@@ -356,6 +357,7 @@ __all__ = [
     "state_sharding",
     "stateless",
     "stateless_with_tree_map",
+    "step_cost",
     "step_decay_schedule",
     "storm",
     "storm_plus",

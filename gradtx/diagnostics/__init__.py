@@ -6,6 +6,7 @@ Where `batches` is taken, it is `()` for a `loss_fn` of the parameters alone; a 
 count by their sizes. Results are named tuples of arrays; `gradtx.diagnostics.plots` draws them.
 """
 
+from gradtx.diagnostics.cost import Collective, StepCost, step_cost
 from gradtx.diagnostics.curvature import (
     Eigenpairs,
     Estimate,
@@ -31,6 +32,7 @@ from gradtx.diagnostics.summary import ParameterSummary, Summary, summary
 from gradtx.linalg.eigen import Ritz, Tridiagonal, lanczos, ritz
 
 __all__ = [
+    "Collective",
     "Eigenpairs",
     "Estimate",
     "Flatness",
@@ -41,6 +43,7 @@ __all__ = [
     "Plane",
     "Ritz",
     "SpectralDensity",
+    "StepCost",
     "Summary",
     "Tridiagonal",
     "average_flatness",
@@ -55,6 +58,7 @@ __all__ = [
     "ritz",
     "sam_sharpness",
     "spectral_density",
+    "step_cost",
     "summary",
     "top_eigenvalues",
     "trajectory_plane",

@@ -17,7 +17,7 @@ from gradtx.core.transformation import Transformation
 from gradtx.core.types import DType, Json, Leaf, Params, State, Tree
 from gradtx.storage.matching import Rename, Sides, pattern_of, some
 from gradtx.storage.names import entries_of, names_of
-from gradtx.storage.sharding import init_part, on_a_mesh, state_sharding
+from gradtx.storage.sharding import init_part, on_a_mesh, state_shapes, state_sharding
 
 SCHEMA = 1
 """The version of the form of checkpoints. A later gradtx reads all earlier ones."""
@@ -135,7 +135,7 @@ def load_state(
     """
     tx = as_transformation(tx)
     about = _read(saved)
-    state = jax.eval_shape(tx.init, params)
+    state = state_shapes(tx, params)
     entries = entries_of(tx, state)
     names = names_of(entries)
     both = Sides(tx, saved, dict(zip(names, entries, strict=True)), about)

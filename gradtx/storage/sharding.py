@@ -1,7 +1,9 @@
 """Where the arrays of a state lie on a mesh. Moving them is JAX's: `jit` with shardings."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY
 from typing import Annotated, Any, NamedTuple
 
@@ -115,20 +117,30 @@ def on_a_mesh(params: Params) -> bool:
     return any(isinstance(getattr(x, "sharding", None), NamedSharding) for x in jax.tree.leaves(params))
 
 
-def init_part(tx: Transformation, params: Params, part: Callable[[State], Tree]) -> Tree:
-    """Some arrays of `tx.init(params)`, where they belong; nothing else is computed.
-
-    Parameters on no mesh are taken as they are.
-    """
+def mesh_of(params: Params) -> AbstractContextManager[Any]:
+    """The mesh that parameters are on, as the mesh in use; where they are on none, nothing."""
     if not on_a_mesh(params):
-        return jax.jit(lambda p: part(tx.init(p)))(params)
+        return contextlib.nullcontext()
     mesh, _ = _layout(params, None)
+    return jax.sharding.use_abstract_mesh(mesh if isinstance(mesh, AbstractMesh) else mesh.abstract_mesh)
+
+
+def state_shapes(tx: Transformation, params: Params) -> State:
+    """The shapes of a state."""
+    with mesh_of(params):
+        return jax.eval_shape(tx.init, params)
+
+
+def init_part(tx: Transformation, params: Params, part: Callable[[State], Tree]) -> Tree:
+    """Some arrays of `tx.init(params)`, where they belong; nothing else is computed."""
+    mesh = mesh_of(params)
 
     def init(params: Params) -> Tree:
-        with jax.sharding.use_abstract_mesh(mesh if isinstance(mesh, AbstractMesh) else mesh.abstract_mesh):
+        with mesh:
             return part(tx.init(params))
 
-    return jax.jit(init, out_shardings=part(state_sharding(tx, params)))(params)
+    where = {"out_shardings": part(state_sharding(tx, params))} if on_a_mesh(params) else {}
+    return jax.jit(init, **where)(params)
 
 
 def _layout(params: Params, shardings: Tree | None) -> tuple[Any, list[PartitionSpec]]:

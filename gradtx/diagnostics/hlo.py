@@ -1,7 +1,8 @@
-"""What a compiled program moves: bytes of main memory, cycles and collectives, read from XLA's text of it.
+"""What a compiled program moves, read from XLA's text of it: bytes, cycles, collectives.
 
-Counted are operands and results in main memory (on TPUs those in vector memory carry `S(1)`), times the trips of the loops around
-them. Of a conditional one branch counts: the one that moves most, or least with `cheapest`.
+Counted are operands and results in main memory (on TPUs those in vector memory carry `S(1)`), times
+the trips of the loops around them. Of a conditional one branch counts: the one that moves most, or
+least with `cheapest`.
 """
 
 import collections
@@ -51,7 +52,10 @@ class Instruction(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Bytes of main memory, the compiler's cycles, collectives by kind: how many and how many bytes."""
+    """Bytes of main memory, the compiler's cycles, collectives by kind.
+
+    Of these how many, and how many bytes.
+    """
 
     hbm: float = 0
     cycles: int = 0
@@ -161,7 +165,10 @@ class _Program:
         return max(map(int, re.findall(r"s32\[\][^=]*constant\((\d+)\)", condition)), default=1)
 
     def exchange(self, x: Instruction, types: dict[str, str]) -> Cost:
-        """Collectives of an instruction, those inside a fusion too; the steps of one chain count once."""
+        """Collectives of an instruction, those inside a fusion too.
+
+        The steps of one chain count once.
+        """
         number: collections.Counter[str] = collections.Counter()
         moved: dict[str, float] = {}
         for one, known in self.inside(x, types):
@@ -205,7 +212,10 @@ class _Program:
         return _main_bytes(x.type) + sum(map(_main_bytes, given))
 
     def of_fusion(self, name: str) -> tuple[dict[int, float], float]:
-        """At most how much a fusion reads of its operands, where it only cuts from them or writes into them, and writes."""
+        """At most how much a fusion reads of its operands, and writes.
+
+        Less than all where it only cuts from them, or writes into them.
+        """
         body = {x.name: x for x in self.computations[name]}
         users = collections.defaultdict(list)
         for x in body.values():
