@@ -38,8 +38,8 @@ def to_config(value: Value) -> dict[str, Json]:
 
     Example:
       >>> import gradtx
-      >>> gradtx.to_config(gradtx.clip_by_global_norm(1.0))
-      {'name': 'clip_by_global_norm', 'arguments': {'max_norm': 1.0}}
+      >>> gradtx.to_config(gradtx.clip(1.0))
+      {'name': 'clip', 'arguments': {'max_delta': 1.0}}
       >>> tx = gradtx.adamw(gradtx.cosine_decay_schedule(1e-3, 100))
       >>> gradtx.from_config(gradtx.to_config(tx)) == tx
       True

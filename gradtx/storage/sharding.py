@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
@@ -14,28 +14,14 @@ from gradtx.compose.labels import spread
 from gradtx.core import checks
 from gradtx.core.checked import checked
 from gradtx.core.composites import Wrapper
-from gradtx.core.domains import Domain
 from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.transformation import Part, Transformation
 from gradtx.core.types import Extra, ExtraArg, Leaf, Params, Scalar, State, Tree, Updates
 from gradtx.core.walk import rests
+from gradtx.tree.reductions import AxisNames
 
 HOST = jax.memory.Space.Host
-
-
-def _are_names(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value))
-
-
-Axes = Annotated[
-    str | Sequence[str],
-    Domain(
-        "the name of a mesh axis, or several",
-        _are_names,
-        canonical=lambda value: tuple(value) if isinstance(value, list) else value,
-    ),
-]
 
 
 class _Type(NamedTuple):
@@ -232,7 +218,7 @@ class zero1(Wrapper, transparent=True, keeps_zero=True):
     """
 
     inner: Inner
-    axis: Axes
+    axis: AxisNames
     _: KW_ONLY
     spec: Tree | None = None
 

@@ -1,6 +1,7 @@
 """Bounds on updates: by element, by norm, by block."""
 
 import math
+from dataclasses import KW_ONLY
 from typing import Annotated, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 from gradtx.transforms.scaling import scaled
+from gradtx.tree.reductions import AxisNames, global_norm
 
 
 def _is_axes(value: object) -> bool:
@@ -77,6 +79,8 @@ class clip_by_global_norm(Transformation, keeps_zero=True, rests=True):
 
     Args:
       max_norm: largest norm, >= 0; inf only measures.
+      axis_name: inside `jax.shard_map`, the mesh axes along which devices hold the shards of
+        updates; see `global_norm`.
 
     State: `ClipByGlobalNormState(steps int32, clipped int32, norm float32)`, 12 bytes.
       `gradtx.metrics` reports `grad_norm` (the last norm before clipping) and `clip_fraction` (the
@@ -96,6 +100,8 @@ class clip_by_global_norm(Transformation, keeps_zero=True, rests=True):
     """
 
     max_norm: Bound
+    _: KW_ONLY
+    axis_name: AxisNames | None = None
 
     def init(self, params: Params) -> ClipByGlobalNormState:
         return ClipByGlobalNormState(zero_count(), zero_count(), jnp.zeros((), default_float()))
@@ -103,7 +109,7 @@ class clip_by_global_norm(Transformation, keeps_zero=True, rests=True):
     def step(
         self, updates: Updates, state: ClipByGlobalNormState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ClipByGlobalNormState]:
-        norm = root_sum_squares(jax.tree.leaves(updates))
+        norm = global_norm(updates, axis_name=self.axis_name)
         too_large = (norm > self.max_norm) & jnp.isfinite(norm)
         ratio = jnp.where(too_large, self.max_norm / jnp.where(too_large, norm, 1), 1)
         clipped = jnp.where(too_large, safe_increment(state.clipped), state.clipped)

@@ -1,5 +1,6 @@
 """Updates without their mean, or with a given norm."""
 
+from dataclasses import KW_ONLY
 from typing import NamedTuple
 
 import jax
@@ -7,10 +8,11 @@ import jax.numpy as jnp
 
 from gradtx.core.domains import NonNegative, Positive
 from gradtx.core.leaves import each_leaf
-from gradtx.core.numerics import default_float, guarded_ratio, root_sum_squares
+from gradtx.core.numerics import default_float, guarded_ratio
 from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.transforms.scaling import scaled
+from gradtx.tree.reductions import AxisNames, global_norm
 
 
 class NormalizeByUpdateNormState(NamedTuple):
@@ -56,6 +58,8 @@ class normalize_by_update_norm(Transformation, keeps_zero=True, rests=True):
     Args:
       scale_factor: the norm that results, > 0.
       eps: added to the norm, >= 0; in units of the update.
+      axis_name: inside `jax.shard_map`, the mesh axes along which devices hold the shards of
+        updates; see `global_norm`.
 
     State: `NormalizeByUpdateNormState(norm float32)`, 4 bytes. `gradtx.metrics` reports
       `update_norm`, the last norm before.
@@ -71,6 +75,8 @@ class normalize_by_update_norm(Transformation, keeps_zero=True, rests=True):
 
     scale_factor: Positive = 1.0
     eps: NonNegative = 1e-6
+    _: KW_ONLY
+    axis_name: AxisNames | None = None
 
     def init(self, params: Params) -> NormalizeByUpdateNormState:
         return NormalizeByUpdateNormState(jnp.zeros((), default_float()))
@@ -78,6 +84,6 @@ class normalize_by_update_norm(Transformation, keeps_zero=True, rests=True):
     def step(
         self, updates: Updates, state: NormalizeByUpdateNormState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, NormalizeByUpdateNormState]:
-        norm = root_sum_squares(jax.tree.leaves(updates))
+        norm = global_norm(updates, axis_name=self.axis_name)
         factor = guarded_ratio(jnp.asarray(self.scale_factor, norm.dtype), norm + self.eps)
         return scaled(factor, updates), NormalizeByUpdateNormState(norm.astype(state.norm.dtype))

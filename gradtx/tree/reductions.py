@@ -1,6 +1,7 @@
 """From trees to numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,27 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core import checks
+from gradtx.core.domains import Domain
 from gradtx.core.numerics import abs_sq, default_float, promote, root_sum_squares, stacked
 from gradtx.core.trees import is_inexact
 from gradtx.core.types import Leaf, Tree, Updates
+from gradtx.core.varying import axes_of
 from gradtx.tree.align import aligned
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value))
+
+
+AxisNames = Annotated[
+    str | Sequence[str],
+    Domain(
+        "the name of a mesh axis, or several",
+        _are_names,
+        canonical=lambda value: tuple(value) if isinstance(value, list) else value,
+    ),
+]
+"""Axes of a mesh."""
 
 
 def sum(tree: Tree, associative_reduction: bool = False) -> jax.Array:
@@ -84,15 +102,37 @@ def norm(tree: Tree, ord: int | str | float | None = None, squared: bool = False
     return value * value if squared else value
 
 
-def global_norm(updates: Updates) -> jax.Array:
+def global_norm(updates: Updates, *, axis_name: AxisNames | None = None) -> jax.Array:
     """The Euclidean norm of all elements: `tree.norm(updates)`.
+
+    Args:
+      updates: tree of arrays.
+      axis_name: inside `jax.shard_map`, the mesh axes along which devices hold the shards: a name,
+        or several. A leaf that does not vary over an axis is a copy and counts once; with
+        `check_vma=False`, where types do not tell, every leaf is a shard.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> gradtx.global_norm({"w": jnp.array([3.0]), "b": jnp.array(4.0)})
       Array(5., dtype=float32)
     """
-    return norm(updates)
+    if axis_name is None:
+        return norm(updates)
+    names = frozenset({axis_name} if isinstance(axis_name, str) else axis_name)
+    groups: dict[frozenset[str], list[Leaf]] = {}
+    for x in jax.tree.leaves(updates):
+        own = frozenset(name for name in names if name in axes_of(x) or name not in axes_of(jax.lax.axis_index(name)))
+        groups.setdefault(own, []).append(x)
+    return root_sum_squares([_over(norm(leaves), tuple(sorted(own))) for own, leaves in groups.items()])
+
+
+def _over(local: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    """The norm of what devices hold together, from each one's norm; squares do not overflow."""
+    if not names:
+        return local
+    largest = jax.lax.pmax(jax.lax.stop_gradient(local), names)
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return unit * jnp.sqrt(jax.lax.psum(jnp.square(local / unit), names))
 
 
 def max(tree: Tree) -> jax.Array:

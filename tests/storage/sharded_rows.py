@@ -14,6 +14,10 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import jax
+
+if jax.__version_info__ < (0, 11):  # XLA ends at a flag that it does not know; on a busy machine 8 devices wait for 2 cores
+    os.environ["XLA_FLAGS"] += " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+
 import jax.numpy as jnp
 import numpy as np
 from cases import CASES, Case

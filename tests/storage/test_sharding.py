@@ -156,3 +156,14 @@ def test_every_row_on_eight_devices() -> None:
 def test_checkpoints_on_other_device_counts() -> None:
     found = on_eight_devices(script="resharded.py")
     assert found == {"8": [], "4": [], "2": [], "1": [], "one device": []}
+
+
+def test_norms_inside_shard_map() -> None:
+    found = on_eight_devices(script="shard_map_norms.py")
+    assert len(found) == 7
+    assert max(found.values()) < 1e-6, found
+
+
+def test_axes_of_norms_are_names() -> None:
+    with pytest.raises(TypeError, match=r"axis_name is 3 \(int\), expected the name of a mesh axis, or several, or None"):
+        gradtx.clip_by_global_norm(1.0, axis_name=3)  # type: ignore[arg-type]
