@@ -102,6 +102,7 @@ from gradtx.schedules import (
     warmup_stable_decay_schedule,
 )
 from gradtx.storage.checkpoint import LoadedState, load_state, reset, state_dict
+from gradtx.storage.memory import offload
 from gradtx.storage.sharding import init_sharded, state_sharding, zero1
 from gradtx.transforms.backtracking import scale_by_backtracking_linesearch
 from gradtx.transforms.clipping import (
@@ -271,6 +272,7 @@ __all__ = [
     "novograd",
     "optimistic_adam_v2",
     "optimistic_gradient_descent",
+    "offload",
     "orthogonalize",
     "partition",
     "path_str",

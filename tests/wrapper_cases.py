@@ -130,6 +130,13 @@ WRAPPERS: dict[str, Case] = {
         around(RHO, BETA, TWICE, rho=0.1),
     ),
     "normalize": Case(gradtx.normalize),
+    "offload": Case(
+        lambda: gradtx.offload(gradtx.adam(0.1), "(mu|nu)/.*"),
+        around(
+            ({"path": 3}, r"path is 3 \(int\), expected a regular expression for names, as text"),
+            ({"path": "("}, r"path has '\(', which is no regular expression: "),
+        ),
+    ),
     "ranger": Case(
         lambda: gradtx.ranger(0.1, weight_decay=0.01, sync_period=2),
         tuple(({"learning_rate": 0.1} | bad, text) for bad, text in (RATE, B2, EPS, DECAY, PERIOD, SLOW)),

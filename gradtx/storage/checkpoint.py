@@ -17,7 +17,7 @@ from gradtx.core.transformation import Transformation
 from gradtx.core.types import DType, Json, Leaf, Params, State, Tree
 from gradtx.storage.matching import Rename, Sides, pattern_of, some
 from gradtx.storage.names import entries_of, names_of
-from gradtx.storage.sharding import init_part, on_a_mesh, state_shapes, state_sharding
+from gradtx.storage.sharding import init_part, places, state_shapes
 
 SCHEMA = 1
 """The version of the form of checkpoints. A later gradtx reads all earlier ones."""
@@ -146,7 +146,7 @@ def load_state(
     if initialized and missing == "error":
         both.raise_missing(initialized, dropped)
     values = _initial(tx, params, [i for i, name in enumerate(names) if name not in sources])
-    where = jax.tree.leaves(state_sharding(tx, params)) if on_a_mesh(params) else [None] * len(names)
+    where = places(tx, params)
     for i, name in enumerate(names):
         if (source := sources.get(name)) is not None:
             value = _fitted(source, saved["leaves"][source], about[source]["dtype"], entries[i].leaf)

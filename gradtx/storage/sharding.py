@@ -117,6 +117,15 @@ def state_shapes(tx: Transformation, params: Params) -> State:
         return jax.eval_shape(tx.init, params)
 
 
+def places(tx: Transformation, params: Params) -> list[Any]:
+    """Where each array of a state belongs, for `jax.device_put`: None is where JAX puts it."""
+    if on_a_mesh(params):
+        return jax.tree.leaves(state_sharding(tx, params))
+    spaces: list[Any] = []
+    jax.eval_shape(lambda p: spaces.extend(jax.typeof(x).memory_space for x in jax.tree.leaves(tx.init(p))), params)
+    return [space if space == HOST else None for space in spaces]
+
+
 def init_part(tx: Transformation, params: Params, part: Callable[[State], Tree]) -> Tree:
     """Some arrays of `tx.init(params)`, where they belong; nothing else is computed."""
     mesh = mesh_of(params)
