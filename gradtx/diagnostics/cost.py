@@ -16,7 +16,7 @@ from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.trees import check_no_module
 from gradtx.core.types import ExtraArg, Json, Params, State, Tree
 from gradtx.diagnostics.hlo import cost
-from gradtx.storage.sharding import mesh_of, state_shapes, state_sharding
+from gradtx.storage.sharding import mesh_of, state_shapes
 
 
 class Collective(NamedTuple):
@@ -110,7 +110,7 @@ def step_cost(
     check_no_module(params)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), jax.numpy.result_type(x)), params)
     shapes, mesh = _placed(shapes, shardings, topology)
-    state = _like(state_shapes(tx, shapes), state_sharding(tx, shapes))
+    state = state_shapes(tx, shapes)
 
     def step(params: Params, state: State, grads: Tree) -> tuple[Params, State]:
         with mesh_of(shapes):

@@ -17,7 +17,7 @@ from gradtx.core.transformation import Transformation
 from gradtx.core.types import DType, Json, Leaf, Params, State, Tree
 from gradtx.storage.matching import Rename, Sides, pattern_of, some
 from gradtx.storage.names import entries_of, names_of
-from gradtx.storage.sharding import init_part, places, state_shapes
+from gradtx.storage.sharding import init_part, state_shapes
 
 SCHEMA = 1
 """The version of the form of checkpoints. A later gradtx reads all earlier ones."""
@@ -145,12 +145,13 @@ def load_state(
     initialized = tuple(name for name in names if name not in sources)
     if initialized and missing == "error":
         both.raise_missing(initialized, dropped)
-    values = _initial(tx, params, [i for i, name in enumerate(names) if name not in sources])
-    where = places(tx, params)
-    for i, name in enumerate(names):
+    fitted = {}
+    for i, (name, entry) in enumerate(zip(names, entries, strict=True)):
         if (source := sources.get(name)) is not None:
-            value = _fitted(source, saved["leaves"][source], about[source]["dtype"], entries[i].leaf)
-            values[i] = jax.device_put(value, where[i], may_alias=False)  # steps overwrite it, not what was saved
+            fitted[i] = _fitted(source, saved["leaves"][source], about[source]["dtype"], entry.leaf)
+    where = [entries[i].leaf.sharding for i in fitted]
+    moved = jax.device_put(list(fitted.values()), where, may_alias=False)  # steps overwrite them, not what was saved
+    values = _initial(tx, params, [i for i in range(len(names)) if i not in fitted], state) | dict(zip(fitted, moved, strict=True))
     new = jax.tree.structure(state).unflatten(values[i] for i in range(len(names)))
     return LoadedState(new, tuple(name for name in names if name in sources), initialized, dropped)
 
@@ -187,7 +188,8 @@ def reset(tx: Inner, params: Params, state: State, path: str) -> State:
             f"path is {path!r}, which matches no name of the state: {some(names)}.{checks.did_you_mean(path, names)}"
         )
     leaves, treedef = jax.tree.flatten(state)
-    for i, value in _initial(as_transformation(tx), params, chosen).items():
+    tx = as_transformation(tx)
+    for i, value in _initial(tx, params, chosen, state_shapes(tx, params)).items():
         leaves[i] = value
     return treedef.unflatten(leaves)
 
@@ -234,14 +236,14 @@ def _read(saved: Saved) -> dict[str, dict]:
     return about
 
 
-def _initial(tx: Transformation, params: Params, places: Sequence[int]) -> dict[int, Leaf]:
+def _initial(tx: Transformation, params: Params, places: Sequence[int], shapes: State) -> dict[int, Leaf]:
     """Some of the arrays of `tx.init(params)`; nothing else is computed."""
-    return init_part(tx, params, lambda state: {i: jax.tree.leaves(state)[i] for i in places}) if places else {}
+    return init_part(tx, params, lambda state: {i: jax.tree.leaves(state)[i] for i in places}, shapes) if places else {}
 
 
 def _fitted(name: str, value: Leaf, dtype: str, like: jax.ShapeDtypeStruct) -> Leaf:
     """An array of a checkpoint in the dtype that the new state has; one of NumPy stays there."""
-    shape = jax.eval_shape(_stored, like).shape
+    shape = _stored(like).shape
     if np.shape(value) != shape:
         raise checks.WrongValue(
             f"the checkpoint's `{name}` has shape {np.shape(value)}, expected {shape}, the shape in the state of tx. "
@@ -256,7 +258,7 @@ def _fitted(name: str, value: Leaf, dtype: str, like: jax.ShapeDtypeStruct) -> L
         value = value.view(jnp.dtype(dtype))
     if _number(value.dtype) is not _number(like.dtype):
         raise checks.WrongValue(f"the checkpoint's `{name}` has dtype {value.dtype}, expected {like.dtype}, as in the state of tx.")
-    return value.astype(like.dtype)
+    return value if value.dtype == like.dtype else value.astype(like.dtype)
 
 
 def _number(dtype: DType) -> type:

@@ -5,10 +5,11 @@ import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from gradtx.compose.labels import spread
 from gradtx.core import checks
@@ -17,18 +18,11 @@ from gradtx.core.composites import Wrapper
 from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.transformation import Part, Transformation
-from gradtx.core.types import Extra, ExtraArg, Leaf, Params, Scalar, State, Tree, Updates
+from gradtx.core.types import Extra, ExtraArg, Params, Scalar, State, Tree, Updates
 from gradtx.core.walk import rests
 from gradtx.tree.reductions import AxisNames
 
 HOST = jax.memory.Space.Host
-
-
-class _Type(NamedTuple):
-    """How an array lies: along which mesh axes, and whether in the memory of the host."""
-
-    spec: PartitionSpec
-    on_host: bool
 
 
 @checked
@@ -62,14 +56,8 @@ def state_sharding(tx: Inner, params_shape: Params, params_sharding: Tree | None
       >>> tuple(state[0].mu["w"].spec), tuple(state[0].count.spec)
       (('data', None), ())
     """
-    mesh, specs = _layout(params_shape, params_sharding)
-    types = _types(as_transformation(tx), params_shape, specs, mesh)
-    spelled = (lambda spec: spec) if _is_explicit(mesh) else _short  # as results have it, so that one trace is enough
-    return jax.tree.map(
-        lambda x: NamedSharding(mesh, spelled(x.spec), memory_kind="pinned_host" if x.on_host else None),
-        types,
-        is_leaf=lambda x: isinstance(x, _Type),
-    )
+    shapes = _shapes(as_transformation(tx), params_shape, *_layout(params_shape, params_sharding))
+    return jax.tree.map(lambda x: x.sharding, shapes)
 
 
 @checked
@@ -94,8 +82,8 @@ def init_sharded(tx: Inner, params: Params) -> State:
       >>> tuple(gradtx.init_sharded(gradtx.sgd(0.1, momentum=0.9), params)[0].trace.sharding.spec)
       ('data',)
     """
-    _layout(params, None)  # an error where one is on no mesh
-    return init_part(as_transformation(tx), params, lambda state: state)
+    tx = as_transformation(tx)
+    return init_part(tx, params, lambda state: state, _shapes(tx, params, *_layout(params, None)))
 
 
 def on_a_mesh(params: Params) -> bool:
@@ -112,29 +100,19 @@ def mesh_of(params: Params) -> AbstractContextManager[Any]:
 
 
 def state_shapes(tx: Transformation, params: Params) -> State:
-    """The shapes of a state."""
-    with mesh_of(params):
-        return jax.eval_shape(tx.init, params)
+    """The shapes of a state with their shardings; None is where JAX puts it."""
+    return _shapes(tx, params, *(_layout(params, None) if on_a_mesh(params) else (None, None)))
 
 
-def places(tx: Transformation, params: Params) -> list[Any]:
-    """Where each array of a state belongs, for `jax.device_put`: None is where JAX puts it."""
-    if on_a_mesh(params):
-        return jax.tree.leaves(state_sharding(tx, params))
-    spaces: list[Any] = []
-    jax.eval_shape(lambda p: spaces.extend(jax.typeof(x).memory_space for x in jax.tree.leaves(tx.init(p))), params)
-    return [space if space == HOST else None for space in spaces]
-
-
-def init_part(tx: Transformation, params: Params, part: Callable[[State], Tree]) -> Tree:
-    """Some arrays of `tx.init(params)`, where they belong; nothing else is computed."""
+def init_part(tx: Transformation, params: Params, part: Callable[[State], Tree], shapes: State) -> Tree:
+    """Some arrays of `tx.init(params)`, where their shapes say; nothing else is computed."""
     mesh = mesh_of(params)
 
     def init(params: Params) -> Tree:
         with mesh:
             return part(tx.init(params))
 
-    where = {"out_shardings": part(state_sharding(tx, params))} if on_a_mesh(params) else {}
+    where = {"out_shardings": part(jax.tree.map(lambda x: x.sharding, shapes))} if on_a_mesh(params) else {}
     return jax.jit(init, **where)(params)
 
 
@@ -163,35 +141,50 @@ def _layout(params: Params, shardings: Tree | None) -> tuple[Any, list[Partition
     return mesh, specs
 
 
-def _types(tx: Transformation, params: Params, specs: Sequence[PartitionSpec], mesh: Any) -> Tree:
-    """How the state lies that `tx.init` makes of parameters that lie so."""
+def _shapes(tx: Transformation, params: Params, mesh: Any, specs: Sequence[PartitionSpec] | None) -> State:
+    """The shapes that `tx.init` makes of parameters that lie so, with what its types say."""
+    if mesh is None or specs is None:
+        return _seen(tx.init, params, _on_no_mesh)
     explicit = AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=(AxisType.Explicit,) * len(mesh.axis_names))
     leaves, treedef = jax.tree.flatten(params)
     shown = [
-        jax.ShapeDtypeStruct(jax.numpy.shape(x), jax.numpy.result_type(x), sharding=NamedSharding(explicit, spec))
+        jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), sharding=NamedSharding(explicit, spec))
         for x, spec in zip(leaves, specs, strict=True)
     ]
-    seen: list[State] = []
+    spelled = (lambda spec: spec) if _is_explicit(mesh) else _short  # as results have it, so that one trace is enough
 
-    def init(params: Params) -> State:
-        state = tx.init(params)
-        seen.append(jax.tree.map(_type, state))
-        return state
+    def lies(x: jax.Array) -> jax.ShapeDtypeStruct:
+        aval = jax.typeof(x)
+        kind = "pinned_host" if aval.memory_space == HOST else None
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spelled(aval.sharding.spec), memory_kind=kind))
 
     try:
         with jax.sharding.use_abstract_mesh(explicit):
-            jax.eval_shape(init, treedef.unflatten(shown))
+            return _seen(tx.init, treedef.unflatten(shown), lies)
     except checks.Refusal:
         raise
     except Exception as error:  # whatever JAX or a user's init raises
         text = f"{tx.called}.init does not run on parameters whose types say how they lie (JAX's explicit axes)"
         raise checks.WrongValue(f"{text}, so how its state lies is not known: {error}") from error
-    return seen[0]
 
 
-def _type(x: Leaf) -> _Type:
-    aval = jax.typeof(x)
-    return _Type(aval.sharding.spec, aval.memory_space == HOST)
+def _seen(init: Callable[[Params], State], params: Params, look: Callable[[jax.Array], jax.ShapeDtypeStruct]) -> State:
+    """What a look at each array of a state gives while `init` is traced."""
+    found: list[State] = []
+
+    def looked(params: Params) -> State:
+        state = init(params)
+        found.append(jax.tree.map(lambda x: look(jnp.asarray(x)), state))
+        return state
+
+    jax.eval_shape(looked, params)
+    return found[0]
+
+
+def _on_no_mesh(x: jax.Array) -> jax.ShapeDtypeStruct:
+    on_host = jax.typeof(x).memory_space == HOST
+    host = SingleDeviceSharding(jax.devices()[0], memory_kind="pinned_host") if on_host else None
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=host)
 
 
 class zero1(Wrapper, transparent=True, keeps_zero=True):
@@ -263,7 +256,7 @@ class zero1(Wrapper, transparent=True, keeps_zero=True):
         if given is None:
             return None
         leaves = jax.tree.leaves(tree)
-        return [_cut(jax.numpy.shape(x), sharding, self.axes) for x, sharding in zip(leaves, given, strict=True)]
+        return [_cut(jnp.shape(x), sharding, self.axes) for x, sharding in zip(leaves, given, strict=True)]
 
     def split(self, tree: Tree) -> Tree:
         """A tree like the parameters, cut along the axes."""
@@ -274,9 +267,8 @@ class zero1(Wrapper, transparent=True, keeps_zero=True):
         cut = self.cut(params)
         if not cut or _is_explicit(mesh := cut[0].mesh):
             return state
-        types = _types(self.inner, params, [sharding.spec for sharding in cut], mesh)
-        specs = jax.tree.leaves(types, is_leaf=lambda x: isinstance(x, _Type))
-        return _placed(state, [NamedSharding(mesh, x.spec) for x in specs])
+        shapes = _shapes(self.inner, params, mesh, [sharding.spec for sharding in cut])
+        return _placed(state, [x.sharding for x in jax.tree.leaves(shapes)])
 
     def inward(self, extra_args: Extra, updates: Updates) -> dict[str, ExtraArg]:
         """`grad`, `grad_fn` and `value_fn` for parameters that are cut."""
