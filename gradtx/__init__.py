@@ -21,7 +21,7 @@ from gradtx.compose.masking import freeze, masked
 from gradtx.compose.partition import partition, selective_transform
 from gradtx.compose.plain import identity, set_to_zero, stateless, stateless_with_tree_map, to_optax
 from gradtx.core import checks as _checks
-from gradtx.core.apply import apply_updates, incremental_update, periodic_update
+from gradtx.core.apply import incremental_update, periodic_update
 from gradtx.core.composites import Preset, Wrapper
 from gradtx.core.config import from_config, to_config
 from gradtx.core.domains import ScalarOrSchedule, Schedule
@@ -100,6 +100,8 @@ from gradtx.schedules import (
     warmup_exponential_decay_schedule,
     warmup_stable_decay_schedule,
 )
+from gradtx.storage.cast import cast_state
+from gradtx.storage.precision import apply_updates, kahan, master_weights, rounded_away
 from gradtx.transforms.backtracking import scale_by_backtracking_linesearch
 from gradtx.transforms.clipping import (
     adaptive_grad_clip,
@@ -199,6 +201,7 @@ __all__ = [
     "asam",
     "bfgs",
     "by_path",
+    "cast_state",
     "cautious",
     "centralize",
     "chain",
@@ -232,6 +235,7 @@ __all__ = [
     "inject_hyperparams",
     "inverse_sqrt_schedule",
     "join_schedules",
+    "kahan",
     "keep_params_nonnegative",
     "lamb",
     "lars",
@@ -244,6 +248,7 @@ __all__ = [
     "lr_range_test",
     "madgrad",
     "masked",
+    "master_weights",
     "matrix_axes",
     "measure_with_ema",
     "metrics",
@@ -286,6 +291,7 @@ __all__ = [
     "reduce_on_plateau",
     "rmsprop",
     "rprop",
+    "rounded_away",
     "safe_increment",
     "sam_value_and_grad",
     "sam_wrapper",

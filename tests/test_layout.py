@@ -29,6 +29,7 @@ FLOORS = {
     "optimizers": 4,
     "matrix": 4,
     "wrappers": 5,
+    "storage": 5,
     "diagnostics": 6,
     "optax": 7,
 }
