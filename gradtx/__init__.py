@@ -102,6 +102,7 @@ from gradtx.schedules import (
 )
 from gradtx.storage.cast import cast_state
 from gradtx.storage.precision import apply_updates, kahan, master_weights, rounded_away
+from gradtx.storage.quantize import quantize_state
 from gradtx.transforms.backtracking import scale_by_backtracking_linesearch
 from gradtx.transforms.clipping import (
     adaptive_grad_clip,
@@ -286,12 +287,13 @@ __all__ = [
     "prodigy",
     "projected_amsgrad",
     "projections",
+    "quantize_state",
     "radam",
     "ranger",
     "reduce_on_plateau",
     "rmsprop",
-    "rprop",
     "rounded_away",
+    "rprop",
     "safe_increment",
     "sam_value_and_grad",
     "sam_wrapper",

@@ -129,6 +129,17 @@ WRAPPERS: dict[str, Case] = {
         lambda: gradtx.master_weights(gradtx.adamw(0.1, weight_decay=0.01), "int8"),
         around(({"dtype": "bfloat16"}, r"dtype is 'bfloat16' \(str\), expected 'float32', 'float64', 'int16' or 'int8'")),
     ),
+    "quantize_state": Case(
+        lambda: gradtx.quantize_state(gradtx.adamw(0.1, weight_decay=0.01), 4, min_size=1),
+        around(
+            ({"bits": 5}, r"bits is 5 \(int\), expected 8 or 4"),
+            ({"block_size": 0}, r"block_size is 0 \(int\), expected a whole number >= 1, or None"),
+            ({"min_size": 0}, r"min_size is 0 \(int\), expected a whole number >= 1"),
+            ({"codes": "nu"}, r"codes is 'nu' \(str\), expected a function from the state to 'moment', 'squares' or 'keep'"),
+            ({"rounding": "up"}, r"rounding is 'up' \(str\), expected one of 'nearest', 'stochastic'"),
+            ({"key": 0.5}, r"key is 0.5 \(float\), expected a random key"),
+        ),
+    ),
     "rounded_away": Case(gradtx.rounded_away),
     "looksam": Case(
         lambda: gradtx.looksam(gradtx.adam(0.1), every_k=2),

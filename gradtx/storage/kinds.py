@@ -11,7 +11,6 @@ from typing import get_args
 
 import jax
 
-from gradtx.core.trees import is_inexact
 from gradtx.core.types import Moment, Squares, State, Tree
 from gradtx.core.value import hints_of
 
@@ -43,7 +42,7 @@ def _walk(node: Tree, kind: str | None) -> Iterator[str | None]:
         return
     children = jax.tree.leaves(node, is_leaf=lambda x: x is not node)
     if len(children) == 1 and children[0] is node:
-        yield kind if is_inexact(node) else None
+        yield kind
     else:
         for child in children:
             yield from _walk(child, kind)

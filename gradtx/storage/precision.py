@@ -119,7 +119,9 @@ class master_weights(Wrapper, final=True, guards=True, keeps_zero=True, needs_pa
     The wrapped optimizer sees the masters in the parameters' place, so that training is that of
     float32 parameters but for gradients, which are taken at the rounded ones. Updates are what
     takes a parameter from where it is to its rounded master: parameters that were changed by hand
-    go back there. Nothing may change the updates before they are applied: put it around the whole
+    go back there. From gradients of half precision updates come in half precision too; one that
+    more than halves a parameter, or turns its sign, is then off by up to 2^-8 of itself, which the
+    next step puts right with masters of 'float32'. Nothing may change the updates before they are applied: put it around the whole
     chain. `update` needs `params`.
 
     Args:
@@ -199,20 +201,8 @@ def _moved(p: jax.Array, stored: jax.Array, u: jax.Array) -> tuple[jax.Array, ja
     w = w + u.astype(w.dtype)
     if jnp.issubdtype(stored.dtype, jnp.integer):
         top, rest = split(w, stored.dtype)
-        update, reached = reach(p, top)
-        return update, jnp.where(reached == top, rest, 0)  # what is lost is less than the update's own rounding
+        return top - p.astype(w.dtype), rest
     return nearest(w, p.dtype) - p.astype(w.dtype), w
-
-
-def reach(p: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """An update in the precision of `p` towards a number of it, and where it leads.
-
-    It leads there unless `p` more than halves or changes its sign: half precision, in which updates
-    are returned for gradients of half precision, does not hold the difference then.
-    """
-    p, dtype = p.astype(target.dtype), p.dtype
-    update = nearest(target - p, dtype)
-    return update, nearest(p + update, dtype)
 
 
 def at_precision_of(params: Params, extra_args: Extra) -> dict[str, ExtraArg]:
@@ -242,8 +232,8 @@ class KahanState(NamedTuple):
 class kahan(Wrapper, final=True, guards=True, keeps_zero=True, needs_params=True):
     """Compensated summation: what rounding takes from half-precision parameters is added later.
 
-    `y = u + c`, `p' = round(p + y)`, `c = y - (p' - p)`; `c` begins at 0, in the dtype of `p`. The
-    wrapped optimizer sees the rounded parameters. Nothing may change the updates before they are
+    `s = p + u + c` in float32, `p' = round(s)`, `c = s - p'`; `c` begins at 0, in the dtype of `p`.
+    The wrapped optimizer sees the rounded parameters. Nothing may change the updates before they are
     applied: put it around the whole chain. `update` needs `params`.
 
     Args:
@@ -284,10 +274,9 @@ class kahan(Wrapper, final=True, guards=True, keeps_zero=True, needs_params=True
 
 @jax.jit
 def _compensated(p: jax.Array, u: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
-    y = u + c
-    wide = p.astype(y.dtype)
-    update, reached = reach(p, nearest(wide + y, p.dtype))
-    return update, y - (reached - wide)
+    whole = p.astype(u.dtype) + (u + c)
+    rounded = nearest(whole, p.dtype)
+    return rounded - p.astype(u.dtype), whole - rounded
 
 
 # Seeing what is lost

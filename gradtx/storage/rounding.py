@@ -74,8 +74,15 @@ def split(x: jax.Array, dtype: DType) -> tuple[jax.Array, jax.Array]:
 
 
 def joined(top: jax.Array, rest: jax.Array) -> jax.Array:
-    """The float32 number of the two parts that `split` gives; `top` may be in bfloat16."""
+    """The float32 number of the two parts that `split` gives; `top` may be in bfloat16.
+
+    Of parts that do not belong together, a number near `top`, and never NaN.
+    """
     bits = jax.lax.bitcast_convert_type(top.astype(jnp.float32), jnp.uint32)
-    shift = np.uint32(16 - 8 * rest.dtype.itemsize)
-    whole = bits + (rest.astype(jnp.int32).astype(jnp.uint32) << shift)
-    return jnp.where(jnp.isnan(top), jnp.nan, jax.lax.bitcast_convert_type(whole, jnp.float32))
+    sign, size = bits & np.uint32(1 << 31), (bits & np.uint32(2**31 - 1)).astype(jnp.int32)
+    size = jnp.clip(size + (rest.astype(jnp.int32) << (16 - 8 * rest.dtype.itemsize)), 0, _INFINITY).astype(jnp.uint32)
+    return jnp.where(jnp.isnan(top), jnp.nan, jax.lax.bitcast_convert_type(size | sign, jnp.float32))
+
+
+_INFINITY = np.int32(0x7F800000)
+"""The bits of inf in float32."""

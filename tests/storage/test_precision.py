@@ -131,6 +131,18 @@ def test_a_thousand_small_steps_arrive(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_parameters_that_cross_zero_with_gradients_of_half_precision(form: str) -> None:
+    """Updates in half precision do not reach every rounded master, 0 among them."""
+    params = {"w": jnp.asarray(RNG.normal(size=2000) * 1e-2, BF16)}
+    grads = [{"w": jnp.asarray(RNG.normal(size=2000), BF16)} for _ in range(100)]
+    moved, _ = run(gradtx.master_weights(gradtx.sgd(3e-3), form), params, grads)
+    expected, _ = run(gradtx.sgd(3e-3), wide(params), [wide(g) for g in grads])
+    off = moved["w"].astype(jnp.float32) - expected["w"]
+    assert float(jnp.max(jnp.abs(off))) < 4e-4
+    assert float(jnp.sqrt(jnp.mean(off**2))) < 7e-5
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_float16_parameters_have_float32_masters(form: str) -> None:
     params = {"w": jnp.asarray([1.0, 3e-5, -6e-8, 0.0], F16)}
     moved, state = run(gradtx.master_weights(gradtx.sgd(1e-6), form), params, [{"w": jnp.ones(4, jnp.float32)}] * 10)
