@@ -24,7 +24,7 @@ from flax import nnx
 import gradtx
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-import train_lm as lm
+import train_lm as lm  # type: ignore[import-not-found]
 
 RESULTS = Path(__file__).parent / "results" / "low_precision.md"
 BATCH = 16

@@ -113,7 +113,10 @@ def _most(code: Code, bits: int) -> int:
 
 
 def _levels(x: jax.Array, code: Code, shape: tuple[int, ...], bits: int, seed: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Whole levels of an array, and the scales. No positive square gets level 0: steps are divided by it."""
+    """Whole levels of an array, and the scales.
+
+    No positive square gets level 0: steps are divided by it.
+    """
     blocks = _in_blocks(x, shape)
     scales = jnp.max(jnp.abs(blocks), axis=_within(blocks, shape), keepdims=True)
     level = _most(code, bits) * code.level_of(blocks * (1 / jnp.where(scales == 0, 1, scales)))

@@ -119,10 +119,10 @@ class master_weights(Wrapper, final=True, guards=True, keeps_zero=True, needs_pa
     The wrapped optimizer sees the masters in the parameters' place, so that training is that of
     float32 parameters but for gradients, which are taken at the rounded ones. Updates are what
     takes a parameter from where it is to its rounded master: parameters that were changed by hand
-    go back there. From gradients of half precision updates come in half precision too; one that
-    more than halves a parameter, or turns its sign, is then off by up to 2^-8 of itself, which the
-    next step puts right with masters of 'float32'. Nothing may change the updates before they are applied: put it around the whole
-    chain. `update` needs `params`.
+    go back there. Gradients of half precision give updates of half precision: one that more than
+    halves a parameter, or turns its sign, is off by up to 2^-8 of itself, which the next step puts
+    right with masters of 'float32'. Nothing may change the updates before they are applied: put it
+    around the whole chain. `update` needs `params`.
 
     Args:
       inner: the transformation to wrap: a whole optimizer, with its learning rate.
@@ -233,8 +233,8 @@ class kahan(Wrapper, final=True, guards=True, keeps_zero=True, needs_params=True
     """Compensated summation: what rounding takes from half-precision parameters is added later.
 
     `s = p + u + c` in float32, `p' = round(s)`, `c = s - p'`; `c` begins at 0, in the dtype of `p`.
-    The wrapped optimizer sees the rounded parameters. Nothing may change the updates before they are
-    applied: put it around the whole chain. `update` needs `params`.
+    The wrapped optimizer sees the rounded parameters. Nothing may change the updates before they
+    are applied: put it around the whole chain. `update` needs `params`.
 
     Args:
       inner: the transformation to wrap: a whole optimizer, with its learning rate.

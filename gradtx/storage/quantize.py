@@ -160,7 +160,7 @@ class quantize_state(Wrapper, keeps_zero=True):
 
 
 class Coded(NamedTuple):
-    """An array of a state that is stored in codes: its path, what it is, the shape of its scales."""
+    """An array of a state in codes: its path, what it is, the shape of its scales."""
 
     path: tuple[str, ...]
     kind: str
