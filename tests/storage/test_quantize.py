@@ -1,7 +1,10 @@
 """Moments in 8 and 4 bits: the codes against float64, what is coded, and that training, layout and bytes stay what they are."""
 
+import os
 import pickle
 import re
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -251,6 +254,28 @@ def test_codes_lie_as_the_parameters_and_blocks_on_one_device(bits: int) -> None
         own = state.scales["0"]["mu"][name]
         assert own.shape == (*shapes[name][:-1], 4 if whole[-1] == "x" else 1)
         assert tuple(own.sharding.spec) == (*whole[:-1], whole[-1])
+
+
+ON_EIGHT_DEVICES = """
+import jax, jax.numpy as jnp, gradtx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+p = jax.device_put(jnp.ones((32, 64)), NamedSharding(mesh, P("x", "y")))
+for bits in (8, 4):
+    tx = gradtx.quantize_state(gradtx.adamw(1e-3), bits, min_size=1)
+    state = tx.init(p)
+    assert state.scales["0"]["mu"].sharding.spec == state.inner_state[0].mu.sharding.spec == P("x", "y")
+    text = jax.jit(tx.update).lower(p, state, p).compile().as_text()
+    print([text.count(f"{kind}(") for kind in ("all-gather", "all-reduce", "all-to-all", "collective-permute")])
+"""
+
+
+def test_placed_parameters_send_nothing() -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    done = subprocess.run([sys.executable, "-c", ON_EIGHT_DEVICES], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.split("\n")[:2] == ["[0, 0, 0, 0]"] * 2, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("bits", [8, 4])
