@@ -163,6 +163,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(ROWS), help="rows, separated by commas")
     parser.add_argument("--case", default="a,b,c,d,e,f")
     parser.add_argument("--dtype", default="float32,bfloat16")
+    parser.add_argument("--layers", type=int, default=0, help="of the model, in place of each case's own")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name} too")
     args = parser.parse_args()
     lines = [
@@ -170,7 +171,8 @@ def main() -> None:
     ]
     for case in args.case.split(","):
         for dtype in args.dtype.split(","):
-            for text in table(CASES[case], dtype, args.only.split(",")):
+            chosen = CASES[case]._replace(**({"layers": args.layers} if args.layers else {}))
+            for text in table(chosen, dtype, args.only.split(",")):
                 print(text, flush=True)
                 lines.append(text)
     if args.write:

@@ -119,5 +119,13 @@ ROWS: dict[str, Row] = {
     "cautious": around("cautious"),
     "looksam": around("looksam", second_gradient),
     "skip_spikes": around("skip_spikes"),
+    # Storage
+    "quantize_state": around("quantize_state"),
+    "quantize_state_4": Row(lambda: gradtx.quantize_state(gradtx.adamw(1e-3), 4)),
+    "quantize_state_muon": Row(lambda: gradtx.quantize_state(gradtx.muon(0.02))),
+    "master_weights": around("master_weights"),
+    "master_weights_int8": Row(lambda: gradtx.master_weights(gradtx.adamw(1e-3), "int8")),
+    "kahan": around("kahan"),
+    "cast_state": around("cast_state"),
     "swa": Row(lambda: gradtx.swa(gradtx.adamw(1e-3), start=10), lambda: optax.adamw(1e-3)),
 }

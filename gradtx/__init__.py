@@ -21,7 +21,7 @@ from gradtx.compose.masking import freeze, masked
 from gradtx.compose.partition import partition, selective_transform
 from gradtx.compose.plain import identity, set_to_zero, stateless, stateless_with_tree_map, to_optax
 from gradtx.core import checks as _checks
-from gradtx.core.apply import apply_updates, incremental_update, periodic_update
+from gradtx.core.apply import incremental_update, periodic_update
 from gradtx.core.composites import Preset, Wrapper
 from gradtx.core.config import from_config, to_config
 from gradtx.core.domains import ScalarOrSchedule, Schedule
@@ -101,8 +101,11 @@ from gradtx.schedules import (
     warmup_exponential_decay_schedule,
     warmup_stable_decay_schedule,
 )
+from gradtx.storage.cast import cast_state
 from gradtx.storage.checkpoint import LoadedState, load_state, reset, state_dict
 from gradtx.storage.memory import offload
+from gradtx.storage.precision import apply_updates, kahan, master_weights, rounded_away
+from gradtx.storage.quantize import quantize_state
 from gradtx.storage.sharding import init_sharded, state_sharding, zero1
 from gradtx.transforms.backtracking import scale_by_backtracking_linesearch
 from gradtx.transforms.clipping import (
@@ -204,6 +207,7 @@ __all__ = [
     "asam",
     "bfgs",
     "by_path",
+    "cast_state",
     "cautious",
     "centralize",
     "chain",
@@ -238,6 +242,7 @@ __all__ = [
     "inject_hyperparams",
     "inverse_sqrt_schedule",
     "join_schedules",
+    "kahan",
     "keep_params_nonnegative",
     "lamb",
     "lars",
@@ -251,6 +256,7 @@ __all__ = [
     "lr_range_test",
     "madgrad",
     "masked",
+    "master_weights",
     "matrix_axes",
     "measure_with_ema",
     "metrics",
@@ -289,11 +295,13 @@ __all__ = [
     "prodigy",
     "projected_amsgrad",
     "projections",
+    "quantize_state",
     "radam",
     "ranger",
     "reduce_on_plateau",
     "reset",
     "rmsprop",
+    "rounded_away",
     "rprop",
     "safe_increment",
     "sam_value_and_grad",

@@ -71,7 +71,8 @@ _TRANSFORMS = _places(
 _TOP = _places(
     {
         "compose.partition": "multi_transform",
-        "core.apply": "apply_updates incremental_update periodic_update",
+        "core.apply": "incremental_update periodic_update",
+        "storage.precision": "apply_updates",
         "compose.plain": "GradientTransformationExtraArgs identity set_to_zero stateless stateless_with_tree_map "
         "with_extra_args_support",
         "core.pairs": "GradientTransformation",

@@ -86,6 +86,8 @@ def test_structure_is_fixed_with_x64(case: Case) -> None:
 @pytest.mark.parametrize("dtype", HALF)
 def test_moments_of_half_precision_parameters_are_float32(case: Case, dtype: Any) -> None:
     state = jax.eval_shape(case.make().init, tree(dtype))
+    if "half state" in case.exceptions:
+        return
     assert {x.dtype for x in jax.tree.leaves(state)}.isdisjoint({jnp.dtype(dtype)})
 
 

@@ -30,6 +30,7 @@ FLOORS = {
     "matrix": 4,
     "storage": 5,
     "wrappers": 5,
+    "storage": 5,
     "diagnostics": 6,
     "optax": 7,
 }

@@ -46,6 +46,8 @@ TWICE = ({"inner": gradtx.storm()}, r"inner is storm\(\), which calls grad_fn it
 EVERY_STEP = ({"every_k": 0}, r"every_k is 0 \(int\), expected a whole number >= 1, or a schedule")
 ERRORS = ({"max_consecutive_errors": -1}, r"max_consecutive_errors is -1 \(int\), expected a whole number >= 0")
 
+HALF = {"half state": "what rounding takes from a parameter, or a moment, is stored in half precision by intent"}
+
 WRAPPERS: dict[str, Case] = {
     "MultiSteps": Case(
         lambda: MultiSteps(gradtx.adam(0.1), 2),
@@ -113,6 +115,32 @@ WRAPPERS: dict[str, Case] = {
         ),
     ),
     "lookahead_wrapper": Case(lambda: gradtx.lookahead_wrapper(gradtx.adam(0.1), 2), around(PERIOD, SLOW)),
+    "cast_state": Case(
+        lambda: gradtx.cast_state(gradtx.adamw(0.1), "bfloat16"),
+        around(
+            ({"dtype": "int8"}, r"dtype is 'int8' \(str\), expected a floating dtype, such as 'bfloat16', or a function"),
+            ({"rounding": "up"}, r"rounding is 'up' \(str\), expected one of 'nearest', 'stochastic'"),
+            ({"key": 0.5}, r"key is 0.5 \(float\), expected a random key"),
+        ),
+        exceptions=HALF,
+    ),
+    "kahan": Case(lambda: gradtx.kahan(gradtx.adamw(0.1, weight_decay=0.01)), around(), exceptions=HALF),
+    "master_weights": Case(
+        lambda: gradtx.master_weights(gradtx.adamw(0.1, weight_decay=0.01), "int8"),
+        around(({"dtype": "bfloat16"}, r"dtype is 'bfloat16' \(str\), expected 'float32', 'float64', 'int16' or 'int8'")),
+    ),
+    "quantize_state": Case(
+        lambda: gradtx.quantize_state(gradtx.adamw(0.1, weight_decay=0.01), 4, min_size=1),
+        around(
+            ({"bits": 5}, r"bits is 5 \(int\), expected 8 or 4"),
+            ({"block_size": 0}, r"block_size is 0 \(int\), expected a whole number >= 1, or None"),
+            ({"min_size": 0}, r"min_size is 0 \(int\), expected a whole number >= 1"),
+            ({"codes": "nu"}, r"codes is 'nu' \(str\), expected a function from the state to 'moment', 'squares' or 'keep'"),
+            ({"rounding": "up"}, r"rounding is 'up' \(str\), expected one of 'nearest', 'stochastic'"),
+            ({"key": 0.5}, r"key is 0.5 \(float\), expected a random key"),
+        ),
+    ),
+    "rounded_away": Case(gradtx.rounded_away),
     "looksam": Case(
         lambda: gradtx.looksam(gradtx.adam(0.1), every_k=2),
         around(RHO, SMALL, EVERY, TWICE, ({"alpha": -1.0}, r"alpha is -1.0 \(float\), expected a finite number >= 0")),

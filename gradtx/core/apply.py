@@ -32,7 +32,7 @@ def apply_updates(params: Params, updates: Updates) -> Tree:
       {'w': Array([1.5, 1.5], dtype=float32)}
     """
     with checks.calling("apply_updates"):
-        return _map_pairs(_add, {"params": params, "updates": updates})
+        return _map_pairs(jnp.add, {"params": params, "updates": updates})
 
 
 def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: Scalar) -> Tree:
@@ -56,7 +56,8 @@ def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: Scalar) 
     """
     with checks.calling("incremental_update"):
         s, rest = with_complement(step_size)
-        return _map_pairs(_mix, {"new_tensors": new_tensors, "old_tensors": old_tensors}, s=s, rest=rest)
+        pair = {"new_tensors": new_tensors, "old_tensors": old_tensors}
+        return _map_pairs(lambda new, old, *, s, rest: s * new + rest * old, pair, s=s, rest=rest)
 
 
 def periodic_update(new_tensors: Tree, old_tensors: Tree, steps: Scalar, update_period: Scalar) -> Tree:
@@ -79,14 +80,6 @@ def periodic_update(new_tensors: Tree, old_tensors: Tree, steps: Scalar, update_
     """
     due = jnp.mod(steps, update_period) == 0
     return cond(due, lambda: new_tensors, lambda: old_tensors)
-
-
-def _add(p: jax.Array, u: jax.Array) -> jax.Array:
-    return p + u
-
-
-def _mix(new: jax.Array, old: jax.Array, *, s: Scalar, rest: Scalar) -> jax.Array:
-    return s * new + rest * old
 
 
 def _is_nothing(x: Leaf) -> bool:

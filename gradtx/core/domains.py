@@ -131,7 +131,7 @@ def _holds_squares(value: DType) -> bool:
 
 
 def _squares_hint(value: DType) -> str:
-    return " Squares overflow or vanish in fewer bits, and averages of them stall." if _is_float_dtype(value) else ""
+    return " Squares overflow or stall in fewer bits; quantize_state(...) stores them in 8 or 4." if _is_float_dtype(value) else ""
 
 
 def _mask_hint(value: object) -> str:

@@ -177,6 +177,8 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
       `freeze`.
     - `final`: its updates must be applied as they are, since its state holds points that follow
       from them.
+    - `guards`: what half-precision parameters lose when they are rounded, its next updates make up
+      for.
     - `gathers`: it gathers updates over several calls and gives zeros between.
     - `rests`: updates of zero move nothing, and change nothing of the updates that it gives later.
       A momentum does not rest. What keeps zero and has no state rests without saying so.
@@ -192,6 +194,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
     observes: ClassVar[bool] = False
     keeps_zero: ClassVar[bool] = False
     final: ClassVar[bool] = False
+    guards: ClassVar[bool] = False
     gathers: ClassVar[bool] = False
     rests: ClassVar[bool] = False
     narrows: ClassVar[bool] = False

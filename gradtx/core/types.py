@@ -1,7 +1,7 @@
 """Names for what passes through gradtx: they say what is meant where no type can be checked."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 Tree = Any
 """Any tree of arrays."""
@@ -9,6 +9,10 @@ Params = Any
 """A tree of parameters, as Optax names its type."""
 Updates = Any
 """A tree of updates, gradients or moments, like the parameters."""
+Moment = Annotated[Any, "moment"]
+"""A tree of running means of gradients, as a field of a state: it may be stored in fewer bits."""
+Squares = Annotated[Any, "squares"]
+"""A tree of running means of squares, of which none is negative and small ones matter: the same."""
 State = Any
 """An optimizer's state: a tree of arrays."""
 OptState = State

@@ -62,6 +62,10 @@ class Node(NamedTuple):
             return [self.tx] if place in self.touched and not self.tx.transparent else []
         return inner if self.tx.transparent or isinstance(self.tx, Preset) else [self.tx, *inner]
 
+    def guarded(self) -> frozenset[int]:
+        """The parameters for whose rounding something inside makes up."""
+        return self.got if self.tx.guards else frozenset[int]().union(*(node.guarded() for node in self.inside))
+
     def idle(self) -> Iterator[str]:
         """Labels and masks inside that no parameter has."""
         if isinstance(self.tx, partition):

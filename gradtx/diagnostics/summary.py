@@ -58,7 +58,7 @@ class Summary(NamedTuple):
       shared_bytes: of the state that belongs to no single parameter: counts, rates, norms, matrices
         over all parameters.
       notes: what needs attention: labels and masks that no parameter has, parameters that nothing
-        touches, unknown parts.
+        touches, half-precision ones that nothing guards, unknown parts.
     """
 
     rows: tuple[ParameterSummary, ...]
@@ -149,6 +149,17 @@ class Summary(NamedTuple):
         return lines + [f"Note: {note}" for note in self.notes]
 
 
+def _stalls(rows: list[ParameterSummary]) -> Iterator[str]:
+    """A note for each dtype of half precision among parameters that nothing guards."""
+    for dtype in dict.fromkeys(row.dtype for row in rows):
+        if not (jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4):
+            continue
+        paths = [row.path for row in rows if row.dtype == dtype]
+        which = f"`{paths[0]}` is" if len(paths) == 1 else f"`{paths[0]}` and {len(paths) - 1} more are"
+        loses = "loses" if len(paths) == 1 else "lose"
+        yield f"{which} {dtype} and {loses} small updates: see master_weights, kahan, rounded_away."
+
+
 @checked
 def summary(tx: Inner, params: Params) -> Summary:
     """A table of every parameter: what touches it, its state, and whether it is frozen.
@@ -208,6 +219,8 @@ def summary(tx: Inner, params: Params) -> Summary:
             alone = [row.path for row in rows if not row.transformations]
             notes.extend(f"nothing touches `{path}`: its gradient passes as its update, uphill." for path in alone)
         notes.extend(text for node in roots for text in node.idle())
+        guarded = frozenset[int]().union(*(node.guarded() for node in roots))
+        notes.extend(_stalls([row for i, row in enumerate(rows) if i not in guarded and not row.frozen]))
         return state
 
     state = jax.tree.leaves(jax.eval_shape(init, params))

@@ -13,14 +13,14 @@ from gradtx.core.leaves import MaskedNode
 from gradtx.core.numerics import abs_sq, guarded_ratio, promote
 from gradtx.core.transformation import Transformation
 from gradtx.core.trees import raise_unlike
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Params, Squares, Updates
 from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, from_matrices, numbers_once, to_matrices
 
 
 class ScaleByNormuonState(NamedTuple):
     """For every matrix the running mean square of each output's update; else `MaskedNode`."""
 
-    nu: Updates
+    nu: Squares
 
 
 class scale_by_normuon(Transformation, keeps_zero=True):

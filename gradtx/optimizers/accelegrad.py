@@ -55,7 +55,7 @@ def _weight(count: jax.Array) -> jax.Array:
     return jnp.maximum((count.astype(default_float()) + 1) / 4, 1)
 
 
-class accelegrad(Transformation, final=True, needs_params=True):
+class accelegrad(Transformation, final=True, guards=True, needs_params=True):
     """AcceleGrad: two sequences, coupled with growing weights, under one adaptive step size.
 
     At step `k = 0, 1, ...`, with `g` the gradient at the parameters `x`: `alpha = max(1, (k+1)/4)`,

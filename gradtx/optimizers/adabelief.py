@@ -20,7 +20,7 @@ from gradtx.core.numerics import (
     zero_count,
 )
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Moment, Params, Squares, Updates
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -28,8 +28,8 @@ class ScaleByBeliefState(NamedTuple):
     """Steps taken, the mean of gradients, and the mean of squared distances from it."""
 
     count: jax.Array
-    mu: Updates
-    nu: Updates
+    mu: Moment
+    nu: Squares
 
 
 class scale_by_belief(Transformation, keeps_zero=True):

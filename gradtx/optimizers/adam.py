@@ -11,7 +11,7 @@ from gradtx.core.domains import Decay, Flag, FloatDType, Mask, NonNegative, Rate
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
 from gradtx.core.numerics import first_moment, guarded_ratio, moments, one_minus_power, root_plus_eps, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Moment, Params, Squares, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -20,8 +20,8 @@ class ScaleByAdamState(NamedTuple):
     """Steps taken, first moment, second moment."""
 
     count: jax.Array
-    mu: Updates
-    nu: Updates
+    mu: Moment
+    nu: Squares
 
 
 class scale_by_adam(Transformation, keeps_zero=True):

@@ -18,7 +18,7 @@ from gradtx.core.numerics import (
     zero_count,
 )
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Moment, Params, Squares, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -28,9 +28,9 @@ class ScaleByAdemamixState(NamedTuple):
 
     count: jax.Array
     count_m2: jax.Array
-    m1: Updates
+    m1: Moment
     m2: Updates
-    nu: Updates
+    nu: Squares
 
 
 class scale_by_ademamix(Transformation, keeps_zero=True):
@@ -146,8 +146,8 @@ class ScaleBySimplifiedAdEMAMixState(NamedTuple):
     """Steps taken, momentum, second moment."""
 
     t: jax.Array
-    m: Updates
-    n: Updates
+    m: Moment
+    n: Squares
 
 
 class scale_by_simplified_ademamix(Transformation, keeps_zero=True):

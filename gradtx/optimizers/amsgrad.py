@@ -12,7 +12,7 @@ from gradtx.core.domains import Decay, Flag, FloatDType, NonNegative, Rate, Seco
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
 from gradtx.core.numerics import guarded_ratio, moments, one_minus_power, root_plus_eps, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Moment, Params, Squares, Updates
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -20,8 +20,8 @@ class ScaleByAmsgradState(NamedTuple):
     """Steps taken, first moment, second moment, and the largest second moment so far."""
 
     count: jax.Array
-    mu: Updates
-    nu: Updates
+    mu: Moment
+    nu: Squares
     nu_max: Updates
 
 

@@ -12,7 +12,7 @@ from gradtx.core.domains import Decay, FloatDType, Mask, Positive, Rate, one_of
 from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Moment, Params, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -23,7 +23,7 @@ class ScaleByLionState(NamedTuple):
     """Steps taken, and the momentum."""
 
     count: jax.Array
-    mu: Updates
+    mu: Moment
 
 
 class scale_by_lion(Transformation, keeps_zero=True):

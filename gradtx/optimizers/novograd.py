@@ -13,7 +13,7 @@ from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import abs_sq, compute_dtype, guarded_ratio, real_dtype, root_plus_eps, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
 from gradtx.core.trees import require_params
-from gradtx.core.types import ExtraArg, Leaf, Params, Updates
+from gradtx.core.types import ExtraArg, Leaf, Moment, Params, Squares, Updates
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -21,8 +21,8 @@ class ScaleByNovogradState(NamedTuple):
     """Steps taken, first moment, and for each leaf the running squared norm."""
 
     count: jax.Array
-    mu: Updates
-    nu: Updates
+    mu: Moment
+    nu: Squares
 
 
 class scale_by_novograd(Transformation):

@@ -12,7 +12,7 @@ from gradtx.core.domains import Decay, DecayOrSchedule, Flag, NonNegative, Rate
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, guarded_ratio, moments, one_minus_power, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Scalar, Updates
+from gradtx.core.types import ExtraArg, Params, Scalar, Squares, Updates
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -21,7 +21,7 @@ class ScaleByRmsState(NamedTuple):
     """Steps taken, and the second moment."""
 
     count: jax.Array
-    nu: Updates
+    nu: Squares
 
 
 class ScaleByRStdDevState(NamedTuple):

@@ -34,7 +34,7 @@ class UnixgradState(NamedTuple):
         return self.average
 
 
-class unixgrad(Transformation, final=True, needs_params=True):
+class unixgrad(Transformation, final=True, guards=True, needs_params=True):
     """UniXGrad: an extra-gradient step at weighted averages, under an adaptive step size.
 
     At step `t = 1, 2, ...`, with `M` the gradient at the parameters and `alpha = t`,

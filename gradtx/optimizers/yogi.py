@@ -19,7 +19,7 @@ from gradtx.core.numerics import (
     zero_count,
 )
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Moment, Params, Squares, Updates
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -27,8 +27,8 @@ class ScaleByYogiState(NamedTuple):
     """Steps taken, first moment, second moment."""
 
     count: jax.Array
-    mu: Updates
-    nu: Updates
+    mu: Moment
+    nu: Squares
 
 
 class scale_by_yogi(Transformation):

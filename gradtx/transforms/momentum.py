@@ -11,13 +11,13 @@ from gradtx.core.domains import Decay, DecayOrSchedule, Flag, FloatDType, Functi
 from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Leaf, Params, Scalar, Tree, Updates
+from gradtx.core.types import ExtraArg, Leaf, Moment, Params, Scalar, Tree, Updates
 
 
 class TraceState(NamedTuple):
     """The accumulated updates, and, for a schedule, the steps taken."""
 
-    trace: Updates
+    trace: Moment
     count: jax.Array | None = None
 
 
@@ -25,7 +25,7 @@ class EmaState(NamedTuple):
     """Steps taken, and the average before bias correction."""
 
     count: jax.Array
-    ema: Updates
+    ema: Moment
 
 
 class trace(Transformation, keeps_zero=True):

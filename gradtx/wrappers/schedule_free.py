@@ -117,7 +117,7 @@ def _rounded(z: jax.Array, dtype: DType) -> jax.Array:
     return jax.lax.reduce_precision(z, kept.nexp, kept.nmant)
 
 
-class schedule_free(Transformation, final=True, needs_params=True):
+class schedule_free(Transformation, final=True, guards=True, needs_params=True):
     """Schedule-free learning around an optimizer without momentum.
 
     With `y` the parameters, `u` the wrapped optimizer's update there: `z += u`,
@@ -220,7 +220,7 @@ def _with_warmup(name: str, learning_rate: ScalarOrSchedule, warmup_steps: int |
     return warmup_constant_schedule(init_value=0.0, peak_value=learning_rate, warmup_steps=warmup_steps)
 
 
-class schedule_free_sgd(Preset, final=True):
+class schedule_free_sgd(Preset, final=True, guards=True):
     """Schedule-free gradient descent: `z -= learning_rate * (g + weight_decay * y)`.
 
     See `schedule_free`. Evaluate with `gradtx.eval_params(state, params)`. `update` needs `params`.
@@ -262,7 +262,7 @@ class schedule_free_sgd(Preset, final=True):
         return schedule_free(base, rate, self.b1, self.weight_lr_power, self.state_dtype)
 
 
-class schedule_free_adamw(Preset, final=True):
+class schedule_free_adamw(Preset, final=True, guards=True):
     """Schedule-free AdamW: `z -= learning_rate * (g / (sqrt(v_hat) + eps) + weight_decay * y)`.
 
     `v_hat` is Adam's second moment with its bias corrected; there is no first moment. See

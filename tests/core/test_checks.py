@@ -21,7 +21,7 @@ SCHEDULE = ", or a schedule (a function of the step count)"
 TRANSFORMATION = "a gradient transformation (a pair of init and update)"
 CHOICE = Annotated[str, domains.one_of("hard", "soft")]
 SQUARES = "a floating dtype with the range of float32: 'float32', 'float64' or 'bfloat16'"
-FEW_BITS = " Squares overflow or vanish in fewer bits, and averages of them stall."
+FEW_BITS = " Squares overflow or stall in fewer bits; quantize_state(...) stores them in 8 or 4."
 MASK = "a tree of booleans shaped like the parameters (or a prefix of it), or a function from parameters to one"
 
 

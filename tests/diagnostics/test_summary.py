@@ -23,6 +23,7 @@ PARAMS = {
     "out": {"bias": jnp.zeros(2), "kernel": jnp.ones((4, 2), jnp.bfloat16)},
     "scale": jnp.ones(()),
 }
+STALLS = ("`out/kernel` is bfloat16 and loses small updates: see master_weights, kahan, rounded_away.",)
 SMALL = {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))}
 KERNELS = by_path({r".*/kernel": True}, default=False)
 ADAM, DECAYING = "scale_by_adam, scale_by_learning_rate", "scale_by_adam, add_decayed_weights, scale_by_learning_rate"
@@ -98,7 +99,7 @@ def test_a_decay_of_zero_touches_nothing() -> None:
     )
     assert touched(decaying, "dense/bias") == (f"muon(adamw({ADAM}))",)
     assert touched(gradtx.adamw(0.1, weight_decay=0.0, mask=KERNELS), "dense/kernel") == (f"adamw({ADAM})",)
-    assert summary(gradtx.muon(0.1), PARAMS).notes == summary(decaying, PARAMS).notes == ()
+    assert summary(gradtx.muon(0.1), PARAMS).notes == summary(decaying, PARAMS).notes == STALLS
     scheduled = gradtx.adamw(0.1, weight_decay=gradtx.constant_schedule(0.0))
     assert touched(scheduled, "scale") == (f"adamw({DECAYING})",)
 
@@ -124,8 +125,12 @@ def test_what_nothing_touches_is_noted() -> None:
     assert found["scale"].transformations == ()
     assert found["scale"].state_bytes == 0
     assert table.frozen == 0
-    assert table.notes == tuple(
-        f"nothing touches `{path}`: its gradient passes as its update, uphill." for path in ("dense/bias", "out/bias", "scale")
+    assert (
+        table.notes
+        == tuple(
+            f"nothing touches `{path}`: its gradient passes as its update, uphill." for path in ("dense/bias", "out/bias", "scale")
+        )
+        + STALLS
     )
     inside = gradtx.lookahead_wrapper(gradtx.masked(gradtx.adam(0.1), KERNELS))  # has slow weights of the others
     assert touched(inside, "scale") == ("lookahead_wrapper",)
@@ -165,24 +170,31 @@ def test_what_is_added_after_zero_does_not_stay() -> None:
 
 def test_labels_and_masks_without_parameters_are_noted() -> None:
     tx = gradtx.partition({"a": gradtx.adam(0.1), "b": gradtx.sgd(0.1)}, lambda params: jax.tree.map(lambda _: "a", params))
-    assert summary(gradtx.lookahead_wrapper(tx), PARAMS).notes == ("partition: no parameter has the label 'b'.",)
+    assert summary(gradtx.lookahead_wrapper(tx), PARAMS).notes == ("partition: no parameter has the label 'b'.", *STALLS)
     nowhere = by_path({}, default=False)
     assert summary(gradtx.chain(gradtx.sgd(0.1), gradtx.freeze(nowhere)), PARAMS).notes == (
         "freeze: set_to_zero touches no parameter.",
+        *STALLS,
     )
-    assert summary(gradtx.adamw(0.1, mask=nowhere), PARAMS).notes == ("add_decayed_weights: its mask is True for no parameter.",)
+    idle = "add_decayed_weights: its mask is True for no parameter."
+    assert summary(gradtx.adamw(0.1, mask=nowhere), PARAMS).notes == (idle, *STALLS)
     with pytest.raises(ValueError, match=r"by_path: the pattern 'kernel' matches no parameter"):
         summary(gradtx.freeze(by_path({"kernel": True}, default=False)), PARAMS)
 
 
 def test_other_libraries_are_noted() -> None:
     table = summary(gradtx.chain(optax.clip(1.0), gradtx.masked(optax.trace(0.9), KERNELS)), PARAMS)
-    assert table.notes == tuple(
-        f"{outer} has {inner} in it, which is no transformation of gradtx: which parameters it touches is not known."
-        for outer, inner in (("chain", "clip"), ("masked", "trace"))
+    assert (
+        table.notes
+        == tuple(
+            f"{outer} has {inner} in it, which is no transformation of gradtx: which parameters it touches is not known."
+            for outer, inner in (("chain", "clip"), ("masked", "trace"))
+        )
+        + STALLS
     )
     assert [row.state_bytes for row in table.rows] == [0, 48, 0, 16, 0]
-    (note,) = summary(optax.sgd(0.1), PARAMS).notes
+    note, stalls = summary(optax.sgd(0.1), PARAMS).notes
+    assert stalls == STALLS[0]
     assert note.startswith("tx is chain, which is no transformation of gradtx")
 
 
@@ -254,7 +266,8 @@ def test_text_and_rich_show_the_same() -> None:
     text = str(table)
     assert repr(table) == text
     assert max(map(len, text.splitlines())) < 100
-    assert text.endswith("[2] sgd(scale_by_learning_rate), set_to_zero: frozen\n" + text.splitlines()[-1])
+    below = f"{text.splitlines()[-2]}\nNote: {STALLS[0]}"
+    assert text.endswith(f"[2] sgd(scale_by_learning_rate), set_to_zero: frozen\n{below}")
     out = io.StringIO()
     Console(file=out, width=120).print(table)
     drawn = out.getvalue()
