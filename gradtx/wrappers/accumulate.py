@@ -12,7 +12,7 @@ from gradtx.core import checks
 from gradtx.core.checked import checked
 from gradtx.core.composites import Wrapper
 from gradtx.core.domains import Domain, Flag, FloatDType, Function, PositiveInt, Schedule, scheduled_value
-from gradtx.core.leaves import all_finite, each_leaf, in_dtypes_of, zeros_like
+from gradtx.core.leaves import all_finite, each_leaf, in_dtypes_of
 from gradtx.core.numerics import common_dtype, cond, safe_increment, zero_count
 from gradtx.core.transformation import Part, Transformation, wants
 from gradtx.core.types import DType, ExtraArg, Params, State, Tree, Updates
@@ -36,7 +36,7 @@ class AccumulateState(NamedTuple):
       used: how many of them are in the sum.
       gradient_step: steps taken.
       left_out: microbatches left out in all.
-      accumulator: sum of gradients.
+      accumulator: sum of gradients; after a step, until the next microbatch, the updates of that step.
       inner_state: the optimizer's state.
     """
 
@@ -136,22 +136,25 @@ class accumulate(Wrapper, keeps_zero=True):
             total = jnp.where(first, 0, total)
             return g, jnp.where(take, total + g, total)
 
-        _, total = gather(updates, state.accumulator)
+        def gathered() -> Updates:
+            return gather(updates, state.accumulator)[1]
 
         def step() -> tuple[Updates, State]:
             count = used.astype(jnp.float32)
-            mean = jax.tree.map(lambda x: x / count, total)
+            mean = jax.tree.map(lambda x: x / count, gathered())
             changed, inner_state = self.inner.advance(mean, state.inner_state, params, extra_args)
-            return in_dtypes_of(changed, updates), inner_state
+            return in_dtypes_of(changed, state.accumulator), inner_state
 
+        # Either way one tree comes out, in the accumulator's memory: the sum, or the updates once the sum is used up.
         steps = last & (used > 0)
-        changed, inner_state = cond(steps, step, lambda: (zeros_like(updates), state.inner_state))
+        kept, inner_state = cond(steps, step, lambda: (gathered(), state.inner_state))
+        changed = in_dtypes_of(jax.tree.map(lambda x: jnp.where(steps, x, 0), kept), updates)
         return changed, AccumulateState(
             jnp.where(last, 0, safe_increment(state.mini_step)),
             used,
             jnp.where(steps, safe_increment(state.gradient_step), state.gradient_step),
             jnp.where(take, state.left_out, safe_increment(state.left_out)),
-            total,
+            kept,
             inner_state,
         )
 

@@ -112,20 +112,24 @@ class MultiSteps(Transformation):
             new = acc + (g - acc) / (n + 1) if self.use_grad_mean else acc + g
             return g, jnp.where(skip, acc, new)
 
-        _, acc = gather(updates, state.acc_grads)
+        def gathered() -> Updates:
+            return gather(updates, state.acc_grads)[1]
+
         k = scheduled_value("every_k_schedule", self.every_k_schedule, state.gradient_step)
         emit = ~skip & (state.mini_step >= k - 1)
 
         def step() -> tuple[Updates, State]:
-            changed, inner_state = self.opt.advance(acc, state.inner_opt_state, params, extra_args)
-            return in_dtypes_of(changed, updates), inner_state
+            changed, inner_state = self.opt.advance(gathered(), state.inner_opt_state, params, extra_args)
+            return in_dtypes_of(changed, state.acc_grads), inner_state
 
-        changed, inner_state = cond(emit, step, lambda: (zeros_like(updates), state.inner_opt_state))
+        # As in `accumulate`, one tree comes out either way: updates, or what is gathered.
+        kept, inner_state = cond(emit, step, lambda: (gathered(), state.inner_opt_state))
+        changed = in_dtypes_of(jax.tree.map(lambda x: jnp.where(emit, x, 0), kept), updates)
         return changed, MultiStepsState(
             jnp.where(emit, 0, jnp.where(skip, state.mini_step, safe_increment(state.mini_step))),
             jnp.where(emit, safe_increment(state.gradient_step), state.gradient_step),
             inner_state,
-            jax.tree.map(lambda x: jnp.where(emit, 0, x), acc),
+            jax.tree.map(lambda x: jnp.where(emit, 0, x), kept),
             skip_state,
         )
 
