@@ -49,14 +49,18 @@ ENTRY %main (a: f32[8,128], b: bf16[8,128]) -> f32[8,128] {
 """
 
 
-def hlo() -> Any:
-    spec = importlib.util.spec_from_file_location("hlo", BENCHMARKS / "hlo.py")
+def module(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["hlo"] = module
-    spec.loader.exec_module(module)
-    return module
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[name] = found
+    spec.loader.exec_module(found)
+    return found
+
+
+def hlo() -> Any:
+    return module("hlo")
 
 
 def test_bytes_cycles_and_collectives_of_a_program() -> None:
@@ -73,6 +77,24 @@ def test_bytes_cycles_and_collectives_of_a_program() -> None:
 def test_the_cheapest_branch_of_a_conditional() -> None:
     program = hlo()
     assert program.cost(PROGRAM).hbm - program.cost(PROGRAM, cheapest=True).hbm == 2 * 8 * 128 * 2
+
+
+def test_a_table_is_written_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later run replaces its lines and leaves the others; what failed, or is of other versions, is no result."""
+    hlo()
+    module("compiled_rows")
+    compiled = module("compiled")
+    monkeypatch.setattr(compiled, "heading", lambda: "# jax 1")
+    path, section = tmp_path / "table.md", compiled.section(compiled.CASES["a"], "float32")
+    sgd, adamw = (compiled.Key(section, f"{name}, gradtx") for name in ("sgd", "adamw"))
+    compiled.write(path, {adamw: "| adamw, gradtx | 2 |", sgd: "| sgd, gradtx | 1 |"})
+    compiled.write(path, compiled.read(path) | {sgd: "| sgd, gradtx | 3 |"})
+    assert compiled.read(path) == {sgd: "| sgd, gradtx | 3 |", adamw: "| adamw, gradtx | 2 |"}
+    assert path.read_text().splitlines()[-2:] == ["| sgd, gradtx | 3 |", "| adamw, gradtx | 2 |"]  # in the order of the rows
+    compiled.write(path, compiled.read(path) | {sgd: f"| sgd, gradtx | {compiled.FAILED}why |"})
+    assert compiled.read(path).keys() == {adamw}
+    monkeypatch.setattr(compiled, "heading", lambda: "# jax 2")
+    assert not compiled.read(path)
 
 
 @pytest.mark.tpu

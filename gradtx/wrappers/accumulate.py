@@ -36,7 +36,8 @@ class AccumulateState(NamedTuple):
       used: how many of them are in the sum.
       gradient_step: steps taken.
       left_out: microbatches left out in all.
-      accumulator: sum of gradients; after a step, until the next microbatch, the updates of that step.
+      accumulator: sum of gradients; after a step, until the next microbatch, the updates of that
+        step, which share its memory.
       inner_state: the optimizer's state.
     """
 
@@ -145,7 +146,8 @@ class accumulate(Wrapper, keeps_zero=True):
             changed, inner_state = self.inner.advance(mean, state.inner_state, params, extra_args)
             return in_dtypes_of(changed, state.accumulator), inner_state
 
-        # Either way one tree comes out, in the accumulator's memory: the sum, or the updates once the sum is used up.
+        # Either way one tree comes out, in the accumulator's memory: the sum, or the updates once it
+        # is used up. With a tree for each, updates would need memory of their own.
         steps = last & (used > 0)
         kept, inner_state = cond(steps, step, lambda: (gathered(), state.inner_state))
         changed = in_dtypes_of(jax.tree.map(lambda x: jnp.where(steps, x, 0), kept), updates)

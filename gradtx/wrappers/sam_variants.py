@@ -45,7 +45,7 @@ def along(x: Updates, y: Updates, length: jax.Array) -> jax.Array:
 
 
 def across(x: Updates, y: Updates, length: jax.Array, share: jax.Array) -> Updates:
-    """The part of `x` orthogonal to `y`, from `along`: `x - <x, y> / |y|^2 * y`; `x` where `y` is 0."""
+    """The part of `x` orthogonal to `y`: `x - <x, y> / |y|^2 * y`; `x` where `y` is 0."""
 
     @each_leaf
     def rule(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -121,7 +121,8 @@ class looksam(SharpnessAware, needs_params=True):
         def uphill() -> Updates:
             return cast_like(self.climb.gradient(grad_fn, params, updates, rho), state.direction)
 
-        # In the memory of the direction: the gradient uphill, or the direction as it was. All else is numbers.
+        # In the memory of the direction: the gradient uphill, or the direction as it was. All else
+        # is numbers.
         kept = each_kth(self.every_k, state.count, uphill, lambda: state.direction)
         nothing = jnp.zeros_like(length), jnp.ones_like(length)
         share, size = each_kth(self.every_k, state.count, lambda: self.turn(kept, updates, length), lambda: nothing)
@@ -136,7 +137,7 @@ class looksam(SharpnessAware, needs_params=True):
         return updates, LooksamState(safe_increment(state.count), rho, direction, inner_state)
 
     def turn(self, s: Updates, g: Updates, length: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """How far `s` goes along `g`, and the length of the rest where that is longer than rounding errors."""
+        """How far `s` goes along `g`, and how long the rest is; inf for what may be rounding errors."""
         share = along(s, g, length)
         size = norm(across(s, g, length, share))
         noise = NOISE * jnp.finfo(size.dtype).eps * norm(s)
