@@ -1,12 +1,13 @@
 """What does one update cost on accelerators that are not here?
 
     JAX_PLATFORMS=cpu TPU_WORKER_HOSTNAMES=localhost TPU_ACCELERATOR_TYPE=v5litepod-8 \
-        python benchmarks/compiled.py [--only adamw,sgd] [--case a,b] [--dtype float32] [--write] [--resume]
+        python benchmarks/compiled.py [--only adamw,sgd] [--case a,b] [--dtype float32] [--write] [--resume] \
+        [--library gradtx] [--layers 2]
 
 Compiles the update and `apply_updates` of each row for TPUs, parameters and state donated, and prints what XLA says of the program;
 nothing runs. It needs libtpu (`pip install "jax[tpu]"`, 213 MB). `--write` puts each line into results/tpu_compiled.md as soon as
 it is there, in place of the one before, and leaves the others; lines of other versions of jax, libtpu or Optax go. `--resume`
-compiles what that file lacks.
+compiles what that file lacks. `--layers` takes another model, for a quick look.
 
 Columns, a device: HBM MB, bytes read and written in main memory; of a conditional the branch that moves most, and in the next
 column the one that moves least; temporary MB; Gflop; collectives and their MB; millions of cycles as the compiler estimates them;
@@ -62,6 +63,7 @@ CASES = {
     "f": Case("v5e:16x16", (16, 16), 24, 2048, "1.3B on 16 x 16 v5e, FSDP and tensor parallel"),
 }
 DTYPES = ("float32", "bfloat16")
+LIBRARIES = ("Optax", "gradtx")
 FAILED = "failed: "
 HEAD = "| row | HBM MB | least | temp MB | Gflop | collectives | MB | Mcycles | compile s |\n|---|---|---|---|---|---|---|---|---|"
 
@@ -159,17 +161,19 @@ class Key(NamedTuple):
     title: str
 
 
-def lines(cases: list[str], dtypes: list[str], names: list[str], skip: Iterable[Key] = ()) -> Iterator[tuple[Key, str]]:
+def lines(
+    cases: list[Case], dtypes: list[str], names: list[str], libraries: list[str], skip: Iterable[Key] = ()
+) -> Iterator[tuple[Key, str]]:
     """The lines asked for, as they get ready, but for those to skip."""
-    for case, dtype, name in itertools.product(cases, dtypes, names):
+    for case, dtype, name, title in itertools.product(cases, dtypes, names, libraries):
         row = ROWS[name]
-        for library, make in ((optax, row.optax), (gradtx, row.gradtx)):
-            key = Key(section(CASES[case], dtype), f"{name}, {'Optax' if library is optax else 'gradtx'}")
-            if make is not None and key not in skip:
-                try:
-                    yield key, line(key.title, make(), library, row, CASES[case], jnp.dtype(dtype))
-                except Exception as error:  # the table goes on, with the reason in place of numbers
-                    yield key, f"| {key.title} | {FAILED}{str(error).splitlines()[0][:150]} | | | | | | | |"
+        library, make = {"Optax": (optax, row.optax), "gradtx": (gradtx, row.gradtx)}[title]
+        key = Key(section(case, dtype), f"{name}, {title}")
+        if make is not None and key not in skip:
+            try:
+                yield key, line(key.title, make(), library, row, case, jnp.dtype(dtype))
+            except Exception as error:  # the table goes on, with the reason in place of numbers
+                yield key, f"| {key.title} | {FAILED}{str(error).splitlines()[0][:150]} | | | | | | | |"
 
 
 def section(case: Case, dtype: str) -> str:
@@ -197,7 +201,7 @@ def write(path: Path, found: dict[Key, str]) -> None:
     """All lines, in the order of the cases and rows."""
     text = [heading()]
     for case, dtype in itertools.product(CASES.values(), DTYPES):
-        titles = [f"{name}, {library}" for name in ROWS for library in ("Optax", "gradtx")]
+        titles = [f"{name}, {library}" for name in ROWS for library in LIBRARIES]
         here = [found[key] for title in titles if (key := Key(section(case, dtype), title)) in found]
         text += [f"\n## {section(case, dtype)}\n", HEAD, *here] if here else []
     part = path.with_suffix(f".{os.getpid()}")
@@ -210,11 +214,14 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(ROWS), help="rows, separated by commas")
     parser.add_argument("--case", default=",".join(CASES))
     parser.add_argument("--dtype", default=",".join(DTYPES))
+    parser.add_argument("--library", default=",".join(LIBRARIES))
+    parser.add_argument("--layers", type=int, help="of the model, in place of the case's; nothing is written")
     parser.add_argument("--write", action="store_true", help=f"put the lines into {RESULTS.name}")
     parser.add_argument("--resume", action="store_true", help=f"skip what {RESULTS.name} has")
     args = parser.parse_args()
     skip = read(RESULTS) if args.resume else {}
-    asked = lines(args.case.split(","), args.dtype.split(","), args.only.split(","), skip)
+    cases = [CASES[case]._replace(**{"layers": args.layers} if args.layers else {}) for case in args.case.split(",")]
+    asked = lines(cases, args.dtype.split(","), args.only.split(","), args.library.split(","), skip)
     failed, current = 0, ""
     for key, text in asked:
         if key.section != current:
@@ -222,7 +229,7 @@ def main() -> None:
             current = key.section
         print(text, flush=True)
         failed += FAILED in text
-        if args.write:
+        if args.write and not args.layers:
             write(RESULTS, read(RESULTS) | {key: text})
     if failed:
         sys.exit(f"{failed} rows failed; libtpu lets one process compile at a time")

@@ -8,12 +8,12 @@ from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.domains import Flag, FloatDType, Function, scheduled_value
-from gradtx.core.leaves import each_leaf, in_dtypes_of, zeros_like
-from gradtx.core.numerics import abs_sq, cond, promote, safe_increment, zero_count
+from gradtx.core.leaves import each_leaf, zeros_like
+from gradtx.core.numerics import abs_sq, promote, safe_increment, zero_count
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Part, Transformation
 from gradtx.core.types import ExtraArg, Params, Scalar, State, Tree, Updates
-from gradtx.wrappers.accumulate import CountOrSchedule, check_accumulable, zeros_in
+from gradtx.wrappers.accumulate import CountOrSchedule, check_accumulable, step_or_gather, zeros_in
 
 
 class MultiStepsState(NamedTuple):
@@ -118,13 +118,12 @@ class MultiSteps(Transformation):
         k = scheduled_value("every_k_schedule", self.every_k_schedule, state.gradient_step)
         emit = ~skip & (state.mini_step >= k - 1)
 
-        def step() -> tuple[Updates, State]:
-            changed, inner_state = self.opt.advance(gathered(), state.inner_opt_state, params, extra_args)
-            return in_dtypes_of(changed, state.acc_grads), inner_state
+        def optimize(acc: Updates) -> tuple[Updates, State]:
+            return self.opt.advance(acc, state.inner_opt_state, params, extra_args)
 
-        # As in `accumulate`, one tree comes out either way: updates, or what is gathered.
-        kept, inner_state = cond(emit, step, lambda: (gathered(), state.inner_opt_state))
-        changed = in_dtypes_of(jax.tree.map(lambda x: jnp.where(emit, x, 0), kept), updates)
+        changed, kept, inner_state = step_or_gather(
+            emit, gathered, optimize, state.acc_grads, state.inner_opt_state, updates, params
+        )
         return changed, MultiStepsState(
             jnp.where(emit, 0, jnp.where(skip, state.mini_step, safe_increment(state.mini_step))),
             jnp.where(emit, safe_increment(state.gradient_step), state.gradient_step),
