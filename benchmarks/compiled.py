@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help=f"skip what {RESULTS.name} has")
     args = parser.parse_args()
     skip = read(RESULTS) if args.resume else {}
-    cases = [CASES[case]._replace(**{"layers": args.layers} if args.layers else {}) for case in args.case.split(",")]
+    cases = [CASES[case]._replace(**{"layers": args.layers} if args.layers is not None else {}) for case in args.case.split(",")]
     asked = lines(cases, args.dtype.split(","), args.only.split(","), args.library.split(","), skip)
     failed, current = 0, ""
     for key, text in asked:
@@ -229,7 +229,7 @@ def main() -> None:
             current = key.section
         print(text, flush=True)
         failed += FAILED in text
-        if args.write and not args.layers:
+        if args.write and args.layers is None:
             write(RESULTS, read(RESULTS) | {key: text})
     if failed:
         sys.exit(f"{failed} rows failed; libtpu lets one process compile at a time")
