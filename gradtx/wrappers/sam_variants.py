@@ -137,7 +137,7 @@ class looksam(SharpnessAware, needs_params=True):
         return updates, LooksamState(safe_increment(state.count), rho, direction, inner_state)
 
     def turn(self, s: Updates, g: Updates, length: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """How far `s` goes along `g`, and how long the rest is; inf for what may be rounding errors."""
+        """How far `s` goes along `g`, and how long the rest is; inf if it may be rounding."""
         share = along(s, g, length)
         size = norm(across(s, g, length, share))
         noise = NOISE * jnp.finfo(size.dtype).eps * norm(s)
