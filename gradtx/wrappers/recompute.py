@@ -20,7 +20,7 @@ ELEMENTWISE = {
 
 
 def after_check(run: Callable[..., Tree], check: Callable[[Tree], jax.Array], *args: Tree) -> tuple[Tree, jax.Array]:
-    """`run(*args)`, and `check` of it: a boolean that decides what becomes of each element.
+    """`run(updates, ...)`, and `check` of it: a boolean that decides what becomes of each element.
 
     XLA stores large trees between the pass that checks them and the one that uses them, and reads
     and writes more than the arithmetic behind them costs. So under `jit` elementwise arithmetic is
@@ -39,9 +39,10 @@ def after_check(run: Callable[..., Tree], check: Callable[[Tree], jax.Array], *a
     results = jaxpr_as_fun(ClosedJaxpr(first, closed.consts))(*leaves)
     count = len(program.outvars)
     good = check(structure.unflatten(results[:count]))
-    known, good = jax.lax.optimization_barrier((jnp.asarray(True), good))  # True, but the compiler cannot tell
-    again_from = [jnp.where(known, x, jnp.zeros_like(x)) if is_inexact(x) else x for x in jax.tree.leaves(args[0])]
-    leaves[: len(again_from)] = again_from
+    # With each update behind a condition that holds, which XLA cannot see, it is other arithmetic.
+    holds = jax.lax.optimization_barrier(jnp.asarray(True))
+    behind = [jnp.where(holds, x, jnp.zeros_like(x)) if is_inexact(x) else x for x in jax.tree.leaves(args[0])]
+    leaves[: len(behind)] = behind
     return structure.unflatten(jaxpr_as_fun(ClosedJaxpr(again, closed.consts))(*leaves, *results[count:])), good
 
 
