@@ -1,12 +1,17 @@
 """What does one update cost on accelerators that are not here?
 
     JAX_PLATFORMS=cpu TPU_WORKER_HOSTNAMES=localhost TPU_ACCELERATOR_TYPE=v5litepod-8 \
-        python benchmarks/compiled.py [--only adamw,sgd] [--case a,b] [--dtype float32] [--write]
+        python benchmarks/compiled.py [--only adamw,sgd] [--case a,b] [--dtype float32] [--write] [--resume] \
+        [--library gradtx] [--layers 2]
 
 Compiles the update and `apply_updates` of each row for TPUs, parameters and state donated, and prints what XLA says of the program;
-nothing runs. It needs libtpu (`pip install "jax[tpu]"`, 213 MB). Columns, a device: HBM MB, bytes read and written in main memory;
-of a conditional the branch that moves most, and in the next column the one that moves least; temporary MB; Gflop; collectives and
-their MB; millions of cycles as the compiler estimates them; seconds to compile. Loops by `lax.map` are over-counted.
+nothing runs. It needs libtpu (`pip install "jax[tpu]"`, 213 MB). `--write` puts each line into results/tpu_compiled.md as soon as
+it is there, in place of the one before, and leaves the others; lines of other versions of jax, libtpu or Optax go. `--resume`
+compiles what that file lacks. `--layers` takes another model, for a quick look.
+
+Columns, a device: HBM MB, bytes read and written in main memory; of a conditional the branch that moves most, and in the next
+column the one that moves least; temporary MB; Gflop; collectives and their MB; millions of cycles as the compiler estimates them;
+seconds to compile. Loops by `lax.map` are over-counted.
 
 Cases: a, one v5e; b, 8 of them, each parameter split over all (FSDP); c, 8, tensor parallel; d, 2 x 4, both; e, 256, FSDP, and f,
 16 x 16, both, with 1.3 billion parameters instead of 124 million.
@@ -14,9 +19,13 @@ Cases: a, one v5e; b, 8 of them, each parameter split over all (FSDP); c, 8, ten
 
 import argparse
 import functools
+import importlib.metadata
+import itertools
+import os
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +62,8 @@ CASES = {
     "e": Case("v5e:16x16", (256, 1), 24, 2048, "1.3B on 256 v5e, FSDP"),
     "f": Case("v5e:16x16", (16, 16), 24, 2048, "1.3B on 16 x 16 v5e, FSDP and tensor parallel"),
 }
+DTYPES = ("float32", "bfloat16")
+LIBRARIES = ("Optax", "gradtx")
 FAILED = "failed: "
 HEAD = "| row | HBM MB | least | temp MB | Gflop | collectives | MB | Mcycles | compile s |\n|---|---|---|---|---|---|---|---|---|"
 
@@ -143,41 +154,84 @@ def line(name: str, tx: Any, library: Any, row: Row, case: Case, dtype: Any) -> 
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def table(case: Case, dtype: str, names: list[str]) -> Iterator[str]:
-    """The lines of a case."""
-    yield f"\n## {case.says}, {dtype}\n"
-    yield HEAD
-    for name in names:
+class Key(NamedTuple):
+    """Which line of which table."""
+
+    section: str
+    title: str
+
+
+def lines(
+    cases: list[Case], dtypes: list[str], names: list[str], libraries: list[str], skip: Iterable[Key] = ()
+) -> Iterator[tuple[Key, str]]:
+    """The lines asked for, as they get ready, but for those to skip."""
+    for case, dtype, name, title in itertools.product(cases, dtypes, names, libraries):
         row = ROWS[name]
-        for library, make in ((optax, row.optax), (gradtx, row.gradtx)):
-            if make is not None:
-                title = f"{name}, {'Optax' if library is optax else 'gradtx'}"
-                try:
-                    yield line(title, make(), library, row, case, jnp.dtype(dtype))
-                except Exception as error:  # the table goes on, with the reason in place of numbers
-                    yield f"| {title} | {FAILED}{str(error).splitlines()[0][:150]} | | | | | | | |"
+        library, make = {"Optax": (optax, row.optax), "gradtx": (gradtx, row.gradtx)}[title]
+        key = Key(section(case, dtype), f"{name}, {title}")
+        if make is not None and key not in skip:
+            try:
+                yield key, line(key.title, make(), library, row, case, jnp.dtype(dtype))
+            except Exception as error:  # the table goes on, with the reason in place of numbers
+                yield key, f"| {key.title} | {FAILED}{str(error).splitlines()[0][:150]} | | | | | | | |"
+
+
+def section(case: Case, dtype: str) -> str:
+    return f"{case.says}, {dtype}"
+
+
+def heading() -> str:
+    """The first line of the file: what was compiled with."""
+    versions = f"jax {jax.__version__}, libtpu {importlib.metadata.version('libtpu')}, Optax {optax.__version__}"
+    return f"# Compiled for TPUs: {versions}; `python benchmarks/compiled.py` says what counts"
+
+
+def read(path: Path) -> dict[Key, str]:
+    """The lines of a file that was written with the versions of today, but for those that failed."""
+    text = path.read_text() if path.exists() else ""
+    found, current = {}, ""
+    for one in text.splitlines() if text.startswith(heading()) else ():
+        current = one.removeprefix("## ") if one.startswith("## ") else current
+        if (match := re.match(r"\| (\w+, (?:Optax|gradtx)) \|", one)) and FAILED not in one:
+            found[Key(current, match.group(1))] = one
+    return found
+
+
+def write(path: Path, found: dict[Key, str]) -> None:
+    """All lines, in the order of the cases and rows."""
+    text = [heading()]
+    for case, dtype in itertools.product(CASES.values(), DTYPES):
+        titles = [f"{name}, {library}" for name in ROWS for library in LIBRARIES]
+        here = [found[key] for title in titles if (key := Key(section(case, dtype), title)) in found]
+        text += [f"\n## {section(case, dtype)}\n", HEAD, *here] if here else []
+    part = path.with_suffix(f".{os.getpid()}")
+    part.write_text("\n".join(text) + "\n")
+    part.replace(path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(ROWS), help="rows, separated by commas")
-    parser.add_argument("--case", default="a,b,c,d,e,f")
-    parser.add_argument("--dtype", default="float32,bfloat16")
-    parser.add_argument("--layers", type=int, default=0, help="of the model, in place of each case's own")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name} too")
+    parser.add_argument("--case", default=",".join(CASES))
+    parser.add_argument("--dtype", default=",".join(DTYPES))
+    parser.add_argument("--library", default=",".join(LIBRARIES))
+    parser.add_argument("--layers", type=int, help="of the model, in place of the case's; nothing is written")
+    parser.add_argument("--write", action="store_true", help=f"put the lines into {RESULTS.name}")
+    parser.add_argument("--resume", action="store_true", help=f"skip what {RESULTS.name} has")
     args = parser.parse_args()
-    lines = [
-        f"# Compiled for TPUs: jax {jax.__version__}, Optax {optax.__version__}; `python benchmarks/compiled.py` says what counts"
-    ]
-    for case in args.case.split(","):
-        for dtype in args.dtype.split(","):
-            chosen = CASES[case]._replace(**({"layers": args.layers} if args.layers else {}))
-            for text in table(chosen, dtype, args.only.split(",")):
-                print(text, flush=True)
-                lines.append(text)
-    if args.write:
-        RESULTS.write_text("\n".join(lines) + "\n")
-    if failed := sum(FAILED in text for text in lines):
+    skip = read(RESULTS) if args.resume else {}
+    cases = [CASES[case]._replace(**{"layers": args.layers} if args.layers is not None else {}) for case in args.case.split(",")]
+    asked = lines(cases, args.dtype.split(","), args.only.split(","), args.library.split(","), skip)
+    failed, current = 0, ""
+    for key, text in asked:
+        if key.section != current:
+            print(f"\n## {key.section}\n\n{HEAD}")
+            current = key.section
+        print(text, flush=True)
+        failed += FAILED in text
+        if args.write and args.layers is None:
+            write(RESULTS, read(RESULTS) | {key: text})
+    if failed:
         sys.exit(f"{failed} rows failed; libtpu lets one process compile at a time")
 
 

@@ -28,7 +28,6 @@ FLOORS = {
     "transforms": 3,
     "optimizers": 4,
     "matrix": 4,
-    "storage": 5,
     "wrappers": 5,
     "storage": 5,
     "diagnostics": 6,

@@ -36,7 +36,8 @@ class AccumulateState(NamedTuple):
       used: how many of them are in the sum.
       gradient_step: steps taken.
       left_out: microbatches left out in all.
-      accumulator: sum of gradients.
+      accumulator: sum of gradients; of no meaning after a step, where the next microbatch begins a
+        new sum (it holds the updates of that step if parameters are as wide as the sum).
       inner_state: the optimizer's state.
     """
 
@@ -136,24 +137,54 @@ class accumulate(Wrapper, keeps_zero=True):
             total = jnp.where(first, 0, total)
             return g, jnp.where(take, total + g, total)
 
-        _, total = gather(updates, state.accumulator)
+        def gathered() -> Updates:
+            return gather(updates, state.accumulator)[1]
 
-        def step() -> tuple[Updates, State]:
+        def optimize(total: Updates) -> tuple[Updates, State]:
             count = used.astype(jnp.float32)
-            mean = jax.tree.map(lambda x: x / count, total)
-            changed, inner_state = self.inner.advance(mean, state.inner_state, params, extra_args)
-            return in_dtypes_of(changed, updates), inner_state
+            return self.inner.advance(jax.tree.map(lambda x: x / count, total), state.inner_state, params, extra_args)
 
         steps = last & (used > 0)
-        changed, inner_state = cond(steps, step, lambda: (zeros_like(updates), state.inner_state))
+        changed, kept, inner_state = step_or_gather(
+            steps, gathered, optimize, state.accumulator, state.inner_state, updates, params
+        )
         return changed, AccumulateState(
             jnp.where(last, 0, safe_increment(state.mini_step)),
             used,
             jnp.where(steps, safe_increment(state.gradient_step), state.gradient_step),
             jnp.where(take, state.left_out, safe_increment(state.left_out)),
-            total,
+            kept,
             inner_state,
         )
+
+
+def step_or_gather(
+    steps: jax.Array,
+    gathered: Callable[[], Updates],
+    optimize: Callable[[Updates], tuple[Updates, State]],
+    sums: Updates,
+    inner_state: State,
+    updates: Updates,
+    params: Params | None,
+) -> tuple[Updates, Updates, State]:
+    """Updates and the new state of `optimize(gathered())` where it is time, else zeros and the old.
+
+    With parameters as wide as the sums, one tree leaves the branches, in the memory of the sums:
+    the updates where they are used up, or the new sums. Narrow updates are smaller than that, and
+    narrow gradients would be stored in float32 for the branches; there the new sums come first.
+    """
+    alike = zip(jax.tree.leaves(params), jax.tree.leaves(sums), strict=False)
+    shared = all(jnp.result_type(p) == x.dtype for p, x in alike)
+    total = sums if shared else gathered()
+
+    def step() -> tuple[Updates, State]:
+        changed, after = optimize(gathered() if shared else total)
+        return in_dtypes_of(changed, sums if shared else updates), after
+
+    kept, after = cond(steps, step, lambda: (gathered() if shared else zeros_like(updates), inner_state))
+    if not shared:
+        return kept, total, after
+    return in_dtypes_of(jax.tree.map(lambda x: jnp.where(steps, x, 0), kept), updates), kept, after
 
 
 def check_accumulable(name: str, argument: str, inner: Transformation) -> None:

@@ -8,12 +8,12 @@ from jax.typing import ArrayLike
 
 from gradtx.core import checks
 from gradtx.core.domains import Flag, FloatDType, Function, scheduled_value
-from gradtx.core.leaves import each_leaf, in_dtypes_of, zeros_like
-from gradtx.core.numerics import abs_sq, cond, promote, safe_increment, zero_count
+from gradtx.core.leaves import each_leaf, zeros_like
+from gradtx.core.numerics import abs_sq, promote, safe_increment, zero_count
 from gradtx.core.pairs import Inner
 from gradtx.core.transformation import Part, Transformation
 from gradtx.core.types import ExtraArg, Params, Scalar, State, Tree, Updates
-from gradtx.wrappers.accumulate import CountOrSchedule, check_accumulable, zeros_in
+from gradtx.wrappers.accumulate import CountOrSchedule, check_accumulable, step_or_gather, zeros_in
 
 
 class MultiStepsState(NamedTuple):
@@ -112,20 +112,23 @@ class MultiSteps(Transformation):
             new = acc + (g - acc) / (n + 1) if self.use_grad_mean else acc + g
             return g, jnp.where(skip, acc, new)
 
-        _, acc = gather(updates, state.acc_grads)
+        def gathered() -> Updates:
+            return gather(updates, state.acc_grads)[1]
+
         k = scheduled_value("every_k_schedule", self.every_k_schedule, state.gradient_step)
         emit = ~skip & (state.mini_step >= k - 1)
 
-        def step() -> tuple[Updates, State]:
-            changed, inner_state = self.opt.advance(acc, state.inner_opt_state, params, extra_args)
-            return in_dtypes_of(changed, updates), inner_state
+        def optimize(acc: Updates) -> tuple[Updates, State]:
+            return self.opt.advance(acc, state.inner_opt_state, params, extra_args)
 
-        changed, inner_state = cond(emit, step, lambda: (zeros_like(updates), state.inner_opt_state))
+        changed, kept, inner_state = step_or_gather(
+            emit, gathered, optimize, state.acc_grads, state.inner_opt_state, updates, params
+        )
         return changed, MultiStepsState(
             jnp.where(emit, 0, jnp.where(skip, state.mini_step, safe_increment(state.mini_step))),
             jnp.where(emit, safe_increment(state.gradient_step), state.gradient_step),
             inner_state,
-            jax.tree.map(lambda x: jnp.where(emit, 0, x), acc),
+            jax.tree.map(lambda x: jnp.where(emit, 0, x), kept),
             skip_state,
         )
 

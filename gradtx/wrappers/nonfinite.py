@@ -13,6 +13,7 @@ from gradtx.core.transformation import Transformation
 from gradtx.core.trees import is_inexact
 from gradtx.core.types import Extra, ExtraArg, Params, State, Updates
 from gradtx.tree.reductions import global_norm
+from gradtx.wrappers.recompute import after_check
 
 
 class SkipNonfiniteState(NamedTuple):
@@ -80,10 +81,16 @@ def _attempt(
     Else zeros and what is left of the state. The step is computed in any case: a conditional around
     whole trees copies them, at every step, to save work at the rare ones.
     """
-    changed, after = inner.advance(updates, state, params, extra_args)
-    changed = in_dtypes_of(changed, updates)
-    applied = in_dtypes_of(changed, params)  # in float16 it may be infinite
-    good = allowed & all_finite(applied) & ~_became_nonfinite(after, state)
+
+    def run(updates: Updates, state: State, params: Params | None) -> tuple[Updates, State]:
+        changed, after = inner.advance(updates, state, params, extra_args)
+        return in_dtypes_of(changed, updates), after
+
+    def is_good(result: tuple[Updates, State]) -> jax.Array:
+        applied = in_dtypes_of(result[0], params)  # in float16 it may be infinite
+        return allowed & all_finite(applied) & ~_became_nonfinite(result[1], state)
+
+    (changed, after), good = after_check(run, is_good, updates, state, params)
     left = select_tree(allowed, inner.undone(state, after), state)
     return select_tree(good, changed, zeros_like(updates)), select_tree(good, after, left), good
 

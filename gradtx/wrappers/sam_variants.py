@@ -34,26 +34,24 @@ class LooksamState(NamedTuple):
         return {"rho": self.rho}
 
 
-def unit(tree: Updates, length: jax.Array) -> Updates:
-    """The tree over its length; 0 where that is 0."""
+def along(x: Updates, y: Updates, length: jax.Array) -> jax.Array:
+    """How far `x` goes along `y`, which has this length."""
 
     @each_leaf
-    def rule(x: jax.Array) -> jax.Array:
-        return guarded_ratio(x, length)
+    def unit(y: jax.Array) -> jax.Array:
+        return guarded_ratio(y, length)
 
-    return rule(tree)
+    return jnp.real(vdot(unit(y), x)).astype(length.dtype)
 
 
-def across(x: Updates, y: Updates) -> Updates:
+def across(x: Updates, y: Updates, length: jax.Array, share: jax.Array) -> Updates:
     """The part of `x` orthogonal to `y`: `x - <x, y> / |y|^2 * y`; `x` where `y` is 0."""
-    along = unit(y, norm(y))
-    share = jnp.real(vdot(along, x))
 
     @each_leaf
-    def rule(x: jax.Array, along: jax.Array) -> jax.Array:
-        return x - share * along
+    def rule(x: jax.Array, y: jax.Array) -> jax.Array:
+        return x - share * guarded_ratio(y, length)
 
-    return rule(x, along)
+    return rule(x, y)
 
 
 class looksam(SharpnessAware, needs_params=True):
@@ -118,30 +116,32 @@ class looksam(SharpnessAware, needs_params=True):
         **extra_args: ExtraArg,
     ) -> tuple[Updates, LooksamState]:
         rho = radius(self.rho, state.count)
+        due, length = state.count % self.every_k == 0, norm(updates)
 
-        def anew() -> tuple[Updates, Updates]:
-            s = self.climb.gradient(grad_fn, params, updates, rho)
-            return s, cast_like(self.turn(updates, s), state.direction)
+        def uphill() -> Updates:
+            return cast_like(self.climb.gradient(grad_fn, params, updates, rho), state.direction)
 
-        def again() -> tuple[Updates, Updates]:
-            length = self.alpha * norm(updates)
+        # In the memory of the direction: the gradient uphill, or the direction as it was. All else
+        # is numbers.
+        kept = each_kth(self.every_k, state.count, uphill, lambda: state.direction)
+        nothing = jnp.zeros_like(length), jnp.ones_like(length)
+        share, size = each_kth(self.every_k, state.count, lambda: self.turn(kept, updates, length), lambda: nothing)
 
-            @each_leaf
-            def rule(g: jax.Array, direction: jax.Array) -> jax.Array:
-                return g + length * direction
+        @each_leaf
+        def rule(g: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            turned = guarded_ratio(across(x, g, length, share), size)
+            return jnp.where(due, x, g + self.alpha * length * x), jnp.where(due, turned, x)
 
-            return rule(updates, state.direction), state.direction
-
-        gradient, direction = each_kth(self.every_k, state.count, anew, again)
+        gradient, direction = rule(updates, kept)
         updates, inner_state = self.inner.advance(gradient, state.inner_state, params, extra_args)
         return updates, LooksamState(safe_increment(state.count), rho, direction, inner_state)
 
-    def turn(self, g: Updates, s: Updates) -> Updates:
-        """`v / |v|`, where `v` is longer than rounding errors."""
-        v = across(s, g)
-        length = norm(v)
-        noise = NOISE * jnp.finfo(length.dtype).eps * norm(s)
-        return unit(v, jnp.where(length <= noise, jnp.inf, length))
+    def turn(self, s: Updates, g: Updates, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """How far `s` goes along `g`, and how long the rest is; inf if it may be rounding."""
+        share = along(s, g, length)
+        size = norm(across(s, g, length, share))
+        noise = NOISE * jnp.finfo(size.dtype).eps * norm(s)
+        return share, jnp.where(size <= noise, jnp.inf, size).astype(length.dtype)
 
 
 class gsam(SharpnessAware):
@@ -196,9 +196,11 @@ class gsam(SharpnessAware):
 
     def fed(self, g: Updates, uphill: Callable[[], Updates], count: jax.Array) -> Updates:
         s = uphill()
+        length = norm(s)
+        share = along(g, s, length)
 
         @each_leaf
-        def rule(s: jax.Array, v: jax.Array) -> jax.Array:
-            return s - self.alpha * v
+        def rule(s: jax.Array, g: jax.Array) -> jax.Array:
+            return s - self.alpha * across(g, s, length, share)
 
-        return rule(s, across(g, s))
+        return rule(s, g)

@@ -1,0 +1,51 @@
+"""Arithmetic done a second time, so that what a check reads need not be stored until it is over."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
+
+from gradtx.core.numerics import is_tracer
+from gradtx.core.trees import is_inexact
+from gradtx.core.types import Tree
+
+ELEMENTWISE = {
+    *("abs", "add", "and", "broadcast_in_dim", "complex", "conj", "convert_element_type", "copy", "div", "eq", "exp", "exp2"),
+    *("expm1", "ge", "gt", "imag", "integer_pow", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne"),
+    *("neg", "not", "or", "pow", "real", "reduce_precision", "reshape", "rsqrt", "select_n", "sign", "sqrt", "square", "sub"),
+    "tanh",
+}
+"""Operations that cost less than to store what they give. Every other one is done once."""
+
+
+def after_check(run: Callable[..., Tree], check: Callable[[Tree], jax.Array], *args: Tree) -> tuple[Tree, jax.Array]:
+    """`run(updates, ...)`, and `check` of it: a boolean that decides what becomes of each element.
+
+    XLA stores large trees between the pass that checks them and the one that uses them, and reads
+    and writes more than the arithmetic behind them costs. So under `jit` elementwise arithmetic is
+    done anew after the check, from the same arguments; reductions, products and loops are not.
+    """
+    leaves = jax.tree.leaves(args)
+    if not any(map(is_tracer, leaves)):
+        result = run(*args)
+        return result, check(result)
+    closed, shapes = jax.make_jaxpr(run, return_shape=True)(*args)
+    program, structure = closed.jaxpr, jax.tree.structure(shapes)
+    kept = [x for equation in program.eqns if not _is_elementwise(equation) for x in equation.outvars]
+    cheap = list(filter(_is_elementwise, program.eqns))
+    first = program.replace(outvars=[*program.outvars, *kept])
+    again = program.replace(invars=[*program.invars, *kept], eqns=cheap)
+    results = jaxpr_as_fun(ClosedJaxpr(first, closed.consts))(*leaves)
+    count = len(program.outvars)
+    good = check(structure.unflatten(results[:count]))
+    # With each update behind a condition that holds, which XLA cannot see, it is other arithmetic.
+    holds = jax.lax.optimization_barrier(jnp.asarray(True))
+    behind = [jnp.where(holds, x, jnp.zeros_like(x)) if is_inexact(x) else x for x in jax.tree.leaves(args[0])]
+    leaves[: len(behind)] = behind
+    return structure.unflatten(jaxpr_as_fun(ClosedJaxpr(again, closed.consts))(*leaves, *results[count:])), good
+
+
+def _is_elementwise(equation: JaxprEqn) -> bool:
+    name = equation.primitive.name
+    return all(map(_is_elementwise, equation.params["jaxpr"].eqns)) if name in ("jit", "pjit") else name in ELEMENTWISE
