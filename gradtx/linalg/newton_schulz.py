@@ -104,7 +104,8 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, 
     n = x.shape[-2]
     diagonal = jnp.arange(n)[:, None] == jnp.arange(n)
     largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
-    x = narrow(x * power_of_two(jax.lax.pmax(largest, over) if over else largest))
+    largest = jax.lax.pmax(jax.lax.stop_gradient(largest), over) if over else largest
+    x = narrow(x * power_of_two(largest))
     r = gram(x)
     if plan.normalization == "aol":
         rows = jnp.sqrt(_above_zero(jnp.sum(jnp.abs(r), axis=-1, keepdims=True)))
