@@ -25,7 +25,7 @@ def test_every_layout_equals_one_device_and_keeps_its_sharding(measured):
     layouts = {name: found for name, found in measured.items() if name != "modes"}
     assert len(layouts) == 13
     for name, found in layouts.items():
-        assert found["error"] < (0.03 if name == "bfloat16" else 5e-6), name
+        assert found["error"] < (2 * 0.03 if name == "bfloat16" else 5e-6), name  # of two updates
         assert found["kept"], name
 
 
