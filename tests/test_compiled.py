@@ -77,3 +77,32 @@ def test_updates_for_a_tpu_move_what_their_arithmetic_needs() -> None:
     for (name, megabytes, temporary), (_, bytes_each) in zip(rows, expected, strict=True):
         assert int(megabytes) <= 1.02 * bytes_each * million, (name, rows)
         assert int(temporary) <= 2 * million, (name, rows)  # no tree beside the state
+
+
+MUON = """
+import jax.numpy as jnp
+from compiled import Case, compiled
+from compiled_rows import ROWS
+import gradtx
+from gradtx.diagnostics.hlo import cost
+
+for mesh in ((8, 1), (1, 8), (2, 4)):
+    program = compiled(ROWS["muon"].gradtx(), gradtx, ROWS["muon"], Case("v5e:2x4", mesh, 2, 256), jnp.float32)
+    found = cost(program.as_text()).number
+    print(*mesh, found.pop("all-to-all"), found.pop("all-reduce"), sum(found.values()))
+"""
+
+
+@pytest.mark.tpu
+def test_muon_on_8_tpus_moves_matrices_of_a_shape_together() -> None:
+    """Two shapes there and back, an axis at a time; a long table moves alone, and sums 3 Gram matrices and a maximum."""
+    pytest.importorskip("libtpu", reason="compiles for TPUs with libtpu: pip install 'gradtx[tpu]'")
+    here = {"JAX_PLATFORMS": "cpu", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-8"}
+    paths = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, **here, "PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", MUON], env=environment, capture_output=True, text=True, check=True)
+    assert [tuple(map(int, line.split())) for line in done.stdout.splitlines()] == [
+        (8, 1, 6, 4, 0),
+        (1, 8, 4, 4, 0),
+        (2, 4, 10, 4, 0),
+    ]

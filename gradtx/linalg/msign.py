@@ -16,6 +16,7 @@ from gradtx.core.platforms import on_platform
 from gradtx.core.types import DType, Leaf, Scalar
 from gradtx.linalg.coefficients import Coefficients, Table, newton_schulz_table
 from gradtx.linalg.newton_schulz import (
+    FEW_BITS,
     NORMALIZATIONS,
     Plan,
     newton_schulz,
@@ -134,7 +135,7 @@ class Recipe(NamedTuple):
             return None
         bits = significand_bits(self.dtype or common_dtype(x_dtype, jnp.float32), self.precision, platform)
         segments = segments_for(self.method, len(self.table), min(n, m), max(n, m), bits)
-        return Plan(self.table, segments, self.normalization, self.dtype, self.precision, platform == "cpu")
+        return Plan(self.table, segments, self.normalization, self.dtype, self.precision, platform == "cpu", bits <= FEW_BITS)
 
 
 def make_recipe(table: Table, normalization: str, method: str, dtype: DType, precision: PrecisionLike) -> Recipe:

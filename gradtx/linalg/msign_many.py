@@ -2,6 +2,8 @@
 
 import collections
 import functools
+import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,10 +14,12 @@ from gradtx.core.platforms import on_platform
 from gradtx.core.types import DType, Scalar
 from gradtx.linalg.msign import Recipe, apply_plan
 
-STACK_ELEMENTS = 2**27
-"""Most elements in one stack on GPU or TPU (0.5 GiB in float32).
+STACK_ELEMENTS = {"gpu": 2**27, "tpu": 2**19}
+"""Most elements in one stack.
 
-Its Gram matrices and intermediates take a few times that.
+On GPU 0.5 GiB in float32; its Gram matrices and intermediates take a few times that. On TPU 2 MiB:
+what all steps need then stays in the fast memory (128 MiB on v5e), and a matrix that fills the
+unit runs alone; larger stacks go through the slow memory at every step.
 """
 
 LOOP_FROM = 24
@@ -45,7 +49,7 @@ def msign_many(stacks: Sequence[jax.Array], recipe: Recipe, eps: Scalar = 0.0) -
 def _many(stacks: list[jax.Array], recipe: Recipe, eps: Scalar) -> list[jax.Array]:
     def on(platform: str, stacks: list[jax.Array]) -> list[jax.Array]:
         run = functools.partial(_run, recipe=recipe, platform=platform, eps=eps)
-        return (_one_by_one if platform == "cpu" else _stacked)(stacks, run)
+        return _one_by_one(stacks, run) if platform == "cpu" else _stacked(stacks, run, STACK_ELEMENTS[platform])
 
     return on_platform(on, stacks)
 
@@ -87,34 +91,53 @@ def _parts(stack: jax.Array, count: int) -> list[jax.Array]:
     return [jax.lax.dynamic_slice_in_dim(stack, place, size) for place in places]
 
 
-def _stacked(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
+def _stacked(stacks: Sequence[jax.Array], run: Run, most: int) -> list[jax.Array]:
     groups: dict[tuple[tuple[int, ...], DType], list[int]] = collections.defaultdict(list)
     for i, x in enumerate(stacks):
         groups[tuple(sorted(x.shape[1:])), x.dtype].append(i)
-    results: dict[int, jax.Array] = {}
+    results: list[list[jax.Array]] = [[] for _ in stacks]
     for members in groups.values():
-        for part in _bounded(members, stacks):
-            wide = [stacks[i] if stacks[i].shape[1] <= stacks[i].shape[2] else stacks[i].swapaxes(1, 2) for i in part]
-            together = run(jnp.concatenate(wide))
-            start = 0
-            for i, x in zip(part, wide, strict=True):
-                y = together[start : start + x.shape[0]]
-                results[i] = y if x.shape == stacks[i].shape else y.swapaxes(1, 2)
-                start += x.shape[0]
-    return [results[i] for i in range(len(stacks))]
+        for part in _bounded([(i, len(stacks[i])) for i in members], most // max(math.prod(stacks[members[0]].shape[1:]), 1)):
+            wide = [_wide(stacks[i][start:end]) for i, start, end in part]
+            signs = run(jnp.concatenate(wide) if len(wide) > 1 else wide[0])
+            ends = list(itertools.accumulate(map(len, wide), initial=0))
+            for (i, *_), first, last in zip(part, ends[:-1], ends[1:], strict=True):
+                sign = signs[first:last]
+                results[i].append(sign if sign.shape[1:] == stacks[i].shape[1:] else _turned(sign))
+    return [jnp.concatenate(parts) if len(parts) > 1 else parts[0] for parts in results]
 
 
-def _bounded(members: list[int], stacks: Sequence[jax.Array]) -> list[list[int]]:
-    """The members in runs of at most `STACK_ELEMENTS`; a larger single one is a run of its own."""
-    runs: list[list[int]] = [[]]
-    size = 0
-    for i in members:
-        if runs[-1] and size + stacks[i].size > STACK_ELEMENTS:
+def _wide(x: jax.Array) -> jax.Array:
+    return x if x.shape[1] <= x.shape[2] else _turned(x)
+
+
+def _turned(x: jax.Array) -> jax.Array:
+    """The transposes, made here.
+
+    Left to itself, XLA lays out all that the matrices come from and go to the other way round.
+    """
+    return jax.lax.optimization_barrier(jax.lax.optimization_barrier(x).swapaxes(1, 2))
+
+
+def _bounded(members: list[tuple[int, int]], most: int) -> list[list[tuple[int, int, int]]]:
+    """Members `(i, size)` as runs of parts `(i, start, end)`, of at most `most` matrices."""
+    runs: list[list[tuple[int, int, int]]] = [[]]
+    room = most = max(most, 1)
+    for i, size in members:
+        start = 0
+        while True:
+            end = min(size, start + room)
+            runs[-1].append((i, start, end))
+            room -= end - start
+            start = end
+            if start == size:
+                break
             runs.append([])
-            size = 0
-        runs[-1].append(i)
-        size += stacks[i].size
-    return runs
+            room = most
+        if not room:
+            runs.append([])
+            room = most
+    return [run for run in runs if run]
 
 
 def _run(x: jax.Array, recipe: Recipe, platform: str, eps: Scalar) -> jax.Array:

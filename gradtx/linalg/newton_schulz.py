@@ -14,6 +14,9 @@ from gradtx.linalg.coefficients import Table
 
 NORMALIZATIONS = ("schatten8", "frobenius", "schatten4", "spectral", "aol")
 
+FEW_BITS = 11
+"""Factors of up to so many significand bits lose the small singular values of `a I + B`."""
+
 
 class Plan(NamedTuple):
     """How to iterate: all that is known before the numbers are.
@@ -26,6 +29,8 @@ class Plan(NamedTuple):
       precision: of products, as `jax.lax.dot` takes it.
       apart: whether the matrices of a stack run one after another, as on CPUs: there products of
         single matrices use all cores, batched ones do not.
+      split: whether a step alone is `a X + B X`, with the identity outside of the product: rounded
+        to few bits, a factor `a I + B` loses the small singular values.
     """
 
     table: Table
@@ -34,6 +39,7 @@ class Plan(NamedTuple):
     dtype: str | None = None
     precision: PrecisionLike = None
     apart: bool = False
+    split: bool = False
 
 
 def significand_bits(dtype: DType, precision: PrecisionLike, platform: str) -> int:
@@ -93,9 +99,8 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, 
         return jax.lax.map(single, x.reshape(-1, *x.shape[-2:])).reshape(x.shape)
     dtype, real = x.dtype, jnp.finfo(x.dtype).dtype
     low = None if plan.dtype is None or jnp.dtype(plan.dtype) == dtype else jnp.dtype(plan.dtype)
-    narrow = (lambda y: y) if low is None else (lambda y: y.astype(low))
     plain = functools.partial(jnp.matmul, precision=plan.precision, preferred_element_type=dtype)
-    dot = plain if low is None else (lambda a, b: plain(narrow(a), narrow(b)))
+    dot = plain if low is None else (lambda a, b: plain(a.astype(low), b.astype(low)))
 
     def gram(y: jax.Array) -> jax.Array:
         r = dot(y, jnp.swapaxes(y.conj() if jnp.iscomplexobj(y) else y, -2, -1))
@@ -104,11 +109,12 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, 
     n = x.shape[-2]
     diagonal = jnp.arange(n)[:, None] == jnp.arange(n)
     largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
-    x = narrow(x * power_of_two(jax.lax.pmax(largest, over) if over else largest))
+    largest = jax.lax.pmax(jax.lax.stop_gradient(largest), over) if over else largest
+    x = x * power_of_two(largest)
     r = gram(x)
     if plan.normalization == "aol":
         rows = jnp.sqrt(_above_zero(jnp.sum(jnp.abs(r), axis=-1, keepdims=True)))
-        x = narrow(x / rows)
+        x = x / rows
         r = r / rows / jnp.swapaxes(rows, -2, -1)
     squares = jnp.sum(jnp.where(diagonal, r, 0).real, axis=-1, keepdims=True)  # of each row's norm
     orthogonal = jnp.all(diagonal | (r == 0), axis=(-2, -1), keepdims=True)
@@ -119,7 +125,8 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, 
     steps = iter(plan.table)
     for k, segment in enumerate(plan.segments):
         r = gram(x) if k else r
-        q = None
+        alone = plan.split and segment == 1
+        q, a = None, 0.0
         for last in (False,) * (segment - 1) + (True,):
             r2 = dot(r, r)
             row = next(steps)
@@ -129,16 +136,18 @@ def newton_schulz(x: jax.Array, plan: Plan, eps: Scalar = 0.0, over: tuple[str, 
                 s = jnp.where(norm > 0, norm + eps * (1.0 if unit is None else unit), 1)
                 row = ((row[0] / s**1).astype(real), (row[1] / s**3).astype(real), (row[2] / s**5).astype(real))
             a, b, c = row
-            p = b * r + c * r2 + jnp.where(diagonal, a, 0)
+            p = b * r + c * r2
+            p = p if alone else p + jnp.where(diagonal, a, 0)
             q = p if q is None else dot(p, q)
             r = r if last else dot(p, dot(r, p))
         assert q is not None
+        scales = jnp.ones_like(squares)
         if k == 0:
-            scales = jax.lax.rsqrt(_above_zero(squares)) * (squares > 0).astype(squares.dtype) / (1.0 if unit is None else unit)
-            q = jnp.where(orthogonal, jnp.where(diagonal, scales, 0).astype(q.dtype), q)
+            scales = jax.lax.rsqrt(_above_zero(squares)) * (squares > 0).astype(real) / (1.0 if unit is None else unit)
+        if alone:
+            x = jnp.where(orthogonal, scales, a) * x + dot(jnp.where(orthogonal, 0, q), x)
         else:
-            q = jnp.where(orthogonal, diagonal.astype(q.dtype), q)
-        x = dot(q, x)
+            x = dot(jnp.where(orthogonal, jnp.where(diagonal, scales, 0).astype(q.dtype), q), x)
         x = x * unit if k == 0 and unit is not None else x
     return x
 

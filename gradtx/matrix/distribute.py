@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from gradtx.core import checks
-from gradtx.core.numerics import common_dtype, promote
+from gradtx.core.numerics import common_dtype, is_tracer, promote
 from gradtx.core.platforms import on_platform
 from gradtx.core.types import Leaf, Scalar
 from gradtx.core.value import record
 from gradtx.linalg.msign import Recipe
 from gradtx.linalg.msign_many import msign_many
-from gradtx.linalg.newton_schulz import newton_schulz, newton_schulz_tall
+from gradtx.linalg.newton_schulz import newton_schulz, newton_schulz_tall, products
 from gradtx.matrix.dimensions import MuonDimensionNumbers, axes_of, from_matrices, to_matrices
 
 ROUND_ELEMENTS = 2**27
@@ -29,6 +29,10 @@ More run in rounds, each with its own collectives.
 @record
 class Distribution(NamedTuple):
     """Which mesh axes share the work of matrix signs, and how parameters lie on them.
+
+    Without it the devices of all axes share the work. State it to leave axes out, such as a slow
+    network between slices, or to tell how parameters lie on automatic axes, where no program sees
+    it: all matrices then move by one all-to-all, not by one for each shape and mesh axis.
 
     Attributes:
       axes: a mesh axis, or several.
@@ -76,24 +80,53 @@ def distributed_msign(
     """
     shared: Any = distribute if isinstance(distribute, Distribution) else Distribution(distribute)
     axes, spec = (shared.axes,) if isinstance(shared.axes, str) else tuple(shared.axes), shared.spec
-    mesh = _mesh(axes)
-    sizes = {axis: mesh.shape[axis] for axis in axes}
-    explicit = any(mesh_type == AxisType.Explicit for mesh_type in mesh.axis_types)
-    specs = [_spec(leaf, entry, sizes, None if explicit else spec, explicit) for leaf, entry in zip(leaves, numbers, strict=True)]
+    mesh = _mesh(axes, leaves)
+    sizes = tuple((axis, mesh.shape[axis]) for axis in axes)
+    explicit = any(kind == AxisType.Explicit for kind in mesh.axis_types)
+    specs = [
+        _spec(leaf, entry, dict(sizes), None if explicit else spec, explicit) for leaf, entry in zip(leaves, numbers, strict=True)
+    ]
+    run = _on_mesh if any(map(is_tracer, leaves)) else _on_mesh_compiled
+    return run(list(leaves), eps, tuple(numbers), tuple(specs), sizes, recipe, mesh)
+
+
+def _on_mesh(
+    leaves: list[jax.Array],
+    eps: Scalar,
+    numbers: tuple[MuonDimensionNumbers, ...],
+    specs: tuple[PartitionSpec, ...],
+    sizes: tuple[tuple[str, int], ...],
+    recipe: Recipe,
+    mesh: AbstractMesh,
+) -> list[jax.Array]:
     before = [jax.typeof(leaf).sharding.spec for leaf in leaves]
+    explicit = any(kind == AxisType.Explicit for kind in mesh.axis_types)
     if explicit:
-        leaves = [jax.sharding.reshard(leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
+        leaves = [jax.sharding.reshard(leaf, NamedSharding(mesh, spec)) for leaf, spec in zip(leaves, specs, strict=True)]
 
     def local(shards: list[jax.Array]) -> list[jax.Array]:
-        return _local(shards, numbers, specs, sizes, recipe, eps)
+        return _local(shards, numbers, specs, dict(sizes), recipe, eps)
 
-    share = jax.shard_map(local, in_specs=(specs,), out_specs=specs, axis_names=set(axes), check_vma=False)
+    names = {axis for axis, _ in sizes}
+    out = list(specs)
+    share = jax.shard_map(local, mesh=mesh, in_specs=(out,), out_specs=out, axis_names=names, check_vma=False)
     results = share(list(leaves))
-    return [jax.sharding.reshard(r, s) for r, s in zip(results, before, strict=True)] if explicit else results
+    if not explicit:
+        return results
+    return [jax.sharding.reshard(x, NamedSharding(mesh, spec)) for x, spec in zip(results, before, strict=True)]
 
 
-def _mesh(axes: tuple[str, ...]) -> AbstractMesh:
-    mesh = jax.sharding.get_abstract_mesh()
+_on_mesh_compiled = jax.jit(_on_mesh, static_argnums=(2, 3, 4, 5, 6))
+
+
+def mesh_of(leaves: Sequence[jax.Array]) -> AbstractMesh:
+    """The mesh on which arrays lie, as their types or `jax.set_mesh` say; empty if neither does."""
+    meshes = (jax.typeof(leaf).sharding.mesh for leaf in leaves)
+    return next((mesh for mesh in meshes if not mesh.empty), jax.sharding.get_abstract_mesh())
+
+
+def _mesh(axes: tuple[str, ...], leaves: Sequence[jax.Array]) -> AbstractMesh:
+    mesh = mesh_of(leaves)
     if mesh.empty:
         raise checks.WrongValue(f"distribute is {axes!r}, but there is no mesh. Call it under jax.set_mesh(mesh).")
     for axis in axes:
@@ -106,7 +139,7 @@ def _spec(
     leaf: jax.Array, numbers: MuonDimensionNumbers, sizes: dict[str, int], stated: PartitionSpec | None, explicit: bool
 ) -> PartitionSpec:
     """How a leaf lies on the axes: as its type or the user says, else cut along one axis."""
-    _, _, output = axes_of(numbers, leaf.ndim)
+    batch, _, output = axes_of(numbers, leaf.ndim)
     uncut = output if numbers.output_blocks > 1 else ()  # a cut through the output would mix blocks
     stated = jax.typeof(leaf).sharding.spec if explicit else stated
     if stated is not None:
@@ -115,7 +148,8 @@ def _spec(
             return PartitionSpec()
         divides = all(size % math.prod(sizes[a] for a in names) == 0 for size, names in zip(leaf.shape, kept, strict=False))
         complete = sorted(name for names in kept for name in names) == sorted(sizes)
-        if complete and divides and not any(kept[i] for i in uncut if i < len(kept)):
+        mixed = any(kept[i] for i in batch if i < len(kept)) and any(names for i, names in enumerate(kept) if i not in batch)
+        if complete and divides and not mixed and not any(kept[i] for i in uncut if i < len(kept)):
             return PartitionSpec(*[names or None for names in kept])
     total = math.prod(sizes.values())
     for i, size in enumerate(leaf.shape):
@@ -164,7 +198,7 @@ def _local(
     for piece, sign in zip(alone, msign_many([p.local for p in alone], recipe, eps), strict=True):
         results[piece.leaf] = sign
     for piece in summed:
-        results[piece.leaf] = _gram_sum(piece, sizes, recipe, eps)
+        results[piece.leaf] = gram_sum(piece.local, _full(piece, sizes), piece.rows or piece.columns, recipe, eps)
     for some in _rounds(cut, sizes):
         results = _exchanged(some, sizes, recipe, eps, results)
     for some in _rounds(whole, sizes):
@@ -284,13 +318,33 @@ def _gathered(pieces: list[_Piece], sizes: dict[str, int], recipe: Recipe, eps: 
     return results
 
 
-def _gram_sum(piece: _Piece, sizes: dict[str, int], recipe: Recipe, eps: Scalar) -> jax.Array:
-    """The local part of signs of matrices cut along their long side; devices sum `R = X X^H`."""
-    n, m = _full(piece, sizes)
+def gram_sum(x: jax.Array, shape: tuple[int, int], over: tuple[str, ...], recipe: Recipe, eps: Scalar) -> jax.Array:
+    """The local parts of the signs of `n x m` matrices cut along their long side.
+
+    Devices sum `R = X X^H` over the mesh axes `over`.
+    """
+    n, m = shape
 
     def on(platform: str, x: jax.Array) -> jax.Array:
         plan = recipe.plan(n, m, x.dtype, platform)
         assert plan is not None
-        return (newton_schulz_tall if n > m else newton_schulz)(x, plan, eps, piece.rows or piece.columns)
+        return (newton_schulz_tall if n > m else newton_schulz)(x, plan, eps, over)
 
-    return on_platform(on, promote(piece.local))
+    return on_platform(on, promote(x))
+
+
+FLOPS_A_BYTE = 2000
+"""What a device multiplies and adds while a byte comes from another: 2e14 and 1e11 a second."""
+
+
+def summing_is_cheaper(count: int, n: int, m: int, devices: int, recipe: Recipe) -> bool:
+    """Whether devices better sum Gram matrices of `count` matrices than exchange whole ones."""
+    n, m = sorted((n, m))
+    plan = recipe.plan(n, m, jnp.float32, "tpu")
+    if plan is None or n == 1:
+        return False
+    product = 2 * n**3
+    whole = -(-count // devices) * products(plan.segments, m / n) * product
+    whole += 2 * 2 * 4 * count * n * m / devices * FLOPS_A_BYTE  # there and back; packing costs as much
+    summed = count * products(plan.segments, m / n / devices) * product
+    return summed + count * len(plan.segments) * 2 * 4 * n * n * FLOPS_A_BYTE < whole

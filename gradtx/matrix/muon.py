@@ -131,7 +131,7 @@ class muon(Preset, keeps_zero=True):
       consistent_rms: None, or the root mean square that updates shall have in every shape, in place
         of `sqrt(max(1, out/in))`.
       distribute: None, or the mesh axes along which devices share the matrices: a name, several, or
-        a `Distribution`.
+        a `Distribution`. None is all axes of the mesh on which matrices lie.
 
     State: `PartitionState` with labels `muon` (4 bytes a parameter) and `adam` (8).
 

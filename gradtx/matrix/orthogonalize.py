@@ -1,6 +1,7 @@
 """The link at the heart of Muon: the matrix sign of every matrix of a tree."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY
 from typing import Annotated, NamedTuple
@@ -8,10 +9,12 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.lax import PrecisionLike
+from jax.sharding import AxisType
 
 from gradtx.core.composites import Wrapper
 from gradtx.core.domains import FloatDType, NonNegative, PositiveInt, one_of
 from gradtx.core.leaves import each_leaf
+from gradtx.core.paths import leaves_by_path
 from gradtx.core.sharding import gathered, placed_like
 from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.types import ExtraArg, Params, State, Updates
@@ -20,6 +23,7 @@ from gradtx.linalg.coefficients import Coefficients, newton_schulz_table
 from gradtx.linalg.msign import METHODS, Recipe, make_recipe, unit_vector
 from gradtx.linalg.msign_many import msign_many
 from gradtx.linalg.newton_schulz import NORMALIZATIONS
+from gradtx.matrix.automatic import shared_msign
 from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, from_matrices, numbers_once, to_matrices
 from gradtx.matrix.distribute import Sharing, distributed_msign
 
@@ -52,7 +56,8 @@ class orthogonalize(Transformation, keeps_zero=True):
         where a leaf is no matrix), or a function from the parameters to one, such as `matrix_axes`.
         None takes leaves of two axes as matrices (in, out) and refuses those of more.
       distribute: None, or the mesh axes along which devices share the work: a name, several, or a
-        `Distribution`.
+        `Distribution`. None is all axes of the mesh on which matrices lie; each device then signs
+        its share of whole matrices. Inside `shard_map`, None shares nothing.
 
     State: `EmptyState()`, 0 bytes.
 
@@ -111,17 +116,29 @@ class orthogonalize(Transformation, keeps_zero=True):
                 matrices[i] = entry
             elif leaves[i].size:
                 leaves[i] = unit_vector(leaves[i])
-        signs = self.signs([leaves[i] for i in matrices], list(matrices.values()))
+        signs = self.signs([leaves[i] for i in matrices], list(matrices.values()), updates, list(matrices))
         for i, sign in zip(matrices, signs, strict=True):
             leaves[i] = sign
         return treedef.unflatten(leaves), state
 
-    def signs(self, leaves: Sequence[jax.Array], numbers: Sequence[MuonDimensionNumbers]) -> list[jax.Array]:
-        """The matrix signs of leaves, all at once, so that equal shapes share one program."""
+    def signs(
+        self, leaves: Sequence[jax.Array], numbers: Sequence[MuonDimensionNumbers], updates: Updates, places: Sequence[int]
+    ) -> list[jax.Array]:
+        """The signs of the leaves at `places`, all at once, so equal shapes share a program."""
         if not leaves:
             return []
         if self.distribute is not None:
             return distributed_msign(leaves, numbers, self.recipe, self.eps, self.distribute)
+        mesh = jax.sharding.get_abstract_mesh()
+        for leaf in leaves:
+            own = jax.typeof(leaf).sharding.mesh
+            mesh = mesh if own.empty else own
+        kinds = set(mesh.axis_types) if math.prod(mesh.axis_sizes) > 1 else set()
+        if kinds == {AxisType.Explicit}:
+            return distributed_msign(leaves, numbers, self.recipe, self.eps, mesh.axis_names)
+        if kinds == {AxisType.Auto}:
+            paths = list(leaves_by_path(updates))
+            return shared_msign(leaves, numbers, [paths[i] for i in places], self.recipe, self.eps, mesh)
         matrices = [to_matrices(gathered(leaf), entry) for leaf, entry in zip(leaves, numbers, strict=True)]
         signs = zip(msign_many(matrices, self.recipe, self.eps), numbers, leaves, strict=True)
         return [placed_like(from_matrices(x, entry, leaf.shape), leaf) for x, entry, leaf in signs]
