@@ -233,3 +233,12 @@ SAM = gradtx.sam_wrapper(gradtx.sgd(0.1))
 def test_errors(call: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize("params", [None, jnp.zeros(2), jnp.zeros(2, jnp.bfloat16)], ids=["none", "float32", "bfloat16"])
+def test_a_narrow_sum_does_not_round_updates(params: Any) -> None:
+    tx, ones = gradtx.accumulate(gradtx.sgd(0.3), 2, dtype="bfloat16"), jnp.ones(2)
+    state = tx.init(ones if params is None else params)
+    for _ in range(2):
+        updates, state = tx.update(ones, state, params)
+    np.testing.assert_array_equal(updates, jnp.full(2, -0.3))
