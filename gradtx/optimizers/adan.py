@@ -19,7 +19,7 @@ from gradtx.core.numerics import (
     zero_count,
 )
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.core.types import ExtraArg, Moment, Params, Squares, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -27,9 +27,9 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 class ScaleByAdanState(NamedTuple):
     """Means of gradients, of their differences and of squares, the last gradient, steps taken."""
 
-    m: Updates
-    v: Updates
-    n: Updates
+    m: Moment
+    v: Moment
+    n: Squares
     g: Updates
     t: jax.Array
 

@@ -9,7 +9,7 @@ from gradtx.core.domains import Decay, Domain, Flag, NonNegative, Positive, Rate
 from gradtx.core.leaves import copies, each_leaf, real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Params, Tree, Updates
+from gradtx.core.types import ExtraArg, Moment, Params, Squares, Tree, Updates
 from gradtx.tree.reductions import norm, vdot
 
 
@@ -23,8 +23,8 @@ Decays = Annotated[tuple[float, float], Domain("two numbers in [0, 1)", _are_dec
 class ProdigyState(NamedTuple):
     """Moments, the sum of gradients, the start, the estimate and what it is made of, the rate."""
 
-    exp_avg: Updates
-    exp_avg_sq: Updates
+    exp_avg: Moment
+    exp_avg_sq: Squares
     grad_sum: Updates
     params0: Params
     estim_lr: jax.Array
