@@ -249,7 +249,7 @@ def _shared(
         groups[min(n, m), max(n, m), entry.output_blocks, n <= m or turned, leaf.dtype].append(one)
     first = 0
     for (n, m, blocks, *_), members in groups.items():
-        if blocks == 1 and summing_is_cheaper(len(members), n, m, share.devices, recipe):
+        if blocks == 1 and summing_is_cheaper(len(members), n, m, share.devices, recipe, share.mesh):
             tasks += map(work.summed, members)
             continue
         most = max(share.devices, share.devices * ROUND_ELEMENTS // (n * m * blocks))

@@ -65,8 +65,8 @@ def distributed_msign(
 
     Each device gets an equal number of the matrices of every shape, whole, by one all-to-all of one
     buffer, and sends the results back by another. Parameters that every device has need one
-    all-gather of the results. A shape with fewer matrices than devices, cut along its long side,
-    stays where it is: its Gram matrices are summed over devices instead.
+    all-gather of the results. Long matrices, cut along their long sides, stay where they are if
+    that is cheaper: devices sum their Gram matrices instead.
 
     Args:
       leaves: parameters with at least one matrix each.
@@ -192,7 +192,8 @@ def _local(
     for piece in list(cut):
         n, m = _full(piece, sizes)
         long_side = piece.columns if n <= m else piece.rows
-        if counts[_key(piece)] < devices and long_side and not (piece.rows and piece.columns) and recipe.method != "svd":
+        along = long_side and not (piece.rows and piece.columns)
+        if along and summing_is_cheaper(counts[_key(piece)], n, m, devices, recipe, jax.sharding.get_abstract_mesh()):
             cut.remove(piece)
             summed.append(piece)
     for piece, sign in zip(alone, msign_many([p.local for p in alone], recipe, eps), strict=True):
@@ -337,10 +338,11 @@ FLOPS_A_BYTE = 2000
 """What a device multiplies and adds while a byte comes from another: 2e14 and 1e11 a second."""
 
 
-def summing_is_cheaper(count: int, n: int, m: int, devices: int, recipe: Recipe) -> bool:
+def summing_is_cheaper(count: int, n: int, m: int, devices: int, recipe: Recipe, mesh: AbstractMesh) -> bool:
     """Whether devices better sum Gram matrices of `count` matrices than exchange whole ones."""
     n, m = sorted((n, m))
-    plan = recipe.plan(n, m, jnp.float32, "tpu")
+    device = mesh.abstract_device
+    plan = recipe.plan(n, m, jnp.float32, "tpu" if device is None else device.platform)
     if plan is None or n == 1:
         return False
     product = 2 * n**3

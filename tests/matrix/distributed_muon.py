@@ -87,6 +87,11 @@ def main() -> None:
         "b": np.asarray(jax.random.normal(jax.random.key(1), (16, 128))),
     }
     out["long side"] = measured(long, explicit, (8,), P(None, "x"), msign(distribute="x"), plain(long))
+    experts = {"w": np.asarray(jax.random.normal(jax.random.key(6), (8, 16, 12)))}
+    batched = {"weight_dimension_numbers": gradtx.MuonDimensionNumbers(1, 2)}
+    out["a batch and its matrices cut"] = measured(
+        experts, explicit, (4, 2), P("x", None, "y"), msign(distribute=("x", "y"), **batched), plain(experts, **batched)
+    )
     module.ROUND_ELEMENTS = 100
     out["rounds"] = measured(few, explicit, (8,), P("x"), msign(distribute="x"), reference)
     module.ROUND_ELEMENTS = 2**27
