@@ -343,7 +343,7 @@ def summing_is_cheaper(count: int, n: int, m: int, devices: int, recipe: Recipe,
     n, m = sorted((n, m))
     device = mesh.abstract_device
     plan = recipe.plan(n, m, jnp.float32, "tpu" if device is None else device.platform)
-    if plan is None or n == 1:
+    if plan is None or n == 1 or devices == 1:
         return False
     product = 2 * n**3
     whole = -(-count // devices) * products(plan.segments, m / n) * product

@@ -70,7 +70,7 @@ def _became_nonfinite(new: State, old: State) -> jax.Array:
     """
     pairs = [(x, y) for x, y in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True) if is_inexact(x)]
     bad = [jnp.any(~jnp.isfinite(x) & jnp.isfinite(y)) for x, y in pairs]
-    return jnp.any(jnp.stack(bad)) if bad else jnp.asarray(False)
+    return jnp.sort(jnp.stack(bad))[-1] if bad else jnp.asarray(False)  # sorted, as in `all_finite`
 
 
 def _attempt(

@@ -268,3 +268,14 @@ def test_updates_let_through_together_that_are_refused_are_dropped() -> None:
         seen.append(float(updates[0]))
     assert seen == [0, 0, 0, -2]
     assert int(state.skipped) == 1
+
+
+def test_the_program_grows_with_the_leaves_and_not_with_their_square() -> None:
+    """Each result waits for a check of all; XLA on CPU must not repeat that check for each."""
+    tx = gradtx.skip_nonfinite(gradtx.adam(0.1))
+
+    def length(leaves: int) -> int:
+        params = {f"p{i}": jnp.ones((3, 4)) for i in range(leaves)}
+        return len(jax.jit(tx.update).lower(params, tx.init(params), params).compile().as_text() or "")
+
+    assert length(16) < 2.5 * length(8)
