@@ -1,7 +1,6 @@
 """ADOPT: Adam whose gradient is divided by the second moment before it."""
 
 from dataclasses import KW_ONLY
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +13,8 @@ from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, running_m
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 from gradtx.core.value import Value
+from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.scaling import scale_by_learning_rate
-
-
-class ScaleByAdoptState(NamedTuple):
-    """Steps taken, momentum of normalized gradients, second moment."""
-
-    count: jax.Array
-    mu: Updates
-    nu: Updates
 
 
 class _quarter_root(Value):
@@ -49,7 +41,7 @@ class scale_by_adopt(Transformation, keeps_zero=True):
       use_clipping: whether `u` is clipped.
       clip_value_fn: the bound as a function of the steps taken so far; `t^(1/4)` by default.
 
-    State: `ScaleByAdoptState(count int32, mu, nu)`; 8 bytes a parameter.
+    State: `ScaleByAdamState(count int32, mu, nu)`; 8 bytes a parameter.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -73,12 +65,12 @@ class scale_by_adopt(Transformation, keeps_zero=True):
     use_clipping: Flag = True
     clip_value_fn: Function = _quarter_root()
 
-    def init(self, params: Params) -> ScaleByAdoptState:
-        return ScaleByAdoptState(zero_count(), zeros_like(params, self.mu_dtype), real_full_like(params, 0))
+    def init(self, params: Params) -> ScaleByAdamState:
+        return ScaleByAdamState(zero_count(), zeros_like(params, self.mu_dtype), real_full_like(params, 0))
 
     def step(
-        self, updates: Updates, state: ScaleByAdoptState, params: Params | None = None, **extra_args: ExtraArg
-    ) -> tuple[Updates, ScaleByAdoptState]:
+        self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: ExtraArg
+    ) -> tuple[Updates, ScaleByAdamState]:
         first, bound = state.count == 0, self.clip_value_fn(state.count) if self.use_clipping else None
 
         @each_leaf
@@ -91,7 +83,7 @@ class scale_by_adopt(Transformation, keeps_zero=True):
             return direction, m, jnp.where(first, abs_sq(g), running_mean(v, abs_sq(g), self.b2))
 
         updates, mu, nu = rule(updates, state.mu, state.nu)
-        return updates, ScaleByAdoptState(safe_increment(state.count), mu, nu)
+        return updates, ScaleByAdamState(safe_increment(state.count), mu, nu)
 
 
 class adopt(Preset):
@@ -109,7 +101,7 @@ class adopt(Preset):
       use_clipping: whether `u` is clipped.
       clip_value_fn: the bound as a function of the steps taken so far; `t^(1/4)` by default.
 
-    State: `(ScaleByAdoptState, ScaleByLearningRateState)`; 8 bytes a parameter.
+    State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
 
     Example:
       >>> import gradtx

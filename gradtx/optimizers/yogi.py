@@ -1,7 +1,5 @@
 """Yogi: Adam with a second moment that changes by bounded steps."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
@@ -19,16 +17,9 @@ from gradtx.core.numerics import (
     zero_count,
 )
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Moment, Params, Squares, Updates
+from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.scaling import scale_by_learning_rate
-
-
-class ScaleByYogiState(NamedTuple):
-    """Steps taken, first moment, second moment."""
-
-    count: jax.Array
-    mu: Moment
-    nu: Squares
 
 
 class scale_by_yogi(Transformation):
@@ -45,7 +36,7 @@ class scale_by_yogi(Transformation):
       eps_root: added inside the root, >= 0; in units of the gradient squared.
       initial_accumulator_value: what both moments start at, >= 0.
 
-    State: `ScaleByYogiState(count int32, mu, nu)`; 8 bytes a parameter.
+    State: `ScaleByAdamState(count int32, mu, nu)`; 8 bytes a parameter.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -72,13 +63,13 @@ class scale_by_yogi(Transformation):
         initial = self.initial_accumulator_value
         return isinstance(initial, (int, float)) and initial == 0
 
-    def init(self, params: Params) -> ScaleByYogiState:
+    def init(self, params: Params) -> ScaleByAdamState:
         start = self.initial_accumulator_value
-        return ScaleByYogiState(zero_count(), full_like(params, start), real_full_like(params, start))
+        return ScaleByAdamState(zero_count(), full_like(params, start), real_full_like(params, start))
 
     def step(
-        self, updates: Updates, state: ScaleByYogiState, params: Params | None = None, **extra_args: ExtraArg
-    ) -> tuple[Updates, ScaleByYogiState]:
+        self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: ExtraArg
+    ) -> tuple[Updates, ScaleByAdamState]:
         t = safe_increment(state.count)
         c1, c2 = one_minus_power(self.b1, t), one_minus_power(self.b2, t)
 
@@ -89,7 +80,7 @@ class scale_by_yogi(Transformation):
             return guarded_ratio(m / c1, root_plus_eps(v / c2, self.eps, self.eps_root), self.eps), m, v
 
         updates, mu, nu = rule(updates, state.mu, state.nu)
-        return updates, ScaleByYogiState(t, mu, nu)
+        return updates, ScaleByAdamState(t, mu, nu)
 
 
 class yogi(Preset):
@@ -102,7 +93,7 @@ class yogi(Preset):
       b2: decay of the second moment, in [0, 1).
       eps: added outside the root, >= 0; in units of the gradient.
 
-    State: `(ScaleByYogiState, ScaleByLearningRateState)`; 8 bytes a parameter.
+    State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
 
     Example:
       >>> import gradtx

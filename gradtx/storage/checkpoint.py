@@ -101,8 +101,8 @@ def load_state(
     An array is carried over where its name and the transformation that it belongs to are in both,
     whatever stands around: a clip put into the chain, a schedule in the place of a constant, a
     wrapper. Hyperparameters may differ; arrays are cast to the dtypes that `tx` keeps. Nothing that
-    runs is touched: the result is a new state, where `state_sharding` says for
-    the devices of `params`.
+    runs is touched: the result is a new state, where `state_sharding` says for the devices of
+    `params`.
 
     Args:
       tx: the transformation that goes on.
