@@ -18,7 +18,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     Refusals raised below name it.
     """
-    name, signature = function.__name__, inspect.signature(function)
+    name, signature = function.__name__, plain(inspect.signature(function))
     domains = {key: domain for key, hint in hints_of(function).items() if (domain := domain_of(hint)) is not None}
 
     @functools.wraps(function)
@@ -31,5 +31,5 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         with checks.calling(name):
             return function(*args, **kwargs)
 
-    call.__signature__ = plain(signature)  # type: ignore[attr-defined]
+    call.__signature__ = signature  # type: ignore[attr-defined]
     return call

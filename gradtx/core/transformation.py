@@ -220,7 +220,7 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
         super().__init_subclass__(**traits)
         own = vars(cls)
         if "step" in own:
-            if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(own["step"]).parameters.values()):
+            if not inspect.unwrap(own["step"]).__code__.co_flags & inspect.CO_VARKEYWORDS:
                 raise TypeError(f"{cls.__name__}: step has to take **extra_args, since a chain hands all of them to every member.")
             takes, state_type = declared(own["step"])
             cls.takes, cls.state_type = own.get("takes", takes), own.get("state_type", state_type)

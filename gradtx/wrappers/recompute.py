@@ -1,14 +1,18 @@
 """Arithmetic done a second time, so that what a check reads need not be stored until it is over."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
+from jax.core import eval_jaxpr
 
 from gradtx.core.numerics import is_tracer
 from gradtx.core.trees import is_inexact
 from gradtx.core.types import Tree
+
+if TYPE_CHECKING:  # it would import Pallas, a fifth of the time of `import gradtx`
+    from jax.extend.core import JaxprEqn
 
 ELEMENTWISE = {
     *("abs", "add", "and", "broadcast_in_dim", "complex", "conj", "convert_element_type", "copy", "div", "eq", "exp", "exp2"),
@@ -36,16 +40,16 @@ def after_check(run: Callable[..., Tree], check: Callable[[Tree], jax.Array], *a
     cheap = list(filter(_is_elementwise, program.eqns))
     first = program.replace(outvars=[*program.outvars, *kept])
     again = program.replace(invars=[*program.invars, *kept], eqns=cheap)
-    results = jaxpr_as_fun(ClosedJaxpr(first, closed.consts))(*leaves)
+    results = eval_jaxpr(first, closed.consts, *leaves)
     count = len(program.outvars)
     good = check(structure.unflatten(results[:count]))
     # With each update behind a condition that holds, which XLA cannot see, it is other arithmetic.
     holds = jax.lax.optimization_barrier(jnp.asarray(True))
     behind = [jnp.where(holds, x, jnp.zeros_like(x)) if is_inexact(x) else x for x in jax.tree.leaves(args[0])]
     leaves[: len(behind)] = behind
-    return structure.unflatten(jaxpr_as_fun(ClosedJaxpr(again, closed.consts))(*leaves, *results[count:])), good
+    return structure.unflatten(eval_jaxpr(again, closed.consts, *leaves, *results[count:])), good
 
 
-def _is_elementwise(equation: JaxprEqn) -> bool:
+def _is_elementwise(equation: "JaxprEqn") -> bool:
     name = equation.primitive.name
     return all(map(_is_elementwise, equation.params["jaxpr"].eqns)) if name in ("jit", "pjit") else name in ELEMENTWISE
