@@ -81,15 +81,16 @@ def measured(params: Any, shape: tuple[int, int], layout: str, tx: Any, *, known
         updates, state = tx.update(params, state, params)
         return gradtx.apply_updates(params, updates), state
 
-    def twice(params: Any) -> Any:
-        return step(*step(params, tx.init(params)))[0]
+    def twice(run: Any, params: Any) -> Any:
+        return run(*run(params, tx.init(params)))[0]
 
-    expected = jax.jit(twice)(params)
+    expected = twice(jax.jit(step), params)
     there, mesh = placed(params, shape, layout)
-    places = jax.tree.map(lambda x: x.sharding, there) if known else None
+    places = (jax.tree.map(lambda x: x.sharding, there), None) if known else None
     with jax.set_mesh(mesh) if known else contextlib.nullcontext():
-        found = jax.jit(twice, out_shardings=places)(there)
-        text = jax.jit(step).lower(there, tx.init(there)).compile().as_text()
+        run = jax.jit(step, out_shardings=places)
+        found = twice(run, there)
+        text = run.lower(there, tx.init(there)).compile().as_text()
     kept = all(jax.tree.leaves(jax.tree.map(lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), found, there)))
     return {"error": far(found, expected), "kept": kept, "collectives": collectives(text)}
 

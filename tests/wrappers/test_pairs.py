@@ -71,6 +71,12 @@ OPTIMIZERS = {
     "clipped novograd": gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.novograd(0.1)),
     "msign": gradtx.chain(gradtx.trace(0.95, nesterov=True), gradtx.orthogonalize(method="svd"), gradtx.scale(-0.1)),
 }
+OFTEN = ("accumulate", "ema_params", "lookahead_wrapper", "sam", "skip_nonfinite")
+"""Those that people put around others most; the rest is for the slow tests."""
+SOME = pytest.mark.parametrize("names", [OFTEN, pytest.param(tuple(WRAPPERS), marks=pytest.mark.slow)], ids=["often", "all"])
+OUTER = pytest.mark.parametrize(
+    "outer", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in WRAPPERS]
+)
 TWO_GRADIENTS = ("sam_wrapper", "asam", "gsam", "looksam")
 REFUSED = {
     (outer, inner): "calls grad_fn"
@@ -149,13 +155,6 @@ def check(outer: str, inners: dict[str, tuple[Any, Any, bool]]) -> None:
                 assert bool(jnp.all(jnp.isfinite(path["w"])))
 
 
-OFTEN = ("accumulate", "ema_params", "lookahead_wrapper", "sam", "skip_nonfinite")
-"""Those that people put around others most; the rest is for the slow tests."""
-OUTER = pytest.mark.parametrize(
-    "outer", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in WRAPPERS]
-)
-
-
 @OUTER
 def test_around_optimizers(outer: str) -> None:
     check(outer, {name: (tx, Plain(tx.init, tx.update), False) for name, tx in OPTIMIZERS.items()})
@@ -169,12 +168,14 @@ def test_pairs_that_are_refused(pair: tuple[str, str]) -> None:
 
 
 @OUTER
-def test_around_each_other(outer: str) -> None:
+@SOME
+def test_around_each_other(outer: str, names: tuple[str, ...]) -> None:
     base = gradtx.rmsprop(0.05, momentum=0.5)
     inners = {}
-    for name, (make, plain) in WRAPPERS.items():
+    for name in names:
         if (outer, name) in REFUSED:
             continue
+        make, plain = WRAPPERS[name]
         # A wrapper that mixes gradients before the one that skips them hands it more than the one NaN: only NaN-free runs compare.
         inners[name] = (
             make(base),
@@ -249,7 +250,8 @@ def test_injected_hyperparameters_hide_nothing() -> None:
             gradtx.cautious(tx)
 
 
-def test_in_a_partition_and_under_vmap() -> None:
+@SOME
+def test_in_a_partition_and_under_vmap(names: tuple[str, ...]) -> None:
     params, rates = {"a": jnp.ones(3), "b": jnp.full((2, 2), 2.0)}, jnp.array([0.1, 0.2])
 
     def last(tx: Any, params: Any) -> Any:
@@ -265,7 +267,8 @@ def test_in_a_partition_and_under_vmap() -> None:
     @jax.jit
     def run(params: Any, rates: Any) -> Any:
         sgd, found = last(gradtx.sgd(0.1), {"b": params["b"]}), {}
-        for name, (make, _) in WRAPPERS.items():
+        for name in names:
+            make, _ = WRAPPERS[name]
             tx = make(gradtx.adam(0.1))
             both = gradtx.partition({"x": tx, "y": gradtx.sgd(0.1)}, {"a": "x", "b": "y"})
             one = lambda rate, make=make: last(make(gradtx.sgd(rate)), params)  # noqa: E731
