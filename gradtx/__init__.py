@@ -46,6 +46,7 @@ from gradtx.matrix.muon import muon, scale_by_shape
 from gradtx.matrix.normuon import scale_by_normuon
 from gradtx.matrix.orthogonalize import orthogonalize, scale_by_dual_norm
 from gradtx.matrix.routing import matrix_axes, muon_labels
+from gradtx.matrix.soap import scale_by_soap, soap
 from gradtx.optimizers.accelegrad import accelegrad
 from gradtx.optimizers.acprop import acprop, scale_by_acprop
 from gradtx.optimizers.adabelief import adabelief, scale_by_belief
@@ -343,6 +344,7 @@ __all__ = [
     "scale_by_shape",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
+    "scale_by_soap",
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
@@ -363,6 +365,7 @@ __all__ = [
     "skip_nonfinite",
     "skip_spikes",
     "snapshot",
+    "soap",
     "state_dict",
     "state_sharding",
     "stateless",

@@ -67,7 +67,7 @@ def _one_by_one(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
         # Without the barrier, what made them would be compiled into one large loop.
         apart = jax.lax.optimization_barrier([stacks[i] for i in members])
         together = run(jnp.concatenate(apart))
-        for i, part in zip(members, _parts(together, len(members)), strict=True):
+        for i, part in zip(members, equal_parts(together, len(members)), strict=True):
             results[i] = part
     for i, x in enumerate(stacks):
         if i not in results:
@@ -75,7 +75,7 @@ def _one_by_one(stacks: Sequence[jax.Array], run: Run) -> list[jax.Array]:
     return [results[i] for i in range(len(stacks))]
 
 
-def _parts(stack: jax.Array, count: int) -> list[jax.Array]:
+def equal_parts(stack: jax.Array, count: int) -> list[jax.Array]:
     """`jnp.split(stack, count)`, in programs that compile quickly on CPU.
 
     XLA compiles each slice at a constant place as a kernel of its own, 8 ms each, but equal kernels

@@ -241,9 +241,9 @@ def test_stacks_and_loops_equal_single_matrices(monkeypatch):
 @pytest.mark.parametrize("first", [np.nan, np.inf, -1.0, 0.0, 1j])
 def test_parts_of_a_stack_are_those_of_split(first):
     stack = jnp.arange(24.0).reshape(6, 2, 2).astype(jnp.result_type(first)).at[0, 0, 0].set(first)
-    for part, expected in zip(jax.jit(many._parts, static_argnums=1)(stack, 3), np.split(np.asarray(stack), 3), strict=True):
+    for part, expected in zip(jax.jit(many.equal_parts, static_argnums=1)(stack, 3), np.split(np.asarray(stack), 3), strict=True):
         np.testing.assert_array_equal(part, expected)
-    assert [part.shape for part in many._parts(stack[:0], 3)] == [(0, 2, 2)] * 3
+    assert [part.shape for part in many.equal_parts(stack[:0], 3)] == [(0, 2, 2)] * 3
 
 
 def test_stacks_are_bounded():
