@@ -147,8 +147,8 @@ class InEigenbasis(Transformation, keeps_zero=True):
         """The updates of all matrices, by the indices of their leaves, and what is kept of them."""
         gradients = to_stacks(leaves, groups)
         stacks = {name: (gradients[name], row_of(kept, name)) for name in groups}
-        found = each_matrix(self.of_matrix, stacks, clock, list(leaves.values()))
-        updates = from_stacks({name: update for name, (update, _) in found.items()}, groups)
+        found = each_matrix(self.of_matrix, stacks, clock, groups, list(leaves.values()))
+        updates = from_stacks({name: update for name, (update, _) in found.items()}, groups, list(leaves.values()))
         # A NaN makes all of its matrix NaN: this changes nothing, but XLA lets updates lie as gradients do.
         updates = {i: jnp.where(jnp.isnan(g), g, updates[i].astype(g.dtype)) for i, g in leaves.items()}
         return updates, from_rows(self.row_type, {name: row for name, (_, row) in found.items()})

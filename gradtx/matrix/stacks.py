@@ -6,6 +6,7 @@ keeps of them: a step moves gradients there and updates back, and nothing else.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from gradtx.core.numerics import compute_dtype, is_tracer
 from gradtx.core.platforms import on_platform
 from gradtx.core.types import DType, Params, State, Tree
 from gradtx.linalg.msign_many import equal_parts
-from gradtx.matrix.automatic import Share
+from gradtx.matrix.automatic import ANY, Share
 from gradtx.matrix.dimensions import MuonDimensionNumbers, Numbers, fan, from_matrices, to_matrices
 from gradtx.matrix.distribute import mesh_of
 
@@ -76,24 +77,27 @@ def to_stacks(leaves: Sequence[jax.Array] | dict[int, jax.Array], groups: Groups
     }
 
 
-def from_stacks(stacks: Stacks, groups: Groups) -> dict[int, jax.Array]:
-    """The leaves, by their indices, whose matrices the stacks hold."""
+def from_stacks(stacks: Stacks, groups: Groups, leaves: Sequence[jax.Array]) -> dict[int, jax.Array]:
+    """The leaves, by their indices, whose matrices the stacks hold; `leaves` tell where they lie."""
     found = {}
+    _, kind = _mesh_and_kind(leaves)
+    split = _parts if kind is None else _split
     for name, group in groups.items():
-        for one, part in zip(group.members, _parts(stacks[name], [one.count for one in group.members]), strict=True):
+        for one, part in zip(group.members, split(stacks[name], [one.count for one in group.members]), strict=True):
             found[one.leaf] = from_matrices(part, one.numbers, one.shape)
     return found
 
 
+def _split(stack: jax.Array, counts: list[int]) -> list[jax.Array]:
+    return jnp.split(stack, list(itertools.accumulate(counts))[:-1])
+
+
 def _parts(stack: jax.Array, counts: list[int]) -> list[jax.Array]:
-    if len(counts) == 1:
-        return [stack]
-    ends = [sum(counts[:i]) for i in range(1, len(counts))]
+    """On CPU, programs in which many parts compile quickly."""
 
     def on(platform: str, stack: jax.Array) -> list[jax.Array]:
-        if platform == "cpu" and len(set(counts)) == 1:
-            return equal_parts(stack, len(counts))
-        return jnp.split(stack, ends)
+        alike = platform == "cpu" and len(counts) > 1 and len(set(counts)) == 1
+        return equal_parts(stack, len(counts)) if alike else _split(stack, counts)
 
     return on_platform(on, stack)
 
@@ -130,10 +134,13 @@ def zeros_stack(shape: tuple[int, ...], dtype: DType, params: Params) -> jax.Arr
 
 
 def spec_of(shape: tuple[int, ...], mesh: AbstractMesh) -> PartitionSpec:
-    """How a stack lies: along all mesh axes, each where it first divides what is left of an axis."""
+    """How a stack lies: along all mesh axes, each where it first divides what is left of an axis.
+
+    In the order of `each_matrix`, the last mesh axis first.
+    """
     left: list[int] = list(shape)
     names: list[tuple[str, ...]] = [() for _ in shape]
-    for axis, size in mesh.shape.items():
+    for axis, size in reversed(mesh.shape.items()):
         place = next((i for i, length in enumerate(left) if length % size == 0 and length), None)
         if place is not None and size > 1:
             left[place] //= size
@@ -141,7 +148,7 @@ def spec_of(shape: tuple[int, ...], mesh: AbstractMesh) -> PartitionSpec:
     return PartitionSpec(*[entry[0] if len(entry) == 1 else entry or None for entry in names])
 
 
-def each_matrix(rule: Callable[..., Tree], stacks: Stacks, scalars: Tree, leaves: Sequence[jax.Array]) -> Stacks:
+def each_matrix(rule: Callable[..., Tree], stacks: Stacks, scalars: Tree, groups: Groups, leaves: Sequence[jax.Array]) -> Stacks:
     """`rule(scalars, *matrices)` for the matrices of each stack; the work is shared by devices.
 
     Args:
@@ -149,13 +156,14 @@ def each_matrix(rule: Callable[..., Tree], stacks: Stacks, scalars: Tree, leaves
         arrays: the update first, then what is kept.
       stacks: for each shape a tuple of trees of arrays with one first axis.
       scalars: what all matrices share.
+      groups: what the stacks are made of.
       leaves: the parameters or gradients; where they lie, the work is done.
     """
     mesh, kind = _mesh_and_kind(leaves)
     if kind is None:
         return _local(rule, stacks, scalars)
     axes = tuple(axis for axis in reversed(mesh.axis_names) if mesh.shape[axis] > 1)
-    return _shared(rule, stacks, scalars, Share(mesh, axes))
+    return _shared(rule, stacks, scalars, groups, Share(mesh, axes))
 
 
 def on_automatic_axes(step: Callable[..., Tree], leaves: Sequence[jax.Array], out_like: Tree, *args: Tree) -> Tree:
@@ -195,24 +203,31 @@ def _each(rule: Callable[..., Tree], arrays: Tree) -> Tree:
     return on_platform(on, arrays)
 
 
-def _shared(rule: Callable[..., Tree], stacks: Stacks, scalars: Tree, share: Share) -> Stacks:
-    counts = {name: jax.tree.leaves(arrays)[0].shape[0] for name, arrays in stacks.items()}
+def _shared(rule: Callable[..., Tree], stacks: Stacks, scalars: Tree, groups: Groups, share: Share) -> Stacks:
+    cut = PartitionSpec(share.axes)
 
-    def apart(x: jax.Array) -> jax.Array:
+    def padded(x: jax.Array) -> jax.Array:
         missing = -x.shape[0] % share.devices
-        padded = jnp.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))) if missing else x
-        return share.cut(padded, 0, share.axes)
+        return jnp.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))) if missing else x
+
+    def moves(group: Group) -> bool:
+        """Whether matrices come from many leaves; those of one may lie apart as they are."""
+        return len(group.members) > 1 or group.count % share.devices > 0
+
+    def apart(group: Group, gradient: jax.Array, *kept: Tree) -> Tree:
+        together = share.lying(padded(gradient), None, ANY, ANY) if moves(group) else gradient
+        return share.cut(together, 0, share.axes), *jax.tree.map(lambda x: share.lying(padded(x), *cut), kept)
+
+    def back(group: Group, update: jax.Array, *kept: Tree) -> Tree:
+        together = share.joined(update, 0, share.axes)[: group.count] if moves(group) else update
+        return together, *jax.tree.map(
+            lambda x: share.lying(x[: group.count], *spec_of((group.count, *x.shape[1:]), share.mesh)), kept
+        )
 
     def local(stacks: Stacks, scalars: Tree) -> Stacks:
         return _local(rule, stacks, scalars)
 
-    cut = PartitionSpec(share.axes)
     specs = {"in_specs": (cut, PartitionSpec()), "out_specs": cut, "axis_names": set(share.mesh.axis_names)}
     run = jax.shard_map(local, mesh=share.mesh, check_vma=False, **specs)
-    found = run(jax.tree.map(apart, stacks), scalars)
-    results = {}
-    for name, (update, *kept) in found.items():
-        count = counts[name]
-        kept = jax.tree.map(lambda x, k=count: share.lying(x[:k], *spec_of((k, *x.shape[1:]), share.mesh)), kept)
-        results[name] = (share.joined(update, 0, share.axes)[:count], *kept)
-    return results
+    found = run({name: apart(groups[name], *arrays) for name, arrays in stacks.items()}, scalars)
+    return {name: back(groups[name], *arrays) for name, arrays in found.items()}

@@ -18,7 +18,7 @@ from gradtx.matrix import distribute as module
 
 jax.config.update("jax_disable_most_optimizations", True)  # it compiles much and computes little
 COLLECTIVE = re.compile(r"= (.*?) (all-to-all|all-gather|all-reduce|collective-permute|reduce-scatter)(-start)?\(")
-ARRAY = re.compile(r"f32\[([\d,]*)\]|bf16\[([\d,]*)\]")
+ARRAY = re.compile(r"(?:bf16|f32|f64)\[([\d,]*)\]")
 
 
 def collectives(text: str) -> dict[str, list[int]]:
@@ -26,7 +26,7 @@ def collectives(text: str) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for line in text.splitlines():
         if match := COLLECTIVE.search(line):
-            sizes = [int(np.prod([int(n) for n in (a or b).split(",") if n])) for a, b in ARRAY.findall(match[1])]
+            sizes = [int(np.prod([int(n) for n in shape.split(",") if n])) for shape in ARRAY.findall(match[1])]
             found.setdefault(match[2], []).append(sum(sizes))
     return found
 
