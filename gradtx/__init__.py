@@ -42,11 +42,13 @@ from gradtx.linalg.msign import msign
 from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
+from gradtx.matrix.kl_soap import kl_soap, scale_by_kl_soap
 from gradtx.matrix.muon import muon, scale_by_shape
 from gradtx.matrix.normuon import scale_by_normuon
 from gradtx.matrix.orthogonalize import orthogonalize, scale_by_dual_norm
 from gradtx.matrix.routing import matrix_axes, muon_labels
 from gradtx.matrix.soap import scale_by_soap, soap
+from gradtx.matrix.soap_muon import scale_by_soap_muon, soap_muon
 from gradtx.optimizers.accelegrad import accelegrad
 from gradtx.optimizers.acprop import acprop, scale_by_acprop
 from gradtx.optimizers.adabelief import adabelief, scale_by_belief
@@ -245,6 +247,7 @@ __all__ = [
     "join_schedules",
     "kahan",
     "keep_params_nonnegative",
+    "kl_soap",
     "lamb",
     "lars",
     "lbfgs",
@@ -325,6 +328,7 @@ __all__ = [
     "scale_by_dowg",
     "scale_by_dual_norm",
     "scale_by_full_matrix_adagrad",
+    "scale_by_kl_soap",
     "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",
@@ -345,6 +349,7 @@ __all__ = [
     "scale_by_sign",
     "scale_by_simplified_ademamix",
     "scale_by_soap",
+    "scale_by_soap_muon",
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
@@ -366,6 +371,7 @@ __all__ = [
     "skip_spikes",
     "snapshot",
     "soap",
+    "soap_muon",
     "state_dict",
     "state_sharding",
     "stateless",

@@ -149,6 +149,7 @@ class InEigenbasis(Transformation, keeps_zero=True):
         stacks = {name: (gradients[name], row_of(kept, name)) for name in groups}
         found = each_matrix(self.of_matrix, stacks, clock, groups, list(leaves.values()))
         updates = from_stacks({name: update for name, (update, _) in found.items()}, groups, list(leaves.values()))
-        # A NaN makes all of its matrix NaN: this changes nothing, but XLA lets updates lie as gradients do.
+        # A NaN makes its whole matrix NaN: this changes nothing, but XLA lets updates lie as
+        # gradients do.
         updates = {i: jnp.where(jnp.isnan(g), g, updates[i].astype(g.dtype)) for i, g in leaves.items()}
         return updates, from_rows(self.row_type, {name: row for name, (_, row) in found.items()})

@@ -69,8 +69,9 @@ class scale_by_soap(InEigenbasis, keeps_zero=True):
         where a leaf is no matrix), or a function from the parameters to one, such as `matrix_axes`.
         None takes leaves of two axes as matrices and refuses those of more. Other leaves have Adam.
 
-    State: `ScaleBySoapState(count int32, mu, nu, matrices)`: 8 bytes a parameter, and `8*(n^2 + m^2)`
-    for an `n x m` matrix. Matrices of one shape are one stack, whose parts lie on different devices.
+    State: `ScaleBySoapState(count int32, mu, nu, matrices)`: 8 bytes a parameter, and
+    `8*(n^2 + m^2)` for an `n x m` matrix. Matrices of one shape are one stack, whose parts lie on
+    different devices.
 
     Raises:
       ValueError: a leaf of three or more axes without dimension numbers.
@@ -84,7 +85,8 @@ class scale_by_soap(InEigenbasis, keeps_zero=True):
       Array([[ 1.,  0.],
              [ 0., -1.]], dtype=float32)
 
-    Source: Vyas et al. 2024, arXiv:2409.11321, algorithm 3, as in https://github.com/nikhilvyas/SOAP.
+    Source: Vyas et al. 2024, arXiv:2409.11321, algorithm 3, as in
+    https://github.com/nikhilvyas/SOAP.
     """
 
     b1: Decay = 0.95
@@ -139,14 +141,8 @@ class scale_by_soap(InEigenbasis, keeps_zero=True):
         """The first moment is turned into the new bases; of the second one, entries only move along
         with their eigenvectors.
         """
-        m, v = rotate_back(row.mu, row.left_basis, row.right_basis, self.precision), row.nu
-        left, right = row.left_basis, row.right_basis
-        if left is not None:
-            left, order = sorted_and_tracked(row.left, left, self.precision)
-            v = v[order]
-        if right is not None:
-            right, order = sorted_and_tracked(row.right, right, self.precision)
-            v = v[:, order]
+        m = rotate_back(row.mu, row.left_basis, row.right_basis, self.precision)
+        left, right, v = sorted_bases(row, self.precision)
         return row._replace(mu=rotate(m, left, right, self.precision), nu=v, left_basis=left, right_basis=right)
 
 
@@ -159,6 +155,18 @@ def with_first_bases(row: Row) -> Row:
     """The eigenvectors of the factors, where none were before."""
     bases = [None if factor is None else eigenbasis(factor) for factor in (row.left, row.right)]
     return row._replace(left_basis=bases[0], right_basis=bases[1])
+
+
+def sorted_bases(row: Row, precision: PrecisionLike) -> tuple[Basis, Basis, jax.Array]:
+    """The bases after one step of the iteration, and the second moment in their order."""
+    left, right, v = row.left_basis, row.right_basis, row.nu
+    if left is not None:
+        left, order = sorted_and_tracked(row.left, left, precision)
+        v = v[order]
+    if right is not None:
+        right, order = sorted_and_tracked(row.right, right, precision)
+        v = v[:, order]
+    return left, right, v
 
 
 class soap(Preset):
@@ -189,8 +197,8 @@ class soap(Preset):
         `MuonDimensionNumbers` with None for Adam, or a function from the parameters to one. None is
         `matrix_axes()`.
 
-    State: `(ScaleBySoapState, WeightDecayState, ScaleByLearningRateState)`: 8 bytes a parameter, and
-    `8*(n^2 + m^2)` for an `n x m` matrix.
+    State: `(ScaleBySoapState, WeightDecayState, ScaleByLearningRateState)`: 8 bytes a parameter,
+    and `8*(n^2 + m^2)` for an `n x m` matrix.
 
     Raises:
       ValueError: `params` was not passed to `update`, or a parameter of three or more axes that no
@@ -206,8 +214,9 @@ class soap(Preset):
 
     Source: Vyas et al. 2024, arXiv:2409.11321.
 
-    **Differs:** the authors decay parameters after the step, none at the first one, and precondition
-    every axis of an array of three or more; here such arrays are matrices.
+    **Differs:** the authors decay parameters after the step, none at the first one, and give every
+    axis of an array of three or more a basis; here such arrays are matrices. Embeddings and output
+    heads are matrices there.
     """
 
     learning_rate: Rate

@@ -40,27 +40,47 @@ def expected(rule: Any, steps: np.ndarray) -> np.ndarray:
 
 SHAPES = {"square": (5, 5), "wide": (4, 7), "tall": (7, 4), "other": (5, 5), "vector": (6,), "number": ()}
 SQUARE, SHORT = {"square": (0, 1), "other": (0, 1)}, {"square": (0,), "other": (0,), "wide": (0,), "tall": (1,)}
-ROWS = {
-    "defaults": ({}, {}, SQUARE),
-    "options": (
+LONG_SIDES = {"square": (), "other": (), "wide": (0,), "tall": (1,)}
+ONE_SIDE, LONG = {"one_sided": True, "precondition_frequency": 4}, {"max_precond_dim": 4, "precondition_frequency": 4}
+ROWS: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "soap": (gradtx.scale_by_soap, so.soap, {}, {}, SQUARE),
+    "soap, options": (
+        gradtx.scale_by_soap,
+        so.soap,
         {"b1": 0.8, "b2": 0.9, "shampoo_beta": 0.7, "eps": 1e-3, "precondition_frequency": 3, "normalize": True},
         {"b1": 0.8, "b2": 0.9, "beta": 0.7, "eps": 1e-3, "every": 3, "normalize": True},
         SQUARE,
     ),
-    "each step": ({"precondition_frequency": 1}, {"every": 1}, SQUARE),
-    "one side": ({"one_sided": True, "precondition_frequency": 4}, {"every": 4}, SHORT),
-    "long sides": ({"max_precond_dim": 4, "precondition_frequency": 4}, {"every": 4}, {"wide": (0,), "tall": (1,)}),
+    "soap, each step": (gradtx.scale_by_soap, so.soap, {"precondition_frequency": 1}, {"every": 1}, SQUARE),
+    "soap, one side": (gradtx.scale_by_soap, so.soap, ONE_SIDE, {"every": 4}, SHORT),
+    "soap, long sides": (gradtx.scale_by_soap, so.soap, LONG, {"every": 4}, LONG_SIDES),
+    "kl_soap": (gradtx.scale_by_kl_soap, so.kl_soap, {}, {}, SQUARE),
+    "kl_soap, options": (
+        gradtx.scale_by_kl_soap,
+        so.kl_soap,
+        {"b1": 0.8, "b2": 0.9, "shampoo_beta": 0.7, "eps": 1e-3, "precondition_frequency": 3},
+        {"b1": 0.8, "b2": 0.9, "beta": 0.7, "eps": 1e-3, "every": 3},
+        SQUARE,
+    ),
+    "kl_soap, one side": (gradtx.scale_by_kl_soap, so.kl_soap, ONE_SIDE, {"every": 4}, SHORT),
+    "soap_muon": (gradtx.scale_by_soap_muon, so.soap_muon, {}, {}, SQUARE),
+    "soap_muon, options": (
+        gradtx.scale_by_soap_muon,
+        so.soap_muon,
+        {"beta": 0.8, "b2": 0.8, "shampoo_beta": 0.7, "eps": 1e-1, "precondition_frequency": 3},
+        {"mu": 0.8, "b2": 0.8, "beta": 0.7, "eps": 1e-1, "every": 3},
+        SQUARE,
+    ),
+    "soap_muon, one side": (gradtx.scale_by_soap_muon, so.soap_muon, ONE_SIDE, {"every": 4}, SHORT),
 }
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_oracle(name: str) -> None:
-    arguments, of_oracle, axes = ROWS[name]
-    sides = {"wide": (), "tall": (), "square": (), "other": ()} | axes
-    shapes = {leaf: shape for leaf, shape in SHAPES.items() if len(shape) < 2 or sides[leaf] or name == "long sides"}
-    path = paths(shapes)
+    make, oracle, arguments, of_oracle, axes = ROWS[name]
+    path = paths({leaf: shape for leaf, shape in SHAPES.items() if len(shape) < 2 or leaf in axes})
     with jax.enable_x64(True):
-        found, _ = updates_of(gradtx.scale_by_soap(**arguments), path)
+        found, _ = updates_of(make(**arguments), path)
     for leaf, steps in path.items():
-        rule = partial(so.soap, axes=sides.get(leaf, ()), **of_oracle)
+        rule = partial(oracle, axes=axes.get(leaf, ()), **of_oracle)
         np.testing.assert_allclose(found[leaf], expected(rule, steps), rtol=0, atol=1e-10, err_msg=leaf)

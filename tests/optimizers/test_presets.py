@@ -9,6 +9,7 @@ from cases import CASES
 from gradtx.core.composites import Preset
 from gradtx.core.transformation import Transformation
 from gradtx.core.walk import everything
+from gradtx.matrix import kl_soap, soap, soap_muon
 from gradtx.optimizers import (
     accelegrad,
     acprop,
@@ -46,6 +47,7 @@ FILES = [accelegrad, adagrad, adam, adamax, amsgrad, lion, noisy, novograd]
 FILES += [acprop, dog, madgrad, polyak, prodigy]
 FILES += [adabelief, adadelta, adan, ademamix, adopt, layerwise, optimistic, rprop, yogi]
 FILES += [projected_amsgrad, radam, ranger, rmsprop, sgd, sign, storm, unixgrad]
+FILES += [kl_soap, soap, soap_muon]
 CLASSES = {
     name: cls
     for file in FILES
@@ -56,6 +58,7 @@ PRESETS = {name: cls for name, cls in CLASSES.items() if issubclass(cls, Preset)
 OWN_MEANING = {
     "learning_rate": "says how far one unit moves the parameters, which depends on what comes before it",
     "weight_decay": "says what it does at its place in the chain",
+    "weight_dimension_numbers": "has another default, which knows the names of embeddings and output heads",
     "slow_step_size": "is called alpha in the formula of `lookahead`",
 }
 
