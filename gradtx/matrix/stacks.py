@@ -78,7 +78,7 @@ def to_stacks(leaves: Sequence[jax.Array] | dict[int, jax.Array], groups: Groups
 
 
 def from_stacks(stacks: Stacks, groups: Groups, leaves: Sequence[jax.Array]) -> dict[int, jax.Array]:
-    """The leaves by their indices, from the stacks of their matrices; `leaves` tell where they lie."""
+    """Leaves by their indices, from the stacks of their matrices; `leaves` tell where they lie."""
     found = {}
     _, kind = _mesh_and_kind(leaves)
     split = _parts if kind is None else _split
