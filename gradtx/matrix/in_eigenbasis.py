@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.lax import PrecisionLike
 
 from gradtx.compose.masking import merge, select
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import real_dtype, safe_increment, zero_count
+from gradtx.core.numerics import cond, real_dtype, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
 from gradtx.core.trees import raise_unlike
-from gradtx.core.types import DType, ExtraArg, Params, State, Updates
+from gradtx.core.types import DType, ExtraArg, Params, Scalar, State, Tree, Updates
+from gradtx.linalg.eigenbasis import Basis, eigenbasis
 from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, fan, numbers_once
 from gradtx.matrix.stacks import (
     Group,
@@ -44,6 +46,17 @@ class Clock(NamedTuple):
     turns: jax.Array
 
 
+def gram_mean(mean: Basis, x: jax.Array, decay: Scalar, precision: PrecisionLike) -> Basis:
+    """The running mean of `x^H x`, of a side that has a basis."""
+    return None if mean is None else running_mean(mean, jnp.matmul(x.conj().T, x, precision=precision), decay)
+
+
+def _with_first_bases(row: Row) -> Row:
+    """The eigenvectors of the factors, where none were before."""
+    bases = [None if factor is None else eigenbasis(factor) for factor in (row.left, row.right)]
+    return row._replace(left_basis=bases[0], right_basis=bases[1])
+
+
 class InEigenbasis(Transformation, keeps_zero=True):
     """A method that treats each matrix in bases of its own.
 
@@ -53,6 +66,8 @@ class InEigenbasis(Transformation, keeps_zero=True):
 
     row_type: ClassVar[type]
     """What is kept of a matrix: `mu`, `nu`, `left`, `right`, `left_basis`, `right_basis`, ..."""
+    turning: ClassVar[tuple[str, ...]]
+    """What of it changes where bases turn."""
 
     if TYPE_CHECKING:  # fields of its subclasses, at their places among the others
 
@@ -74,6 +89,21 @@ class InEigenbasis(Transformation, keeps_zero=True):
     def of_leaf(self, clock: Clock, g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The update of a leaf without bases, and its moments."""
         raise NotImplementedError
+
+    def followed(self, row: Row) -> Row:
+        """What is kept of a matrix after its bases have followed its factors."""
+        raise NotImplementedError
+
+    def turned(self, clock: Clock, row: Row) -> Row:
+        """What is kept of a matrix, with bases that follow its factors where the clock says so."""
+
+        def changed(row: Row) -> dict[str, Tree]:  # a branch copies what it hands on
+            return {name: getattr(row, name) for name in self.turning}
+
+        def turn() -> dict[str, Tree]:
+            return cond(clock.first, lambda: changed(_with_first_bases(row)), lambda: changed(self.followed(row)))
+
+        return row._replace(**cond(clock.turns, turn, lambda: changed(row)))
 
     def zero_row(self, group: Group, zeros: Callable[..., jax.Array]) -> Row:
         """What is kept of the matrices of one shape before the first step."""

@@ -12,14 +12,13 @@ from jax.lax import PrecisionLike
 from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Flag, Mask, NonNegative, PositiveInt, Rate
-from gradtx.core.numerics import abs_sq, cond, guarded_ratio, moments, real_dtype, running_mean
+from gradtx.core.numerics import abs_sq, guarded_ratio, moments, real_dtype, running_mean
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import Moment, Scalar, Squares, Tree
 from gradtx.linalg.eigenbasis import Basis, rotate, rotate_back, tracked
 from gradtx.matrix.dimensions import MatrixRule
-from gradtx.matrix.in_eigenbasis import Clock, InEigenbasis
+from gradtx.matrix.in_eigenbasis import Clock, InEigenbasis, gram_mean
 from gradtx.matrix.routing import matrix_axes
-from gradtx.matrix.soap import gram_mean, with_first_bases
 from gradtx.matrix.stacks import Group, Row
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -117,6 +116,7 @@ class scale_by_kl_soap(InEigenbasis, keeps_zero=True):
 
     row_type: ClassVar[type] = KlSoapMatrices
     state_type: ClassVar[type] = ScaleByKlSoapState
+    turning: ClassVar[tuple[str, ...]] = ("mu", "left_basis", "right_basis")
 
     def zero_row(self, group: Group, zeros: Callable[..., jax.Array]) -> Row:
         row = super().zero_row(group, zeros)
@@ -171,10 +171,6 @@ class scale_by_kl_soap(InEigenbasis, keeps_zero=True):
         left = followed(row.left_values, _whitened(inside, row.right_values, 1), 1)
         right = followed(row.right_values, _whitened(inside, row.left_values, 0), 0)
         return row._replace(left_values=left, right_values=right)
-
-    def turned(self, clock: Clock, row: Row) -> Row:
-        """The bases where they follow the factors, and the first moment in them."""
-        return cond(clock.turns, lambda: cond(clock.first, lambda: with_first_bases(row), lambda: self.followed(row)), lambda: row)
 
     def followed(self, row: Row) -> Row:
         """Columns keep their order, so that eigenvalues and the second moment stay as they are."""

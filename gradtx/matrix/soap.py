@@ -10,12 +10,12 @@ from jax.lax import PrecisionLike
 from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Flag, Mask, NonNegative, PositiveInt, Rate
-from gradtx.core.numerics import abs_sq, cond, guarded_ratio, moments, one_minus_power, real_dtype, running_mean
+from gradtx.core.numerics import abs_sq, guarded_ratio, moments, one_minus_power, real_dtype
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import Moment, Scalar, Squares, Tree
-from gradtx.linalg.eigenbasis import Basis, eigenbasis, rotate, rotate_back, sorted_and_tracked
+from gradtx.core.types import Moment, Squares, Tree
+from gradtx.linalg.eigenbasis import Basis, rotate, rotate_back, sorted_and_tracked
 from gradtx.matrix.dimensions import MatrixRule
-from gradtx.matrix.in_eigenbasis import Clock, InEigenbasis
+from gradtx.matrix.in_eigenbasis import Clock, InEigenbasis, gram_mean
 from gradtx.matrix.routing import matrix_axes
 from gradtx.matrix.stacks import Row
 from gradtx.transforms.decay import add_decayed_weights
@@ -104,6 +104,7 @@ class scale_by_soap(InEigenbasis, keeps_zero=True):
 
     row_type: ClassVar[type] = SoapMatrices
     state_type: ClassVar[type] = ScaleBySoapState
+    turning: ClassVar[tuple[str, ...]] = ("mu", "nu", "left_basis", "right_basis")
 
     def of_matrix(self, clock: Clock, g: jax.Array, row: Row) -> tuple[jax.Array, Row]:
         bases = row.left_basis, row.right_basis
@@ -133,10 +134,6 @@ class scale_by_soap(InEigenbasis, keeps_zero=True):
             left=gram_mean(row.left, g.conj().T, beta, self.precision), right=gram_mean(row.right, g, beta, self.precision)
         )
 
-    def turned(self, clock: Clock, row: Row) -> Row:
-        """The bases where they follow `L` and `R`, and the moments in them."""
-        return cond(clock.turns, lambda: cond(clock.first, lambda: with_first_bases(row), lambda: self.followed(row)), lambda: row)
-
     def followed(self, row: Row) -> Row:
         """The first moment is turned into the new bases; of the second one, entries only move along
         with their eigenvectors.
@@ -144,17 +141,6 @@ class scale_by_soap(InEigenbasis, keeps_zero=True):
         m = rotate_back(row.mu, row.left_basis, row.right_basis, self.precision)
         left, right, v = sorted_bases(row, self.precision)
         return row._replace(mu=rotate(m, left, right, self.precision), nu=v, left_basis=left, right_basis=right)
-
-
-def gram_mean(mean: Basis, x: jax.Array, decay: Scalar, precision: PrecisionLike) -> Basis:
-    """The running mean of `x^H x`, of a side that has a basis."""
-    return None if mean is None else running_mean(mean, jnp.matmul(x.conj().T, x, precision=precision), decay)
-
-
-def with_first_bases(row: Row) -> Row:
-    """The eigenvectors of the factors, where none were before."""
-    bases = [None if factor is None else eigenbasis(factor) for factor in (row.left, row.right)]
-    return row._replace(left_basis=bases[0], right_basis=bases[1])
 
 
 def sorted_bases(row: Row, precision: PrecisionLike) -> tuple[Basis, Basis, jax.Array]:

@@ -11,15 +11,15 @@ from gradtx.compose.chain import chain
 from gradtx.compose.partition import partition
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Flag, Mask, NonNegative, PositiveInt, Rate
-from gradtx.core.numerics import abs_sq, cond, guarded_ratio, running_mean
+from gradtx.core.numerics import abs_sq, guarded_ratio, running_mean
 from gradtx.core.types import Moment, Squares
 from gradtx.linalg.eigenbasis import rotate, rotate_back
 from gradtx.matrix.dimensions import MatrixRule
-from gradtx.matrix.in_eigenbasis import Clock, InEigenbasis
+from gradtx.matrix.in_eigenbasis import Clock, InEigenbasis, gram_mean
 from gradtx.matrix.muon import scale_by_shape
 from gradtx.matrix.orthogonalize import orthogonalize
 from gradtx.matrix.routing import muon_labels
-from gradtx.matrix.soap import SoapMatrices, gram_mean, sorted_bases, with_first_bases
+from gradtx.matrix.soap import SoapMatrices, sorted_bases
 from gradtx.matrix.stacks import Row
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.decay import add_decayed_weights
@@ -97,6 +97,7 @@ class scale_by_soap_muon(InEigenbasis, keeps_zero=True):
 
     row_type: ClassVar[type] = SoapMatrices
     state_type: ClassVar[type] = ScaleBySoapMuonState
+    turning: ClassVar[tuple[str, ...]] = ("nu", "left_basis", "right_basis")
 
     def of_matrix(self, clock: Clock, g: jax.Array, row: Row) -> tuple[jax.Array, Row]:
         bases = row.left_basis, row.right_basis
@@ -120,14 +121,10 @@ class scale_by_soap_muon(InEigenbasis, keeps_zero=True):
         v = running_mean(v, abs_sq(p), self.b2)
         return guarded_ratio(p, jnp.maximum(jnp.sqrt(v), self.eps), self.eps), v
 
-    def turned(self, clock: Clock, row: Row) -> Row:
-        """The bases where they follow `L` and `R`; the momentum stands outside of them."""
-
-        def followed() -> Row:
-            left, right, v = sorted_bases(row, self.precision)
-            return row._replace(left_basis=left, right_basis=right, nu=v)
-
-        return cond(clock.turns, lambda: cond(clock.first, lambda: with_first_bases(row), followed), lambda: row)
+    def followed(self, row: Row) -> Row:
+        """The momentum stands outside of the bases."""
+        left, right, v = sorted_bases(row, self.precision)
+        return row._replace(left_basis=left, right_basis=right, nu=v)
 
 
 class soap_muon(Preset):

@@ -183,24 +183,7 @@ def _mesh_and_kind(leaves: Sequence[jax.Array]) -> tuple[AbstractMesh, AxisType 
 
 
 def _local(rule: Callable[..., Tree], stacks: Stacks, scalars: Tree) -> Stacks:
-    return {name: _each(functools.partial(rule, scalars), arrays) for name, arrays in stacks.items()}
-
-
-def _each(rule: Callable[..., Tree], arrays: Tree) -> Tree:
-    """The rule for each matrix of a stack.
-
-    On CPU one after the other: products of single matrices are the fastest there. Else all at once.
-    """
-
-    def on(platform: str, arrays: Tree) -> Tree:
-        if jax.tree.leaves(arrays)[0].shape[0] == 1:
-            one = rule(*jax.tree.map(lambda x: x[0], arrays))
-            return jax.tree.map(lambda x: x[None], one)
-        if platform == "cpu":
-            return jax.lax.map(lambda one: rule(*one), arrays)
-        return jax.vmap(rule)(*arrays)
-
-    return on_platform(on, arrays)
+    return {name: jax.vmap(functools.partial(rule, scalars))(*arrays) for name, arrays in stacks.items()}
 
 
 def _shared(rule: Callable[..., Tree], stacks: Stacks, scalars: Tree, groups: Groups, share: Share) -> Stacks:
