@@ -1,13 +1,16 @@
 """What does SOAP cost beside Muon? Whole updates, interleaved in one process, and compile time.
 
-Layers of a transformer of width d: (d, 3d), (d, d), (d, 4d), (4d, d), L times. A step of SOAP in which the bases turn costs more than one in which
-they stay, so it prints both and their mean over a period; and tracing plus compiling for 400 matrices of 8 shapes.
+Layers of a transformer of width d: (d, 3d), (d, d), (d, 4d), (4d, d), L times; and many square matrices. A step of SOAP in which the
+bases turn costs more than one in which they stay, so it prints both, and their mean over a period. Then tracing plus compiling for
+400 matrices of 8 shapes.
+
+LAPACK's QR runs on threads of its own, which wait by spinning: where other programs use the cores too, set OPENBLAS_NUM_THREADS=1.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -50,22 +53,21 @@ def runners(tx: Any, grads: Any) -> tuple[Callable[[], Any], Callable[[], Any], 
     return at(PERIOD + 1), at(PERIOD), first
 
 
-def speed(name: str, grads: dict[str, jax.Array], rounds: int) -> None:
+def speed(name: str, grads: dict[str, jax.Array], rounds: int, methods: Sequence[str]) -> None:
     fns: dict[str, Callable[[], Any]] = {}
     firsts = {}
-    muon = msign()
-    fns["muon"], _, _ = runners(muon, grads)
-    for method, make in METHODS.items():
-        stays, turns, firsts[method] = runners(make(), grads)
+    fns["muon"], _, _ = runners(msign(), grads)
+    for method in methods:
+        stays, turns, firsts[method] = runners(METHODS[method](), grads)
         fns |= {method: stays, f"{method}, turning": turns}
     times = interleaved(fns, rounds=rounds)
     median = {key: statistics.median(values) for key, values in times.items()}
     print(f"\n{name}: {len(grads)} matrices; Muon {1e3 * median['muon']:.1f} ms")
-    for method in METHODS:
+    for method in methods:
         stays, turns = median[method], median[f"{method}, turning"]
         mean = ((PERIOD - 1) * stays + turns) / PERIOD
         print(f"  {method:16} {1e3 * stays:8.1f} ms, {1e3 * turns:8.1f} where bases turn, mean {1e3 * mean:8.1f}", end="")
-        print(f" = {mean / median['muon']:.2f} of Muon's; the first step {firsts[method]:.2f} s")
+        print(f" = {mean / median['muon']:.2f} of Muon's; the first step {firsts[method]:.2f} s", flush=True)
 
 
 def compile_time(count: int) -> None:
@@ -77,7 +79,7 @@ def compile_time(count: int) -> None:
         tx = make()
         start = time.perf_counter()
         jax.jit(tx.update).lower(grads, jax.eval_shape(tx.init, grads)).compile()
-        print(f" {name} {time.perf_counter() - start:.1f} s", end=";")
+        print(f" {name} {time.perf_counter() - start:.1f} s", end=";", flush=True)
     print()
 
 
@@ -87,7 +89,7 @@ if __name__ == "__main__":
     parser.add_argument("--depth", type=int, default=12)
     parser.add_argument("--many", type=int, default=400)
     arguments = parser.parse_args()
-    speed(f"d=256, {arguments.depth} layers", layers(256, arguments.depth), arguments.rounds)
+    speed(f"d=256, {arguments.depth} layers", layers(256, arguments.depth), arguments.rounds, list(METHODS))
     square = {f"w{i:03}": jax.random.normal(jax.random.key(i), (256, 256)) for i in range(arguments.many)}
-    speed("256 x 256", square, arguments.rounds)
+    speed("256 x 256", square, arguments.rounds, ["soap"])
     compile_time(arguments.many)

@@ -95,15 +95,19 @@ class InEigenbasis(Transformation, keeps_zero=True):
         raise NotImplementedError
 
     def turned(self, clock: Clock, row: Row) -> Row:
-        """What is kept of a matrix, with bases that follow its factors where the clock says so."""
+        """What is kept of a matrix; its bases follow its factors where the clock says so."""
 
-        def changed(row: Row) -> dict[str, Tree]:  # a branch copies what it hands on
-            return {name: getattr(row, name) for name in self.turning}
+        def changed(row: Row) -> dict[str, Tree]:
+            return {name: jax.tree.map(jnp.ravel, getattr(row, name)) for name in self.turning}
 
         def turn() -> dict[str, Tree]:
             return cond(clock.first, lambda: changed(_with_first_bases(row)), lambda: changed(self.followed(row)))
 
-        return row._replace(**cond(clock.turns, turn, lambda: changed(row)))
+        # A branch copies what it hands on, so it hands on what changes; and as vectors, which lie
+        # in one order: else XLA takes LAPACK's, and turns all matrices round in every step.
+        flat = cond(clock.turns, turn, lambda: changed(row))
+        like = {name: getattr(row, name) for name in self.turning}
+        return row._replace(**jax.tree.map(lambda x, old: x.reshape(old.shape), flat, like))
 
     def zero_row(self, group: Group, zeros: Callable[..., jax.Array]) -> Row:
         """What is kept of the matrices of one shape before the first step."""

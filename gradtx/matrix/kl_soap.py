@@ -29,7 +29,7 @@ FIRST_VALUE = 0.1
 
 class KlSoapMatrices(NamedTuple):
     """For each shape of matrices a stack of moments in the bases, of factors, and of the bases;
-    and for each column of a basis its eigenvalue.
+    and the eigenvalue of each row of a basis, which is an eigenvector.
     """
 
     mu: Moment
@@ -173,7 +173,7 @@ class scale_by_kl_soap(InEigenbasis, keeps_zero=True):
         return row._replace(left_values=left, right_values=right)
 
     def followed(self, row: Row) -> Row:
-        """Columns keep their order, so that eigenvalues and the second moment stay as they are."""
+        """The order stays, so that eigenvalues and the second moment stay as they are."""
         m = rotate_back(row.mu, row.left_basis, row.right_basis, self.precision)
         pairs = (row.left, row.left_basis), (row.right, row.right_basis)
         left, right = (None if factor is None else tracked(factor, basis, self.precision) for factor, basis in pairs)

@@ -23,7 +23,10 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 
 
 class SoapMatrices(NamedTuple):
-    """For each shape of matrices a stack of moments in the bases, of factors, and of the bases."""
+    """For each shape of matrices a stack of moments in the bases, of factors, and of the bases.
+
+    The rows of a basis are eigenvectors.
+    """
 
     mu: Moment
     nu: Squares

@@ -78,7 +78,7 @@ def measured(tx: Any, params: Any, kind: AxisType, shape: tuple[int, ...], spec:
         "kept": all(jax.tree.leaves(kept)),
         "stated": all(jax.tree.leaves(stated)),
         "share": share,
-        "collectives": collectives(compiled.as_text()),
+        "collectives": collectives(compiled.as_text() or ""),
     }
 
 
