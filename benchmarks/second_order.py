@@ -1,8 +1,8 @@
 """What does SOAP cost beside Muon? Whole updates, interleaved in one process, and compile time.
 
-Layers of a transformer of width d: (d, 3d), (d, d), (d, 4d), (4d, d), L times; and many square matrices. A step of SOAP in which the
-bases turn costs more than one in which they stay, so it prints both, and their mean over a period. Then tracing plus compiling for
-400 matrices of 8 shapes.
+Layers of a transformer of width d: (d, 3d), (d, d), (d, 4d), (4d, d), L times; and many square matrices. A step in which the bases
+turn costs more than one in which they stay, so it prints both, and their mean over a period. Then tracing plus compiling for 400
+matrices of 8 shapes.
 
 LAPACK's QR runs on threads of its own, which wait by spinning: where other programs use the cores too, set OPENBLAS_NUM_THREADS=1.
 """
