@@ -14,7 +14,7 @@ from gradtx.core.numerics import cond, real_dtype, running_mean, safe_increment,
 from gradtx.core.transformation import Transformation
 from gradtx.core.trees import raise_unlike
 from gradtx.core.types import DType, ExtraArg, Params, Scalar, State, Tree, Updates
-from gradtx.linalg.eigenbasis import Basis, eigenbasis
+from gradtx.linalg.eigenbasis import Basis, after, eigenbasis
 from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, fan, numbers_once
 from gradtx.matrix.stacks import (
     Group,
@@ -53,8 +53,9 @@ def gram_mean(mean: Basis, x: jax.Array, decay: Scalar, precision: PrecisionLike
 
 def _with_first_bases(row: Row) -> Row:
     """The eigenvectors of the factors, where none were before."""
-    bases = [None if factor is None else eigenbasis(factor) for factor in (row.left, row.right)]
-    return row._replace(left_basis=bases[0], right_basis=bases[1])
+    left = None if row.left is None else eigenbasis(row.left)
+    right = None if row.right is None else eigenbasis(after(row.right, left))
+    return row._replace(left_basis=left, right_basis=right)
 
 
 class InEigenbasis(Transformation, keeps_zero=True):

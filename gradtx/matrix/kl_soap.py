@@ -15,7 +15,7 @@ from gradtx.core.domains import Decay, Flag, Mask, NonNegative, PositiveInt, Rat
 from gradtx.core.numerics import abs_sq, guarded_ratio, moments, real_dtype, running_mean
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import Moment, Scalar, Squares, Tree
-from gradtx.linalg.eigenbasis import Basis, rotate, rotate_back, tracked
+from gradtx.linalg.eigenbasis import Basis, after, rotate, rotate_back, tracked
 from gradtx.matrix.dimensions import MatrixRule
 from gradtx.matrix.in_eigenbasis import Clock, InEigenbasis, gram_mean
 from gradtx.matrix.routing import matrix_axes
@@ -175,8 +175,8 @@ class scale_by_kl_soap(InEigenbasis, keeps_zero=True):
     def followed(self, row: Row) -> Row:
         """The order stays, so that eigenvalues and the second moment stay as they are."""
         m = rotate_back(row.mu, row.left_basis, row.right_basis, self.precision)
-        pairs = (row.left, row.left_basis), (row.right, row.right_basis)
-        left, right = (None if factor is None else tracked(factor, basis, self.precision) for factor, basis in pairs)
+        left = None if row.left is None else tracked(row.left, row.left_basis, self.precision)
+        right = None if row.right is None else tracked(after(row.right, left), row.right_basis, self.precision)
         return row._replace(mu=rotate(m, left, right, self.precision), left_basis=left, right_basis=right)
 
 

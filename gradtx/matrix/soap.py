@@ -13,7 +13,7 @@ from gradtx.core.domains import Decay, Flag, Mask, NonNegative, PositiveInt, Rat
 from gradtx.core.numerics import abs_sq, guarded_ratio, moments, one_minus_power, real_dtype
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import Moment, Squares, Tree
-from gradtx.linalg.eigenbasis import Basis, rotate, rotate_back, sorted_and_tracked
+from gradtx.linalg.eigenbasis import Basis, after, rotate, rotate_back, sorted_and_tracked
 from gradtx.matrix.dimensions import MatrixRule
 from gradtx.matrix.in_eigenbasis import Clock, InEigenbasis, gram_mean
 from gradtx.matrix.routing import matrix_axes
@@ -153,7 +153,7 @@ def sorted_bases(row: Row, precision: PrecisionLike) -> tuple[Basis, Basis, jax.
         left, order = sorted_and_tracked(row.left, left, precision)
         v = v[order]
     if right is not None:
-        right, order = sorted_and_tracked(row.right, right, precision)
+        right, order = sorted_and_tracked(after(row.right, left), right, precision)
         v = v[:, order]
     return left, right, v
 

@@ -18,6 +18,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from gradtx.core.numerics import compute_dtype, is_tracer
 from gradtx.core.platforms import on_platform
 from gradtx.core.types import DType, Params, State, Tree
+from gradtx.linalg.eigenbasis import after
 from gradtx.linalg.msign_many import equal_parts
 from gradtx.matrix.automatic import ANY, Share
 from gradtx.matrix.dimensions import MuonDimensionNumbers, Numbers, fan, from_matrices, to_matrices
@@ -183,7 +184,11 @@ def _mesh_and_kind(leaves: Sequence[jax.Array]) -> tuple[AbstractMesh, AxisType 
 
 
 def _local(rule: Callable[..., Tree], stacks: Stacks, scalars: Tree) -> Stacks:
-    return {name: jax.vmap(functools.partial(rule, scalars))(*arrays) for name, arrays in stacks.items()}
+    found: Stacks = {}
+    for name, arrays in stacks.items():
+        found[name] = jax.vmap(functools.partial(rule, scalars))(*arrays)
+        scalars = after(scalars, found[name])
+    return found
 
 
 def _shared(rule: Callable[..., Tree], stacks: Stacks, scalars: Tree, groups: Groups, share: Share) -> Stacks:

@@ -1,5 +1,8 @@
 """SOAP against the authors' code in NumPy, over stacks, long sides, vectors and batches."""
 
+import os
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
@@ -202,3 +205,19 @@ def test_soap_muon_is_the_sign_of_a_whitened_momentum() -> None:
     singular = jnp.linalg.svd(updates["dense"]["kernel"], compute_uv=False)
     np.testing.assert_allclose(singular, 0.1 * 1.5**0.5, rtol=1e-3)
     assert float(jnp.max(jnp.abs(updates["head"]["kernel"]))) < 2e-3
+
+
+@pytest.mark.slow
+def test_calls_of_lapack_do_not_wait_for_each_other() -> None:
+    """Programs with several shapes, large enough to run on threads, come to an end on two of them."""
+    script = """
+import jax, gradtx
+grads = {f"w{i}": jax.random.normal(jax.random.key(i), (256 + i // 2, 300 + i // 2)) for i in range(8)}
+tx = gradtx.scale_by_soap(precondition_frequency=1)
+state, update = tx.init(grads), jax.jit(tx.update)
+for _ in range(20):
+    _, state = jax.block_until_ready(update(grads, state))
+"""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    environment |= {"NPROC": "2", "OPENBLAS_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=300)
