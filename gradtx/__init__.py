@@ -43,9 +43,11 @@ from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
 from gradtx.matrix.muon import muon, scale_by_shape
+from gradtx.matrix.norm_balls import NormBall, norm_balls
 from gradtx.matrix.normuon import scale_by_normuon
 from gradtx.matrix.orthogonalize import orthogonalize, scale_by_dual_norm
 from gradtx.matrix.routing import matrix_axes, muon_labels
+from gradtx.matrix.scion import scale_by_lmo, scion
 from gradtx.optimizers.accelegrad import accelegrad
 from gradtx.optimizers.acprop import acprop, scale_by_acprop
 from gradtx.optimizers.adabelief import adabelief, scale_by_belief
@@ -171,6 +173,7 @@ __all__ = [
     "MaskedNode",
     "MinimizeResult",
     "MuonDimensionNumbers",
+    "NormBall",
     "OptState",
     "Params",
     "Preset",
@@ -273,6 +276,7 @@ __all__ = [
     "natural_exponential_decay",
     "newton",
     "noisy_sgd",
+    "norm_balls",
     "normalize",
     "normalize_by_update_norm",
     "novograd",
@@ -327,6 +331,7 @@ __all__ = [
     "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",
+    "scale_by_lmo",
     "scale_by_madgrad",
     "scale_by_newton",
     "scale_by_normuon",
@@ -351,6 +356,7 @@ __all__ = [
     "schedule_free_adamw",
     "schedule_free_sgd",
     "schedules",
+    "scion",
     "selective_transform",
     "set_to_zero",
     "sgd",

@@ -28,6 +28,7 @@ from case import (
     with_rate,
 )
 from field_cases import FIELD
+from matrix_cases import MATRIX
 from wrapper_cases import WRAPPERS
 
 import gradtx
@@ -357,5 +358,6 @@ CASES: dict[str, Case] = (
         "zero_nans": Case(gradtx.zero_nans),
     }
     | FIELD
+    | MATRIX
     | WRAPPERS
 )

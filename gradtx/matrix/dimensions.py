@@ -87,7 +87,7 @@ def numbers_for(what: str, numbers: MatrixRule | None, params: Params) -> list[M
             continue
         if not isinstance(entry, MuonDimensionNumbers):
             raise checks.WrongType(f"{what} gives {checks.kind(entry)} for `{path}`, expected MuonDimensionNumbers or None.")
-        entries.append(_checked(what, path, entry, np.shape(leaf)))
+        entries.append(checked_numbers(what, path, entry, np.shape(leaf)))
     return entries
 
 
@@ -100,7 +100,7 @@ def _plain(what: str, parts: tuple[str, ...], shape: tuple[int, ...]) -> MuonDim
     return MuonDimensionNumbers() if len(shape) == 2 and math.prod(shape) else None
 
 
-def _checked(what: str, path: str, numbers: MuonDimensionNumbers, shape: tuple[int, ...]) -> MuonDimensionNumbers:
+def checked_numbers(what: str, path: str, numbers: MuonDimensionNumbers, shape: tuple[int, ...]) -> MuonDimensionNumbers:
     """The numbers, after a check, in a form that has a hash."""
     found = f"{what} gives {numbers} for `{path}` of shape {shape}"
     sides = [(axes,) if isinstance(axes, (int, np.integer)) else tuple(axes) for axes in numbers[:2]]

@@ -1,0 +1,41 @@
+"""The methods that see matrices, as their papers or their authors' code write them: rules as in `oracles`.
+
+Weights are `(in, out)`, as in gradtx; the authors' are `(out, in)`, so rules transpose where they follow code.
+"""
+
+import numpy as np
+from oracles import Array, State
+
+
+def polar(x: Array) -> Array:
+    """`U V^T` by the singular value decomposition."""
+    u, _, vt = np.linalg.svd(x, full_matrices=False)
+    return u @ vt
+
+
+def jordan(x: Array, steps: int = 5, eps: float = 0.0) -> Array:
+    """Jordan 2024: five quintic steps from `x` over its Frobenius norm, on the shorter side."""
+    if x.shape[0] > x.shape[1]:
+        return jordan(x.T, steps, eps).T
+    x = x / (np.linalg.norm(x) + eps)
+    for _ in range(steps):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x
+
+
+def lmo(g: Array, x: Array, t: int, s: State, norm: str = "spectral", radius: float = 1.0, eps: float = 1e-8) -> Array:
+    """LIONS-EPFL/scion, scion.py: the classes `Spectral`, `Sign`, `ColNorm`, `RowNorm` (normalized as by default), `BiasRMS`."""
+    if g.ndim < 2:
+        return radius * g / (np.sqrt(np.mean(g**2)) + eps)
+    g = g.T
+    out, inputs = g.shape
+    if norm == "spectral":
+        d = np.sqrt(out / inputs) * polar(g)
+    elif norm == "sign":
+        d = np.sign(g) / inputs
+    elif norm == "column":
+        d = g / (np.sqrt(np.sum(g**2, axis=0, keepdims=True)) / np.sqrt(out) + eps)
+    else:
+        d = g / (np.sqrt(np.sum(g**2, axis=-1, keepdims=True)) * np.sqrt(inputs) + eps)
+    return radius * d.T
