@@ -39,6 +39,7 @@ from gradtx.diagnostics.stopping import early_stopping
 from gradtx.diagnostics.summary import summary
 from gradtx.linalg.coefficients import polar_express
 from gradtx.linalg.msign import msign
+from gradtx.matrix.adamuon import adamuon, scale_by_adamuon
 from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
@@ -194,6 +195,7 @@ __all__ = [
     "adam",
     "adamax",
     "adamaxw",
+    "adamuon",
     "adamw",
     "adan",
     "adaptive_grad_clip",
@@ -317,6 +319,7 @@ __all__ = [
     "scale_by_adagrad_norm",
     "scale_by_adam",
     "scale_by_adamax",
+    "scale_by_adamuon",
     "scale_by_adan",
     "scale_by_ademamix",
     "scale_by_adopt",

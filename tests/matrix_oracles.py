@@ -3,14 +3,16 @@
 Weights are `(in, out)`, as in gradtx; the authors' are `(out, in)`, so rules transpose where they follow code.
 """
 
+from typing import Any
+
 import numpy as np
 from oracles import Array, State
 
 
 def polar(x: Array) -> Array:
-    """`U V^T` by the singular value decomposition."""
-    u, _, vt = np.linalg.svd(x, full_matrices=False)
-    return u @ vt
+    """`U V^T` by the singular value decomposition, without the null space (matrices of signs often have one)."""
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    return (u * (s > 1e-12 * s[0])) @ vt
 
 
 def jordan(x: Array, steps: int = 5, eps: float = 0.0) -> Array:
@@ -39,3 +41,12 @@ def lmo(g: Array, x: Array, t: int, s: State, norm: str = "spectral", radius: fl
     else:
         d = g / (np.sqrt(np.sum(g**2, axis=-1, keepdims=True)) * np.sqrt(inputs) + eps)
     return radius * d.T
+
+
+def adamuon(g: Array, x: Array, t: int, s: State, beta: float = 0.95, eps: float = 1e-8, direction: Any = jordan) -> Array:
+    """Si et al. 2025, algorithm 1, with the Nesterov step of the authors' code."""
+    m = s["m"] = beta * s.get("m", 0) + (1 - beta) * g
+    d = direction(np.sign((1 - beta) * g + beta * m))
+    v = s["v"] = beta * s.get("v", 0) + (1 - beta) * d**2
+    p = d / (np.sqrt(v) + eps)
+    return p * 0.2 * np.sqrt(g.size) / (np.linalg.norm(p) + eps)
