@@ -40,6 +40,7 @@ from gradtx.diagnostics.summary import summary
 from gradtx.linalg.coefficients import polar_express
 from gradtx.linalg.msign import msign
 from gradtx.matrix.adamuon import adamuon, scale_by_adamuon
+from gradtx.matrix.shampoo import Graft, scale_by_shampoo, shampoo
 from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
@@ -169,6 +170,7 @@ __all__ = [
     "Distribution",
     "EmptyState",
     "GradientTransformation",
+    "Graft",
     "Inner",
     "LoadedState",
     "MaskedNode",
@@ -348,6 +350,7 @@ __all__ = [
     "scale_by_rprop",
     "scale_by_rss",
     "scale_by_schedule",
+    "scale_by_shampoo",
     "scale_by_shape",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
@@ -366,6 +369,7 @@ __all__ = [
     "sgdr_schedule",
     "sgdw",
     "sgld",
+    "shampoo",
     "sign_sgd",
     "signum",
     "simplified_ademamix",

@@ -1,10 +1,14 @@
 """Rows of the methods that see matrices; `cases.CASES` holds them with all others."""
 
-from case import BETA, DECAY, EPS, STEPS, Case, with_rate
+from case import B1, BETA, DECAY, EPS, MASK, STEPS, Case, with_rate
 
 import gradtx
 
 RMS = ({"rms": -1.0}, r"rms is -1.0 \(float\), expected a finite number >= 0")
+STACKS = {
+    "rounding": "inverse roots multiply rounding errors where gradients are small, by a root of 1/eps",
+    "sharding": "its matrices lie as stacks, which devices share by blocks",
+}
 
 MATRIX: dict[str, Case] = {
     "adamuon": Case(
@@ -28,5 +32,26 @@ MATRIX: dict[str, Case] = {
     "scion": Case(
         lambda: gradtx.scion(0.1),
         with_rate(BETA, EPS, ({"constrained": 1}, r"constrained is 1 \(int\), expected True or False")),
+    ),
+    "scale_by_shampoo": Case(
+        lambda: gradtx.scale_by_shampoo(b2=0.9, eps=0.3, frequency=2, start=1),
+        (
+            B1,
+            EPS,
+            ({"b2": 1.5}, r"b2 is 1.5 \(float\), expected a number in \[0, 1\]"),
+            ({"frequency": 0}, r"frequency is 0 \(int\), expected a whole number >= 1"),
+            ({"start": 0}, r"start is 0 \(int\), expected a whole number >= 1, or None"),
+            ({"block_size": 0}, r"block_size is 0 \(int\), expected a whole number >= 1"),
+            (
+                {"graft": gradtx.Graft("adm")},
+                r"graft is .*, expected Graft\(method, b2 in \[0, 1\), eps >= 0\) with a method among 'adam', 'rmsprop', 'sgd'",
+            ),
+        ),
+        exceptions=STACKS,
+    ),
+    "shampoo": Case(
+        lambda: gradtx.shampoo(0.1, eps=0.01, weight_decay=0.1, block_size=2),
+        with_rate(B1, EPS, DECAY, MASK),
+        exceptions=STACKS,
     ),
 }

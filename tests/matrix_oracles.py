@@ -50,3 +50,45 @@ def adamuon(g: Array, x: Array, t: int, s: State, beta: float = 0.95, eps: float
     v = s["v"] = beta * s.get("v", 0) + (1 - beta) * d**2
     p = d / (np.sqrt(v) + eps)
     return p * 0.2 * np.sqrt(g.size) / (np.linalg.norm(p) + eps)
+
+
+def power(a: Array, exponent: float, eps: float) -> Array:
+    """facebookresearch/optimizers, matrix_functions.py: `(a + eps I)^exponent`, shifted where an eigenvalue is below `eps`."""
+    values, q = np.linalg.eigh(a + eps * np.eye(len(a)))
+    if values.min() < eps:
+        values = values - values.min() + eps
+    return q * values**exponent @ q.T
+
+
+def shampoo(
+    g: Array,
+    x: Array,
+    t: int,
+    s: State,
+    b1: float = 0.9,
+    b2: float = 1.0,
+    eps: float = 1e-12,
+    graft: str = "adam",
+    graft_b2: float = 0.999,
+    graft_eps: float = 1e-10,
+    frequency: int = 1,
+    start: int | None = None,
+) -> Array:
+    """facebookresearch/optimizers, one block: the mean gradient between the roots, at the size of the graft's update."""
+    start = frequency if start is None else start
+    m = s["m"] = b1 * s.get("m", 0) + (1 - b1) * g
+    v = s["v"] = graft_b2 * s.get("v", 0) + (1 - graft_b2) * g**2
+    m = m / (1 - b1**t)
+    size = {"sgd": 1, "rmsprop": np.sqrt(v) + graft_eps, "adam": np.sqrt(v / (1 - graft_b2**t)) + graft_eps}
+    grafted = m / size[graft]
+    tensor, mean = np.atleast_1d(g), np.atleast_1d(m)
+    for axis in range(tensor.ndim):
+        rows = np.moveaxis(tensor, axis, 0).reshape(tensor.shape[axis], -1)
+        s[axis] = b2 * s.get(axis, 0) + (1 if b2 == 1 else 1 - b2) * rows @ rows.T
+        if t == start or (t > start and t % frequency == 0):
+            s["root", axis] = power(s[axis] / (1 if b2 == 1 else 1 - b2**t), -1 / (2 * tensor.ndim), eps)
+        if t >= start:
+            mean = np.moveaxis(np.tensordot(s["root", axis], mean, (1, axis)), 0, axis)
+    if t < start:
+        return grafted
+    return (mean * np.linalg.norm(grafted) / (np.linalg.norm(mean) + 1e-16)).reshape(g.shape)

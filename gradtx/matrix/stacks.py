@@ -1,0 +1,258 @@
+"""Leaves as stacks of equal blocks, and work on stacks that devices share.
+
+A method that works on small tensors one by one sees all tensors of one shape as one stack, so it
+compiles once for each shape. On a mesh every device gets its share of a stack, whole tensors, and
+keeps the state that belongs to them: gradients move there and updates back, states stay.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+
+from gradtx.core.numerics import abs_sq, compute_dtype
+from gradtx.core.types import DType, Leaf, Params, Tree
+from gradtx.matrix.automatic import ANY, Share
+from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, fan, from_matrices, numbers_for, to_matrices
+
+Stacks = tuple[jax.Array, ...]
+"""An array for each group of equal blocks, stacked along the first axis."""
+Run = Callable[..., Tree]
+"""A function of the arrays of one group that gives arrays; along first axes it works one by one."""
+
+
+class Cut(NamedTuple):
+    """How a leaf is cut into equal blocks, the last along an axis filled up with zeros.
+
+    Attributes:
+      shape: of the leaf.
+      numbers: which axes make matrices; None takes the leaf as one tensor.
+      tensor: the shape of one tensor, without axes of one element.
+      block: the shape of one block.
+      counts: how many blocks lie along each axis.
+    """
+
+    shape: tuple[int, ...]
+    numbers: MuonDimensionNumbers | None
+    tensor: tuple[int, ...]
+    block: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def stacked(self) -> int:
+        """How many blocks the leaf has."""
+        return math.prod(self.shape) // math.prod(self.tensor) * math.prod(self.counts)
+
+    def to_blocks(self, x: jax.Array) -> jax.Array:
+        """The blocks of a leaf, `(stacked, *block)`."""
+        if self.numbers is not None:
+            x = to_matrices(x, self.numbers)
+        x = x.reshape(-1, *self.tensor)
+        if math.prod(self.counts) == 1:
+            return x
+        whole = [n * b for n, b in zip(self.counts, self.block, strict=True)]
+        x = jnp.pad(x, [(0, 0), *((0, w - n) for w, n in zip(whole, self.tensor, strict=True))])
+        x = x.reshape(-1, *(n for pair in zip(self.counts, self.block, strict=True) for n in pair))
+        rank = len(self.block)
+        return x.transpose(0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2)).reshape(-1, *self.block)
+
+    def from_blocks(self, blocks: jax.Array) -> jax.Array:
+        """The leaf whose blocks these are."""
+        x, rank = blocks, len(self.block)
+        if math.prod(self.counts) > 1:
+            x = x.reshape(-1, *self.counts, *self.block)
+            x = x.transpose(0, *(i for k in range(1, rank + 1) for i in (k, k + rank)))
+            x = x.reshape(-1, *(n * b for n, b in zip(self.counts, self.block, strict=True)))
+            x = x[(slice(None), *(slice(n) for n in self.tensor))]
+        if self.numbers is None:
+            return x.reshape(self.shape)
+        return from_matrices(x.reshape(-1, *fan(self.numbers, self.shape)), self.numbers, self.shape)
+
+
+def cut(shape: tuple[int, ...], numbers: MuonDimensionNumbers | None, most: int | None) -> Cut:
+    """How a leaf is cut: as few blocks as `most` elements along an axis allow, of equal size."""
+    axes = shape if numbers is None else fan(numbers, shape)
+    tensor = tuple(n for n in axes if n > 1) or (1,)
+    counts = tuple(1 if most is None else -(-n // most) for n in tensor)
+    return Cut(shape, numbers, tensor, tuple(-(-n // k) for n, k in zip(tensor, counts, strict=True)), counts)
+
+
+class Group(NamedTuple):
+    """Blocks of one shape and dtype: their leaves, and how many each has."""
+
+    block: tuple[int, ...]
+    dtype: DType
+    leaves: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many blocks there are."""
+        return sum(self.counts)
+
+
+class Stacking:
+    """How the leaves of a tree make stacks: a group for each shape of a block and each dtype.
+
+    Attributes:
+      cuts: for each leaf; None where it is empty.
+      groups: in the order of their first leaves.
+    """
+
+    def __init__(self, leaves: Sequence[Leaf], numbers: Sequence[MuonDimensionNumbers | None], most: int | None):
+        self.cuts = [
+            cut(tuple(np.shape(x)), entry, most) if math.prod(np.shape(x)) else None for x, entry in zip(leaves, numbers, strict=True)
+        ]
+        members: dict[Hashable, list[int]] = {}
+        for i, (x, own) in enumerate(zip(leaves, self.cuts, strict=True)):
+            if own is not None:
+                members.setdefault((own.block, compute_dtype(jnp.result_type(x))), []).append(i)
+        self.groups = [
+            Group(block, dtype, tuple(found), tuple(one.stacked for i in found if (one := self.cuts[i]) is not None))
+            for (block, dtype), found in members.items()  # type: ignore[misc]
+        ]
+
+    def stack(self, leaves: Sequence[jax.Array]) -> Stacks:
+        """The blocks of all leaves by group, where a mesh is in use by whole blocks on devices."""
+        share = _share(leaves)
+        return tuple(self._stacked(leaves, group, share) for group in self.groups)
+
+    def _stacked(self, leaves: Sequence[jax.Array], group: Group, share: Share | None) -> jax.Array:
+        parts = [one.to_blocks(leaves[i]) for i in group.leaves if (one := self.cuts[i]) is not None]
+        if share is not None:
+            parts = [share.lying(x, None, *[ANY] * len(group.block)) for x in parts]
+        return jnp.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def norms(self, leaves: Sequence[jax.Array]) -> Stacks:
+        """The norms of all blocks by group."""
+        found: list[jax.Array] = []
+        for group in self.groups:
+            blocks = [one.to_blocks(leaves[i]) for i in group.leaves if (one := self.cuts[i]) is not None]
+            axes = tuple(range(1, len(group.block) + 1))
+            found.append(jnp.concatenate([jnp.sqrt(jnp.sum(abs_sq(x), axis=axes)) for x in blocks]))
+        return tuple(found)
+
+    def unstack(self, stacks: Stacks, leaves: Sequence[jax.Array]) -> list[jax.Array]:
+        """The leaves that these stacks are of; an empty leaf as it is in `leaves`."""
+        found, share = list(leaves), _share(leaves)
+        if share is not None:
+            stacks = tuple(share.joined(x, 0, share.axes) for x in stacks)
+        for stack, group in zip(stacks, self.groups, strict=True):
+            ends = np.cumsum(group.counts)
+            for i, start, end in zip(group.leaves, [0, *ends[:-1]], ends, strict=True):
+                own = self.cuts[i]
+                assert own is not None
+                found[i] = own.from_blocks(stack[start:end])
+        return found
+
+
+def stacking_once(what: str, numbers: MatrixRule | None, most: int | None = None) -> Callable[[Params], Stacking]:
+    """The stacking of a tree, found once for each structure, shapes and dtypes."""
+    known: dict[Hashable, Stacking] = {}
+
+    def found(params: Params) -> Stacking:
+        leaves, treedef = jax.tree.flatten(params)
+        key = (treedef, tuple((np.shape(x), jnp.result_type(x)) for x in leaves))
+        if key not in known:
+            entries = [None] * len(leaves) if numbers is None else numbers_for(what, numbers, params)
+            known[key] = Stacking(leaves, entries, most)
+        return known[key]
+
+    return found
+
+
+def _mesh(leaves: Sequence[Leaf]) -> AbstractMesh:
+    """The mesh in use, or that on which leaves lie."""
+    mesh = jax.sharding.get_abstract_mesh()
+    for leaf in leaves:
+        own = jax.typeof(leaf).sharding.mesh
+        mesh = mesh if own.empty else own
+    return mesh
+
+
+def _axes(mesh: AbstractMesh) -> tuple[str, ...]:
+    """Mesh axes to share work along; the last, innermost where several cut one array, first."""
+    return tuple(axis for axis in reversed(mesh.axis_names) if mesh.shape[axis] > 1)
+
+
+def _share(leaves: Sequence[Leaf]) -> Share | None:
+    """How devices share work on automatic axes; None where nothing is to be shared."""
+    mesh = _mesh(leaves)
+    automatic = set(mesh.axis_types) == {AxisType.Auto} and math.prod(mesh.axis_sizes) > 1
+    return Share(mesh, _axes(mesh)) if automatic else None
+
+
+def lying_as_a_stack(x: jax.Array, leaves: Sequence[Leaf]) -> jax.Array:
+    """A new state of a stack, cut over the mesh of the leaves: by blocks, if devices divide them.
+
+    Types have to say where leaves lie (explicit axes), as they do while `state_sharding` looks.
+    """
+    mesh = _mesh(leaves)
+    if set(mesh.axis_types) != {AxisType.Explicit}:
+        return x
+    return jax.sharding.reshard(x, NamedSharding(mesh, stack_spec(x.shape, mesh)))
+
+
+def stack_spec(shape: tuple[int, ...], mesh: AbstractMesh) -> PartitionSpec:
+    """How the state of a stack lies: cut along its first axis, or else along those that divide."""
+    names: list[tuple[str, ...]] = [() for _ in shape]
+    sizes = list(shape)
+    for axis in _axes(mesh):
+        place = next((i for i, n in enumerate(sizes) if n % mesh.shape[axis] == 0), None)
+        if place is not None:
+            names[place] += (axis,)
+            sizes[place] //= mesh.shape[axis]
+    return PartitionSpec(*(entry or None for entry in names))
+
+
+def on_shares(run: Run, stacks: Sequence[Tree], shared: Tree, leaves: Sequence[jax.Array]) -> list[Tree]:
+    """`run(stack, shared)` for the arrays of each group; on a mesh each device runs its share.
+
+    Args:
+      run: function of one group's arrays, all with one first axis, and of `shared`.
+      stacks: a tree of arrays for each group.
+      shared: arrays that all devices have whole, such as a count.
+      leaves: whose mesh it is.
+    """
+    share = _share(leaves)
+    if share is None:
+        return [run(stack, shared) for stack in stacks]
+    counts = [jax.tree.leaves(stack)[0].shape[0] for stack in stacks]
+    padded = [jax.tree.map(functools.partial(_cut, share), stack) for stack in stacks]
+
+    def local(stacks: list[Tree], shared: Tree) -> list[Tree]:
+        return [run(stack, shared) for stack in stacks]
+
+    along, whole = PartitionSpec(share.axes), PartitionSpec()
+    names = set(share.mesh.axis_names)
+    over = jax.shard_map(local, mesh=share.mesh, in_specs=(along, whole), out_specs=along, axis_names=names, check_vma=False)
+    results = over(padded, shared)
+    return [jax.tree.map(lambda x, n=n: x[:n], result) for result, n in zip(results, counts, strict=True)]
+
+
+def _cut(share: Share, x: jax.Array) -> jax.Array:
+    """A stack over devices; the last of its elements again where devices do not divide them."""
+    missing = -x.shape[0] % share.devices
+    filled = jnp.concatenate([x, jnp.broadcast_to(x[-1:], (missing, *x.shape[1:]))]) if missing else x
+    return share.cut(filled, 0, share.axes)
+
+
+def on_automatic_axes(step: Callable[..., Any], leaves: Sequence[jax.Array], out: Tree, *arguments: Tree) -> Any:
+    """`step(*arguments)`, inside of which explicit mesh axes are automatic, as `on_shares` needs.
+
+    Args:
+      step: function of trees of arrays.
+      leaves: whose mesh it is.
+      out: arrays that lie as those of the result shall.
+      *arguments: of `step`.
+    """
+    mesh = _mesh(leaves)
+    if set(mesh.axis_types) != {AxisType.Explicit} or math.prod(mesh.axis_sizes) == 1:
+        return step(*arguments)
+    where = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, out)
+    return jax.sharding.auto_axes(step, axes=mesh.axis_names, out_sharding=where)(*arguments)
