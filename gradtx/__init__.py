@@ -40,7 +40,6 @@ from gradtx.diagnostics.summary import summary
 from gradtx.linalg.coefficients import polar_express
 from gradtx.linalg.msign import msign
 from gradtx.matrix.adamuon import adamuon, scale_by_adamuon
-from gradtx.matrix.shampoo import Graft, scale_by_shampoo, shampoo
 from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
@@ -50,6 +49,7 @@ from gradtx.matrix.normuon import scale_by_normuon
 from gradtx.matrix.orthogonalize import orthogonalize, scale_by_dual_norm
 from gradtx.matrix.routing import matrix_axes, muon_labels
 from gradtx.matrix.scion import scale_by_lmo, scion
+from gradtx.matrix.shampoo import Graft, scale_by_shampoo, shampoo
 from gradtx.optimizers.accelegrad import accelegrad
 from gradtx.optimizers.acprop import acprop, scale_by_acprop
 from gradtx.optimizers.adabelief import adabelief, scale_by_belief

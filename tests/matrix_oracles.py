@@ -84,11 +84,11 @@ def shampoo(
     tensor, mean = np.atleast_1d(g), np.atleast_1d(m)
     for axis in range(tensor.ndim):
         rows = np.moveaxis(tensor, axis, 0).reshape(tensor.shape[axis], -1)
-        s[axis] = b2 * s.get(axis, 0) + (1 if b2 == 1 else 1 - b2) * rows @ rows.T
+        s[f"sum{axis}"] = b2 * s.get(f"sum{axis}", 0) + (1 if b2 == 1 else 1 - b2) * rows @ rows.T
         if t == start or (t > start and t % frequency == 0):
-            s["root", axis] = power(s[axis] / (1 if b2 == 1 else 1 - b2**t), -1 / (2 * tensor.ndim), eps)
+            s[f"root{axis}"] = power(s[f"sum{axis}"] / (1 if b2 == 1 else 1 - b2**t), -1 / (2 * tensor.ndim), eps)
         if t >= start:
-            mean = np.moveaxis(np.tensordot(s["root", axis], mean, (1, axis)), 0, axis)
+            mean = np.moveaxis(np.tensordot(s[f"root{axis}"], mean, (1, axis)), 0, axis)
     if t < start:
         return grafted
     return (mean * np.linalg.norm(grafted) / (np.linalg.norm(mean) + 1e-16)).reshape(g.shape)

@@ -13,7 +13,7 @@ from gradtx.core import checks
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Domain, Fraction, Mask, NonNegative, PositiveInt, Rate
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import abs_sq, cond, guarded_ratio, one_minus_power, real_dtype, running_mean, safe_increment, zero_count
+from gradtx.core.numerics import abs_sq, cond, guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import ExtraArg, Moment, Params, Scalar, Squares, Tree, Updates
 from gradtx.core.value import record
@@ -43,7 +43,7 @@ class Graft(NamedTuple):
     eps: float = 1e-10
 
 
-def _is_graft(value: object) -> bool:
+def _is_graft(value: Any) -> bool:
     return isinstance(value, Graft) and value.method in GRAFTS and 0 <= value.b2 < 1 and value.eps >= 0
 
 
@@ -148,11 +148,9 @@ class scale_by_shampoo(Transformation, keeps_zero=True):
         stacking = self.stacking(updates)
         _check(stacking, state)
         leaves, treedef = jax.tree.flatten(updates)
-        sizes = stacking.norms(jax.tree.leaves(grafted))
-        stacks = zip(
-            stacking.stack(leaves), stacking.stack(jax.tree.leaves(means)), sizes, state.statistics, state.roots, strict=True
-        )
-        results = on_shares(self.of_group, list(stacks), t, leaves)
+        moved = stacking.stack(leaves, jax.tree.leaves(means))
+        kept = list(zip(stacking.norms(jax.tree.leaves(grafted)), state.statistics, state.roots, strict=True))
+        results = on_shares(self.of_group, moved, kept, t, leaves)
         directions, statistics, roots = (tuple(result[k] for result in results) for k in range(3))
         shampoo = stacking.unstack(directions, leaves)
         begun = t >= self.first
@@ -188,9 +186,10 @@ class scale_by_shampoo(Transformation, keeps_zero=True):
         grafted, mu, nu, means = rule(updates, state.mu, state.nu)
         return means, grafted, mu, nu
 
-    def of_group(self, stack: Any, t: jax.Array) -> Any:
+    def of_group(self, moved: jax.Array, kept: Any, t: jax.Array) -> Any:
         """The directions of one group of blocks, with its matrices and their roots."""
-        g, m, sizes, statistics, roots = stack
+        g, m = moved[:, 0], moved[:, 1]
+        sizes, statistics, roots = kept
         axes = range(len(statistics))
         weight, correction = _sum_or_mean(self.b2, t)
         statistics = tuple((self.b2 * s + weight * _outer(g, i)).astype(s.dtype) for i, s in zip(axes, statistics, strict=True))

@@ -5,7 +5,6 @@ compiles once for each shape. On a mesh every device gets its share of a stack, 
 keeps the state that belongs to them: gradients move there and updates back, states stay.
 """
 
-import functools
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
@@ -105,9 +104,8 @@ class Stacking:
     """
 
     def __init__(self, leaves: Sequence[Leaf], numbers: Sequence[MuonDimensionNumbers | None], most: int | None):
-        self.cuts = [
-            cut(tuple(np.shape(x)), entry, most) if math.prod(np.shape(x)) else None for x, entry in zip(leaves, numbers, strict=True)
-        ]
+        known = zip(map(np.shape, leaves), numbers, strict=True)
+        self.cuts = [cut(shape, entry, most) if math.prod(shape) else None for shape, entry in known]
         members: dict[Hashable, list[int]] = {}
         for i, (x, own) in enumerate(zip(leaves, self.cuts, strict=True)):
             if own is not None:
@@ -117,31 +115,35 @@ class Stacking:
             for (block, dtype), found in members.items()  # type: ignore[misc]
         ]
 
-    def stack(self, leaves: Sequence[jax.Array]) -> Stacks:
-        """The blocks of all leaves by group, where a mesh is in use by whole blocks on devices."""
-        share = _share(leaves)
-        return tuple(self._stacked(leaves, group, share) for group in self.groups)
+    def stack(self, *trees: Sequence[jax.Array]) -> Stacks:
+        """The blocks of some trees' leaves by group, `(size, trees, *block)`, which move together."""
+        share = _share(trees[0])
+        return tuple(self._stacked(trees, group, share) for group in self.groups)
 
-    def _stacked(self, leaves: Sequence[jax.Array], group: Group, share: Share | None) -> jax.Array:
-        parts = [one.to_blocks(leaves[i]) for i in group.leaves if (one := self.cuts[i]) is not None]
-        if share is not None:
-            parts = [share.lying(x, None, *[ANY] * len(group.block)) for x in parts]
+    def _stacked(self, trees: Sequence[Sequence[jax.Array]], group: Group, share: Share | None) -> jax.Array:
+        parts = []
+        for i in group.leaves:
+            own = self.cuts[i]
+            assert own is not None
+            part = jnp.stack([own.to_blocks(leaves[i]).astype(group.dtype) for leaves in trees], axis=1)
+            parts.append(part if share is None else share.lying(part, None, *[ANY] * (part.ndim - 1)))
         return jnp.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def norms(self, leaves: Sequence[jax.Array]) -> Stacks:
-        """The norms of all blocks by group."""
-        found: list[jax.Array] = []
+        """The norms of all blocks by group, which all devices have whole."""
+        found, share = [], _share(leaves)
         for group in self.groups:
             blocks = [one.to_blocks(leaves[i]) for i in group.leaves if (one := self.cuts[i]) is not None]
             axes = tuple(range(1, len(group.block) + 1))
-            found.append(jnp.concatenate([jnp.sqrt(jnp.sum(abs_sq(x), axis=axes)) for x in blocks]))
+            norms = [jnp.sqrt(jnp.sum(abs_sq(x), axis=axes)) for x in blocks]
+            found.append(jnp.concatenate(norms if share is None else [share.lying(x, None) for x in norms]))
         return tuple(found)
 
     def unstack(self, stacks: Stacks, leaves: Sequence[jax.Array]) -> list[jax.Array]:
         """The leaves that these stacks are of; an empty leaf as it is in `leaves`."""
         found, share = list(leaves), _share(leaves)
         if share is not None:
-            stacks = tuple(share.joined(x, 0, share.axes) for x in stacks)
+            stacks = tuple(share.joined(x, 0, axes_along(len(x), share.mesh)) for x in stacks)
         for stack, group in zip(stacks, self.groups, strict=True):
             ends = np.cumsum(group.counts)
             for i, start, end in zip(group.leaves, [0, *ends[:-1]], ends, strict=True):
@@ -187,59 +189,57 @@ def _share(leaves: Sequence[Leaf]) -> Share | None:
     return Share(mesh, _axes(mesh)) if automatic else None
 
 
+def axes_along(size: int, mesh: AbstractMesh) -> tuple[str, ...]:
+    """The mesh axes that share a stack of a size: as many as divide it."""
+    chosen: tuple[str, ...] = ()
+    for axis in _axes(mesh):
+        if size % mesh.shape[axis] == 0:
+            chosen += (axis,)
+            size //= mesh.shape[axis]
+    return chosen
+
+
 def lying_as_a_stack(x: jax.Array, leaves: Sequence[Leaf]) -> jax.Array:
-    """A new state of a stack, cut over the mesh of the leaves: by blocks, if devices divide them.
+    """A new state of a stack where devices work on it: along its first axis, if they divide it.
 
     Types have to say where leaves lie (explicit axes), as they do while `state_sharding` looks.
     """
     mesh = _mesh(leaves)
     if set(mesh.axis_types) != {AxisType.Explicit}:
         return x
-    return jax.sharding.reshard(x, NamedSharding(mesh, stack_spec(x.shape, mesh)))
+    return jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec(axes_along(len(x), mesh) or None)))
 
 
-def stack_spec(shape: tuple[int, ...], mesh: AbstractMesh) -> PartitionSpec:
-    """How the state of a stack lies: cut along its first axis, or else along those that divide."""
-    names: list[tuple[str, ...]] = [() for _ in shape]
-    sizes = list(shape)
-    for axis in _axes(mesh):
-        place = next((i for i, n in enumerate(sizes) if n % mesh.shape[axis] == 0), None)
-        if place is not None:
-            names[place] += (axis,)
-            sizes[place] //= mesh.shape[axis]
-    return PartitionSpec(*(entry or None for entry in names))
-
-
-def on_shares(run: Run, stacks: Sequence[Tree], shared: Tree, leaves: Sequence[jax.Array]) -> list[Tree]:
-    """`run(stack, shared)` for the arrays of each group; on a mesh each device runs its share.
+def on_shares(run: Run, moved: Sequence[Tree], kept: Sequence[Tree], shared: Tree, leaves: Sequence[jax.Array]) -> list[Tree]:
+    """`run(moved, kept, shared)` for the arrays of each group; on a mesh each device runs its share.
 
     Args:
       run: function of one group's arrays, all with one first axis, and of `shared`.
-      stacks: a tree of arrays for each group.
+      moved: for each group, a tree of arrays that lie as leaves do.
+      kept: for each group, a tree of arrays that lie as `lying_as_a_stack` says.
       shared: arrays that all devices have whole, such as a count.
       leaves: whose mesh it is.
     """
-    share = _share(leaves)
-    if share is None:
-        return [run(stack, shared) for stack in stacks]
-    counts = [jax.tree.leaves(stack)[0].shape[0] for stack in stacks]
-    padded = [jax.tree.map(functools.partial(_cut, share), stack) for stack in stacks]
+    mesh_share = _share(leaves)
 
-    def local(stacks: list[Tree], shared: Tree) -> list[Tree]:
-        return [run(stack, shared) for stack in stacks]
+    def local(moved: Sequence[Tree], kept: Sequence[Tree], shared: Tree) -> list[Tree]:
+        return [run(one, other, shared) for one, other in zip(moved, kept, strict=True)]
 
-    along, whole = PartitionSpec(share.axes), PartitionSpec()
-    names = set(share.mesh.axis_names)
-    over = jax.shard_map(local, mesh=share.mesh, in_specs=(along, whole), out_specs=along, axis_names=names, check_vma=False)
-    results = over(padded, shared)
-    return [jax.tree.map(lambda x, n=n: x[:n], result) for result, n in zip(results, counts, strict=True)]
-
-
-def _cut(share: Share, x: jax.Array) -> jax.Array:
-    """A stack over devices; the last of its elements again where devices do not divide them."""
-    missing = -x.shape[0] % share.devices
-    filled = jnp.concatenate([x, jnp.broadcast_to(x[-1:], (missing, *x.shape[1:]))]) if missing else x
-    return share.cut(filled, 0, share.axes)
+    if mesh_share is None:
+        return local(moved, kept, shared)
+    share = mesh_share
+    along = [axes_along(len(jax.tree.leaves(tree)[0]), share.mesh) for tree in moved]
+    cut = [jax.tree.map(lambda x, axes=axes: share.cut(x, 0, axes), tree) for tree, axes in zip(moved, along, strict=True)]
+    whole, specs = PartitionSpec(), [PartitionSpec(axes or None) for axes in along]
+    over = jax.shard_map(
+        local,
+        mesh=share.mesh,
+        in_specs=(specs, specs, whole),
+        out_specs=specs,
+        axis_names=set(share.mesh.axis_names),
+        check_vma=False,
+    )
+    return over(cut, list(kept), shared)
 
 
 def on_automatic_axes(step: Callable[..., Any], leaves: Sequence[jax.Array], out: Tree, *arguments: Tree) -> Any:

@@ -17,7 +17,10 @@ Graft = gradtx.Graft
 ROWS = {
     "sum": ({}, {}),
     "mean": ({"b2": 0.9}, {"b2": 0.9}),
-    "rmsprop": ({"b2": 0.95, "graft": Graft("rmsprop", 0.99, 1e-8)}, {"b2": 0.95, "graft": "rmsprop", "graft_b2": 0.99, "graft_eps": 1e-8}),
+    "rmsprop": (
+        {"b2": 0.95, "graft": Graft("rmsprop", 0.99, 1e-8)},
+        {"b2": 0.95, "graft": "rmsprop", "graft_b2": 0.99, "graft_eps": 1e-8},
+    ),
     "sgd": ({"b1": 0.8, "graft": Graft("sgd")}, {"b1": 0.8, "graft": "sgd"}),
     "late": ({"b2": 0.9, "frequency": 3}, {"b2": 0.9, "frequency": 3}),
     "start": ({"eps": 1e-4, "frequency": 4, "start": 2}, {"eps": 1e-4, "frequency": 4, "start": 2}),
@@ -67,8 +70,8 @@ def test_leaves_of_one_shape_and_layers_of_one_leaf_are_one_stack():
     layers = jax.random.normal(jax.random.key(0), (3, 4, 5))
     apart = {"a": layers[0], "b": layers[1], "c": layers[2], "bias": layers[0, :, 0]}
     together = {"layers": layers, "bias": layers[0, :, 0]}
-    rule = {"weight_dimension_numbers": {"layers": gradtx.MuonDimensionNumbers(1, 2), "bias": None}}
-    one, many = gradtx.scale_by_shampoo(eps=1e-6), gradtx.scale_by_shampoo(eps=1e-6, **rule)
+    numbers = {"layers": gradtx.MuonDimensionNumbers(1, 2), "bias": None}
+    one, many = gradtx.scale_by_shampoo(eps=1e-6), gradtx.scale_by_shampoo(eps=1e-6, weight_dimension_numbers=numbers)
     assert {x.shape for x in jax.tree.leaves(one.init(apart).roots)} == {(1, 4, 4), (3, 4, 4), (3, 5, 5)}
     found, expected = steps(many, together), steps(one, apart)
     close(found["layers"], jnp.stack([expected[name] for name in "abc"], axis=1))
