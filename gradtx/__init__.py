@@ -43,6 +43,7 @@ from gradtx.matrix.adamuon import adamuon, scale_by_adamuon
 from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
+from gradtx.matrix.kron import kron, scale_by_kron
 from gradtx.matrix.muon import muon, scale_by_shape
 from gradtx.matrix.norm_balls import NormBall, norm_balls
 from gradtx.matrix.normuon import scale_by_normuon
@@ -251,6 +252,7 @@ __all__ = [
     "join_schedules",
     "kahan",
     "keep_params_nonnegative",
+    "kron",
     "lamb",
     "lars",
     "lbfgs",
@@ -333,6 +335,7 @@ __all__ = [
     "scale_by_dowg",
     "scale_by_dual_norm",
     "scale_by_full_matrix_adagrad",
+    "scale_by_kron",
     "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",

@@ -5,10 +5,8 @@ from case import B1, BETA, DECAY, EPS, MASK, STEPS, Case, with_rate
 import gradtx
 
 RMS = ({"rms": -1.0}, r"rms is -1.0 \(float\), expected a finite number >= 0")
-STACKS = {
-    "rounding": "inverse roots multiply rounding errors where gradients are small, by a root of 1/eps",
-    "sharding": "its matrices lie as stacks, which devices share by blocks",
-}
+SHARES = {"sharding": "its matrices lie as stacks, which devices share by blocks"}
+STACKS = {"rounding": "inverse roots multiply rounding errors where gradients are small, by a root of 1/eps", **SHARES}
 
 MATRIX: dict[str, Case] = {
     "adamuon": Case(
@@ -24,6 +22,23 @@ MATRIX: dict[str, Case] = {
     ),
     "scale_by_adamuon": Case(
         gradtx.scale_by_adamuon, (EPS, RMS, ({"beta2": 1.0}, r"beta2 is 1.0 \(float\), expected a number in \[0, 1\)"))
+    ),
+    "kron": Case(lambda: gradtx.kron(0.1, weight_decay=0.1, key=3), with_rate(B1, DECAY, MASK), exceptions=SHARES),
+    "scale_by_kron": Case(
+        lambda: gradtx.scale_by_kron(preconditioner_update_probability=0.6, memory_save_mode="one_diag"),
+        (
+            B1,
+            (
+                {"preconditioner_update_probability": 0.0},
+                r"preconditioner_update_probability is 0.0 \(float\), expected a number in \(0, 1\]",
+            ),
+            ({"memory_save_mode": "one"}, r"memory_save_mode is 'one' \(str\), expected one of 'one_diag', 'all_diag', or None"),
+            ({"max_size_triangular": 0}, r"max_size_triangular is 0 \(int\), expected a whole number >= 1"),
+            ({"min_ndim_triangular": 0}, r"min_ndim_triangular is 0 \(int\), expected a whole number >= 1"),
+            ({"preconditioner_lr": 2.0}, r"preconditioner_lr is 2.0 \(float\), expected a number in \[0, 1\]"),
+            ({"key": 0.5}, r"key is 0.5 \(float\), expected a random key of jax.random, or a whole number to seed one"),
+        ),
+        exceptions=SHARES,
     ),
     "scale_by_lmo": Case(
         lambda: gradtx.scale_by_lmo(gradtx.norm_balls({r"(.*/)?kernel": gradtx.NormBall("column", 2.0)})),

@@ -92,3 +92,65 @@ def shampoo(
     if t < start:
         return grafted
     return (mean * np.linalg.norm(grafted) / (np.linalg.norm(mean) + 1e-16)).reshape(g.shape)
+
+
+def lower_bound(a: Array) -> float:
+    """psgd_jax, kron.py, `_norm_lower_bound`."""
+    largest = np.max(np.abs(a))
+    if not largest > 0:
+        return largest
+    a = a / largest
+    columns, rows = np.sum(a**2, axis=0), np.sum(a**2, axis=1)
+    if columns.max() > rows.max():
+        x = a[:, np.argmax(columns)] @ a
+        return largest * float(np.linalg.norm(x / np.linalg.norm(x) @ a.T))
+    x = a @ a[np.argmax(rows)]
+    return largest * float(np.linalg.norm(a.T @ (x / np.linalg.norm(x))))
+
+
+def kron(
+    g: Array,
+    x: Array,
+    t: int,
+    s: State,
+    noise: Any,
+    coins: Any,
+    b1: float = 0.9,
+    lr: float = 0.1,
+    probability: Any = lambda t: np.clip(np.exp(-0.001 * (t - 500)), 0.03, 1),
+    mode: str | None = None,
+) -> Array:
+    """psgd_jax, kron.py, for one tensor: `noise[t - 1]` is `V`, `coins[t - 1]` says whether factors are balanced."""
+    m = s["m"] = b1 * s.get("m", 0) + (1 - b1) * g
+    m = m / (1 - b1**t)
+    triangular = [g.ndim > 1 and mode != "all_diag" for _ in g.shape]
+    if mode == "one_diag" and g.ndim > 1:
+        triangular[int(np.argmax(g.shape))] = False
+    qs = s.setdefault("q", [np.eye(n) if kind else np.ones(n) for n, kind in zip(g.shape, triangular, strict=True)])
+    s["waited"] = s.get("waited", 0) + 1
+
+    def apply(matrices: list[Array], y: Array) -> Array:
+        for axis, q in enumerate(matrices):
+            y = np.moveaxis(np.tensordot(q if q.ndim == 2 else np.diag(q), y, (1, axis)), 0, axis)
+        return y
+
+    if s["waited"] >= 1 / probability(t):
+        s["waited"] = 0
+        if coins[t - 1]:
+            sizes = [np.max(np.abs(q)) for q in qs]
+            qs = [q * np.prod(sizes) ** (1 / len(qs)) / size for q, size in zip(qs, sizes, strict=True)]
+        v = noise[t - 1]
+        a = apply(qs, m + np.sqrt(np.finfo(np.float32).eps) * np.mean(np.abs(m)) * v)
+        b = apply([np.linalg.inv(q).T if q.ndim == 2 else 1 / q for q in qs], v)
+        new = []
+        for axis, q in enumerate(qs):
+            flat = [np.moveaxis(y, axis, 0).reshape(y.shape[axis], -1) for y in (a, b)]
+            one, other = (y @ y.T if q.ndim == 2 else np.sum(y**2, axis=1) for y in flat)
+            if q.ndim == 2:
+                new.append(q - lr * np.triu(one - other) / lower_bound(one + other) @ q)
+            else:
+                new.append(q - lr * (one - other) * q / np.max(np.abs(one + other)))
+        qs = new
+    s["q"] = qs
+    u = apply([q.T if q.ndim == 2 else q for q in qs], apply(qs, m))
+    return u / max(1, np.sqrt(np.mean(u**2)) / 1.1)

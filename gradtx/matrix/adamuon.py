@@ -130,11 +130,16 @@ class adamuon(Preset):
       weight_decay: number >= 0 or schedule, decoupled, for the matrices. AdamW's parameters do not
         decay.
       weight_decay_mask: which matrices decay, as in `add_decayed_weights`; None is all.
-      ns_coeffs, ns_steps: as in `muon`.
+      ns_coeffs: one row of coefficients, run `ns_steps` times; a table of rows, which then are the
+        steps; or a name: 'jordan' (the default), 'dion', 'quintic', 'polar_express'.
+      ns_steps: number of steps, >= 1, where `ns_coeffs` is no table.
       rms: the root mean square of updates in every shape, >= 0; 0.2 makes them as large as Adam's.
       adam_learning_rate: of AdamW; None is `learning_rate`.
-      muon_weight_dimension_numbers: as in `muon`; None is `matrix_axes()`.
-      distribute: as in `muon`.
+      muon_weight_dimension_numbers: `matrix_axes({...})` with rules of your own, or a tree of
+        `MuonDimensionNumbers` with None for AdamW, or a function from the parameters to one. None
+        is `matrix_axes()`.
+      distribute: None, or the mesh axes along which devices share the matrices: a name, several, or
+        a `Distribution`. None is all axes of the mesh on which matrices lie.
 
     State: `PartitionState` with labels `muon` (8 bytes a parameter) and `adam` (8).
 

@@ -19,12 +19,11 @@ from gradtx.core.types import ExtraArg, Moment, Params, Scalar, Squares, Tree, U
 from gradtx.core.value import record
 from gradtx.linalg.roots import inverse_root
 from gradtx.matrix.dimensions import MatrixRule
-from gradtx.matrix.stacks import Group, Stacking, lying_as_a_stack, on_automatic_axes, on_shares, stacking_once
+from gradtx.matrix.stacks import Group, Stacking, along, lying_as_a_stack, on_automatic_axes, on_shares, outer, stacking_once
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 GRAFTS = ("adam", "rmsprop", "sgd")
-HIGHEST = jax.lax.Precision.HIGHEST
 
 
 @record
@@ -192,7 +191,7 @@ class scale_by_shampoo(Transformation, keeps_zero=True):
         sizes, statistics, roots = kept
         axes = range(len(statistics))
         weight, correction = _sum_or_mean(self.b2, t)
-        statistics = tuple((self.b2 * s + weight * _outer(g, i)).astype(s.dtype) for i, s in zip(axes, statistics, strict=True))
+        statistics = tuple((self.b2 * s + weight * outer(g, i)).astype(s.dtype) for i, s in zip(axes, statistics, strict=True))
 
         def computed() -> Tree:
             return tuple(inverse_root(s / correction, 2 * len(statistics), self.eps).astype(s.dtype) for s in statistics)
@@ -201,7 +200,7 @@ class scale_by_shampoo(Transformation, keeps_zero=True):
         roots = cond(due, computed, lambda: roots)
         direction = m
         for i, root in zip(axes, roots, strict=True):
-            direction = _along(root, direction, i)
+            direction = along(root, direction, i)
         norms = jnp.sqrt(jnp.sum(abs_sq(direction), axis=tuple(range(1, m.ndim))))
         factors = sizes / (norms + 1e-16)  # as the authors' code guards it
         return (direction * factors.reshape(-1, *[1] * (m.ndim - 1))).astype(m.dtype), statistics, roots
@@ -216,18 +215,6 @@ def _sum_or_mean(b2: Scalar, t: jax.Array) -> tuple[Scalar, Scalar]:
     if isinstance(b2, (int, float)):
         return (1.0, 1.0) if b2 == 1 else (1 - b2, one_minus_power(b2, t))
     return jnp.where(b2 == 1, 1, 1 - b2), jnp.where(b2 == 1, 1, one_minus_power(b2, t))
-
-
-def _outer(g: jax.Array, axis: int) -> jax.Array:
-    """The products `G G^H` of each tensor of a stack, along one of its axes."""
-    others = [i for i in range(g.ndim) if i not in (0, axis + 1)]
-    return jax.lax.dot_general(g, g.conj(), ((others, others), ((0,), (0,))), precision=HIGHEST)
-
-
-def _along(matrices: jax.Array, x: jax.Array, axis: int) -> jax.Array:
-    """Each tensor of a stack times a matrix along one of its axes."""
-    moved = jax.lax.dot_general(matrices, x, (((2,), (axis + 1,)), ((0,), (0,))), precision=HIGHEST)
-    return jnp.moveaxis(moved, 1, axis + 1)
 
 
 def _check(stacking: Stacking, state: ScaleByShampooState) -> None:

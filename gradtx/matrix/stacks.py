@@ -116,7 +116,7 @@ class Stacking:
         ]
 
     def stack(self, *trees: Sequence[jax.Array]) -> Stacks:
-        """The blocks of some trees' leaves by group, `(size, trees, *block)`, which move together."""
+        """The blocks of some trees' leaves by group, `(size, trees, *block)`: they move together."""
         share = _share(trees[0])
         return tuple(self._stacked(trees, group, share) for group in self.groups)
 
@@ -211,7 +211,7 @@ def lying_as_a_stack(x: jax.Array, leaves: Sequence[Leaf]) -> jax.Array:
 
 
 def on_shares(run: Run, moved: Sequence[Tree], kept: Sequence[Tree], shared: Tree, leaves: Sequence[jax.Array]) -> list[Tree]:
-    """`run(moved, kept, shared)` for the arrays of each group; on a mesh each device runs its share.
+    """`run(moved, kept, shared)` for the arrays of each group; devices of a mesh share it.
 
     Args:
       run: function of one group's arrays, all with one first axis, and of `shared`.
@@ -256,3 +256,15 @@ def on_automatic_axes(step: Callable[..., Any], leaves: Sequence[jax.Array], out
         return step(*arguments)
     where = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, out)
     return jax.sharding.auto_axes(step, axes=mesh.axis_names, out_sharding=where)(*arguments)
+
+
+def outer(x: jax.Array, axis: int, precision: jax.lax.PrecisionLike = "highest") -> jax.Array:
+    """The products `X X^H` of each tensor of a stack, along one of its axes."""
+    others = [i for i in range(x.ndim) if i not in (0, axis + 1)]
+    return jax.lax.dot_general(x, x.conj(), ((others, others), ((0,), (0,))), precision=precision)
+
+
+def along(matrices: jax.Array, x: jax.Array, axis: int, precision: jax.lax.PrecisionLike = "highest") -> jax.Array:
+    """Each tensor of a stack times a matrix along one of its axes."""
+    moved = jax.lax.dot_general(matrices, x, (((2,), (axis + 1,)), ((0,), (0,))), precision=precision)
+    return jnp.moveaxis(moved, 1, axis + 1)

@@ -22,7 +22,7 @@ def measured() -> dict[str, Any]:
 
 
 def test_every_layout_equals_one_device_and_keeps_its_sharding(measured):
-    assert len(measured) == 10
+    assert len(measured) == 16
     for name, found in measured.items():
         assert found["error"] < 2e-5, name
         assert found["kept"], name
@@ -36,6 +36,8 @@ def test_every_layout_equals_one_device_and_keeps_its_sharding(measured):
         ("adamuon, rows", {"all-to-all": 4, "all-reduce": 1}),
         ("shampoo, rows", {"all-to-all": 4, "all-gather": 1, "all-reduce": 1}),  # there and back by axis, a vector, norms
         ("shampoo, replicated", {"all-to-all": 1, "all-gather": 2}),  # updates alone
+        ("kron, rows", {"all-to-all": 4, "all-gather": 1}),
+        ("kron, replicated", {"all-to-all": 1, "all-gather": 2}),
     ],
 )
 def test_matrices_move_together(measured, name, most, axes):
@@ -44,7 +46,7 @@ def test_matrices_move_together(measured, name, most, axes):
     assert all(count <= most[kind] for kind, count in found.items())
 
 
-@pytest.mark.parametrize("name", ["shampoo"])
+@pytest.mark.parametrize("name", ["shampoo", "kron"])
 def test_each_device_keeps_its_share_of_the_matrices(measured, name):
     for layout in ("rows", "replicated"):
         for axes in ("Auto", "Explicit"):
