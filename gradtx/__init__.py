@@ -41,6 +41,7 @@ from gradtx.linalg.coefficients import polar_express
 from gradtx.linalg.msign import msign
 from gradtx.matrix.adamuon import adamuon, scale_by_adamuon
 from gradtx.matrix.dimensions import MuonDimensionNumbers
+from gradtx.matrix.dion2 import dion2, scale_by_dion2
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
 from gradtx.matrix.kron import kron, scale_by_kron
@@ -229,6 +230,7 @@ __all__ = [
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
     "diagnostics",
+    "dion2",
     "dog",
     "domains",
     "dowg",
@@ -331,6 +333,7 @@ __all__ = [
     "scale_by_backtracking_linesearch",
     "scale_by_belief",
     "scale_by_bfgs",
+    "scale_by_dion2",
     "scale_by_dog",
     "scale_by_dowg",
     "scale_by_dual_norm",

@@ -5,6 +5,8 @@ from case import B1, BETA, DECAY, EPS, MASK, STEPS, Case, with_rate
 import gradtx
 
 RMS = ({"rms": -1.0}, r"rms is -1.0 \(float\), expected a finite number >= 0")
+SLICES = ({"fraction": 0.0}, r"fraction is 0.0 \(float\), expected a number in \(0, 1\]")
+SHRINK = ({"decay": 1.0}, r"decay is 1.0 \(float\), expected a number in \[0, 1\)")
 SHARES = {"sharding": "its matrices lie as stacks, which devices share by blocks"}
 STACKS = {"rounding": "inverse roots multiply rounding errors where gradients are small, by a root of 1/eps", **SHARES}
 
@@ -22,6 +24,11 @@ MATRIX: dict[str, Case] = {
     ),
     "scale_by_adamuon": Case(
         gradtx.scale_by_adamuon, (EPS, RMS, ({"beta2": 1.0}, r"beta2 is 1.0 \(float\), expected a number in \[0, 1\)"))
+    ),
+    "dion2": Case(lambda: gradtx.dion2(0.1, 0.5), with_rate(SLICES, SHRINK, DECAY)),
+    "scale_by_dion2": Case(
+        gradtx.scale_by_dion2,
+        (SLICES, SHRINK, ({"signs": "jordan"}, r"signs is 'jordan' \(str\), expected gradtx.orthogonalize\(\.\.\.\)")),
     ),
     "kron": Case(lambda: gradtx.kron(0.1, weight_decay=0.1, key=3), with_rate(B1, DECAY, MASK), exceptions=SHARES),
     "scale_by_kron": Case(

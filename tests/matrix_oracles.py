@@ -154,3 +154,17 @@ def kron(
     s["q"] = qs
     u = apply([q.T if q.ndim == 2 else q for q in qs], apply(qs, m))
     return u / max(1, np.sqrt(np.mean(u**2)) / 1.1)
+
+
+def dion2(g: Array, x: Array, t: int, s: State, fraction: float = 0.25, decay: float = 0.95, direction: Any = polar) -> Array:
+    """microsoft/dion, dion2.py, with selection among all rows; weights there are (out, in)."""
+    m = s.get("m", np.zeros_like(g.T)) + g.T
+    rows = m if m.shape[0] <= m.shape[1] else m.T
+    k = int(np.ceil(fraction * len(rows)))
+    chosen = np.argsort(-np.sum(np.abs(rows), axis=1))[:k]
+    update, left = np.zeros_like(rows), rows.copy()
+    update[chosen] = direction(rows[chosen])
+    left[chosen] *= decay
+    s["m"] = left if m.shape[0] <= m.shape[1] else left.T
+    update = update if m.shape[0] <= m.shape[1] else update.T
+    return update.T * np.sqrt(m.shape[0] / m.shape[1])

@@ -116,7 +116,7 @@ class Stacking:
         ]
 
     def stack(self, *trees: Sequence[jax.Array]) -> Stacks:
-        """The blocks of some trees' leaves by group, `(size, trees, *block)`: they move together."""
+        """The blocks of some trees by group, `(size, trees, *block)`, which move together."""
         share = _share(trees[0])
         return tuple(self._stacked(trees, group, share) for group in self.groups)
 

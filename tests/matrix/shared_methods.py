@@ -23,6 +23,7 @@ METHODS = {
     "adamuon": lambda: gradtx.adamuon(0.1),
     "shampoo": lambda: gradtx.shampoo(0.1, b2=0.9, eps=0.1, frequency=2, start=1),
     "kron": lambda: gradtx.kron(0.1, preconditioner_update_probability=0.5),
+    "dion2": lambda: gradtx.dion2(0.1),
 }
 STACKED = ("shampoo", "kron")
 LAYOUTS = (("rows", 8), ("both", 3), ("replicated", 8))  # how parameters lie, and how many matrices there are
