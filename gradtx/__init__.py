@@ -49,6 +49,7 @@ from gradtx.matrix.muon import muon, scale_by_shape
 from gradtx.matrix.norm_balls import NormBall, norm_balls
 from gradtx.matrix.normuon import scale_by_normuon
 from gradtx.matrix.orthogonalize import orthogonalize, scale_by_dual_norm
+from gradtx.matrix.qk_clip import HeadAxis, qk_clip
 from gradtx.matrix.routing import matrix_axes, muon_labels
 from gradtx.matrix.scion import scale_by_lmo, scion
 from gradtx.matrix.shampoo import Graft, scale_by_shampoo, shampoo
@@ -173,6 +174,7 @@ __all__ = [
     "EmptyState",
     "GradientTransformation",
     "Graft",
+    "HeadAxis",
     "Inner",
     "LoadedState",
     "MaskedNode",
@@ -307,6 +309,7 @@ __all__ = [
     "prodigy",
     "projected_amsgrad",
     "projections",
+    "qk_clip",
     "quantize_state",
     "radam",
     "ranger",
