@@ -23,6 +23,7 @@ from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, 
 from gradtx.matrix.distribute import Sharing
 from gradtx.matrix.muon import with_optax_names
 from gradtx.matrix.orthogonalize import orthogonalize
+from gradtx.matrix.parts import each_part
 from gradtx.matrix.routing import muon_labels
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.decay import add_decayed_weights
@@ -100,11 +101,11 @@ class scale_by_adamuon(Transformation, keeps_zero=True):
         """The rule for the matrices of one leaf."""
         v = jnp.asarray(running_mean(nu, abs_sq(o), self.beta2)).astype(nu.dtype)
         scaled = guarded_ratio(o, root_plus_eps(v, self.eps), self.eps)
-        return self.resized(scaled, entry).astype(o.dtype), v
+        return each_part(self.resized, scaled, entry).astype(o.dtype), v
 
     def resized(self, x: jax.Array, entry: MuonDimensionNumbers) -> jax.Array:
         """The matrices at the root mean square `rms`."""
-        if entry.output_blocks > 1:
+        if entry.output_blocks != 1:
             plain = MuonDimensionNumbers(1, 2)
             return from_matrices(self.resized(to_matrices(x, entry), plain), entry, x.shape)
         _, inputs, outputs = axes_of(entry, x.ndim)

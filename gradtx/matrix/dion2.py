@@ -21,6 +21,7 @@ from gradtx.core.types import ExtraArg, Moment, Params, Updates
 from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, fan, from_matrices, numbers_once, to_matrices
 from gradtx.matrix.muon import scale_by_shape
 from gradtx.matrix.orthogonalize import orthogonalize
+from gradtx.matrix.parts import all_joined, all_parts
 from gradtx.matrix.routing import muon_labels
 from gradtx.matrix.scion import Orthogonalize
 from gradtx.matrix.stacks import on_automatic_axes
@@ -112,17 +113,23 @@ class scale_by_dion2(Transformation, keeps_zero=True):
         if jax.tree.structure(some) != of_matrices:
             raise_unlike(some, state.momentum)
         matrices = {i: entry for i, entry in enumerate(numbers) if entry is not None}
-        sums = [_wide(to_matrices(leaves[i] + m, entry)) for (i, entry), m in zip(matrices.items(), momenta, strict=True)]
+        entries = list(matrices.values())
+        gathered = [leaves[i] + m for i, m in zip(matrices, momenta, strict=True)]
+        parts, counts = all_parts(gathered, entries)
+        owners = [i for i, count in zip(matrices, counts, strict=True) for _ in range(count)]
+        sums = [_wide(to_matrices(x, plain)) for x, plain in parts]
         chosen = [self.largest(m) for m in sums]
         slices = [jax.vmap(lambda m, where: m[where])(m, where) for m, where in zip(sums, chosen, strict=True)]
-        signs = self.signs.signs(slices, [MuonDimensionNumbers(1, 2)] * len(slices), updates, list(matrices))
-        for k, (i, entry) in enumerate(matrices.items()):
-            update = _placed(jnp.zeros_like(sums[k]), chosen[k], signs[k])
-            left = _placed(sums[k], chosen[k], self.decay * slices[k])
-            inputs, outputs = fan(entry, leaves[i].shape)
-            update, left = (x if inputs < outputs else x.swapaxes(1, 2) for x in (update, left))
-            momenta[k] = from_matrices(left, entry, leaves[i].shape).astype(momenta[k].dtype)
-            leaves[i] = from_matrices(update, entry, leaves[i].shape).astype(leaves[i].dtype)
+        signs = self.signs.signs(slices, [MuonDimensionNumbers(1, 2)] * len(slices), updates, owners)
+        directions = map(_placed, map(jnp.zeros_like, sums), chosen, signs)
+        left = map(_placed, sums, chosen, [self.decay * x for x in slices])
+        for results, kept in ((directions, False), (left, True)):
+            turned = [_as_part(x, *part) for x, part in zip(results, parts, strict=True)]
+            for k, (i, x) in enumerate(zip(matrices, all_joined(turned, counts, entries, gathered), strict=True)):
+                if kept:
+                    momenta[k] = x.astype(momenta[k].dtype)
+                else:
+                    leaves[i] = x.astype(leaves[i].dtype)
         return treedef.unflatten(leaves), ScaleByDion2State(of_matrices.unflatten(momenta))
 
     def largest(self, matrices: jax.Array) -> jax.Array:
@@ -134,6 +141,12 @@ class scale_by_dion2(Transformation, keeps_zero=True):
 def _wide(matrices: jax.Array) -> jax.Array:
     """A stack with its shorter axis first; of square matrices (in, out) the outputs."""
     return matrices if matrices.shape[1] < matrices.shape[2] else matrices.swapaxes(1, 2)
+
+
+def _as_part(wide: jax.Array, like: jax.Array, numbers: MuonDimensionNumbers) -> jax.Array:
+    """The part whose matrices `_wide` has made this of."""
+    inputs, outputs = fan(numbers, like.shape)
+    return from_matrices(wide if inputs < outputs else wide.swapaxes(1, 2), numbers, like.shape)
 
 
 @jax.vmap

@@ -167,7 +167,7 @@ def _checked(what: str, path: str, ball: NormBall, shape: tuple[int, ...]) -> No
         cure = "weight_dimension_numbers in it" if len(shape) > 2 else "the norm 'rms'"
         raise checks.WrongValue(f"{found}, which is no matrix, expected {cure}.")
     numbers = checked_numbers(what, path, ball.weight_dimension_numbers or MuonDimensionNumbers(), shape)
-    if ball.norm == "column" and numbers.output_blocks > 1:
+    if ball.norm == "column" and numbers.output_blocks != 1:
         raise checks.WrongValue(f"{found}, expected output_blocks=1 for 'column', which measures all outputs of an input.")
     return ball._replace(weight_dimension_numbers=numbers)
 

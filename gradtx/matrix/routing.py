@@ -73,7 +73,7 @@ class matrix_axes(Value):
       >>> rule = gradtx.matrix_axes({"up": gradtx.MuonDimensionNumbers(1, 2)})
       >>> rule(params)["lm_head"]
       >>> rule(params)["up"]
-      MuonDimensionNumbers(reduction_axis=1, output_axis=2, output_blocks=1)
+      MuonDimensionNumbers(reduction_axis=1, output_axis=2, output_blocks=1, input_blocks=1)
 
     Source: which parameters Muon is for: Jordan 2024, https://kellerjordan.github.io/posts/muon/.
     """
@@ -203,7 +203,7 @@ def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Rules) -> Rout
             raise checks.WrongValue(
                 f"the parameter `{path}` has shape {shape} and is named {fused!r}, but its output is not three "
                 f"times its input. Write a rule: gradtx.matrix_axes({{{path!r}: 'muon'}}) for one matrix, or "
-                "MuonDimensionNumbers(output_blocks=...) for equal parts."
+                "MuonDimensionNumbers(output_blocks=...) for equal parts, or with their widths, (queries, keys, values)."
             )
         return Route(plain._replace(output_blocks=3), f"query, key and value, by the name {fused!r}")
     return Route(plain, "a matrix")

@@ -18,6 +18,7 @@ from gradtx.core.types import ExtraArg, Params, Updates
 from gradtx.matrix.dimensions import MuonDimensionNumbers, axes_of, fan
 from gradtx.matrix.norm_balls import BallRule, Balls, NormBall, balls_once, norm_balls, spatial_size
 from gradtx.matrix.orthogonalize import orthogonalize
+from gradtx.matrix.parts import each_part
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -107,24 +108,27 @@ class scale_by_lmo(Transformation, keeps_zero=True):
             leaves[i] = sign
         for i, ball in enumerate(balls):
             if ball is not None:
-                leaves[i] = (ball.radius * self.in_unit_ball(leaves[i], ball)).astype(leaves[i].dtype)
+                leaves[i] = (ball.radius * self.directed(leaves[i], ball)).astype(leaves[i].dtype)
         return treedef.unflatten(leaves), state
 
-    def in_unit_ball(self, u: jax.Array, ball: NormBall) -> jax.Array:
+    def directed(self, u: jax.Array, ball: NormBall) -> jax.Array:
         """The direction `d` for one leaf; of 'spectral' norms `u` is the matrix sign already."""
         if ball.norm == "rms":
             return self.over_root_of_mean(u, (-1,)) if u.ndim else guarded_ratio(u, jnp.abs(u) + self.eps, self.eps)
-        numbers = _numbers(ball)
+        return each_part(functools.partial(self.in_unit_ball, ball.norm), u, _numbers(ball))
+
+    def in_unit_ball(self, norm: str, u: jax.Array, numbers: MuonDimensionNumbers) -> jax.Array:
+        """The direction for the matrices of one part."""
         inputs, outputs = fan(numbers, u.shape)
         _, input_axes, output_axes = axes_of(numbers, u.ndim)
-        if ball.norm == "spectral":
+        if norm == "spectral":
             return u * math.sqrt(outputs / inputs)
-        if ball.norm == "spectral_conv":
+        if norm == "spectral_conv":
             places = spatial_size(numbers, u.shape)
             return u * (math.sqrt(outputs / (inputs // places)) / places)
-        if ball.norm == "sign":
+        if norm == "sign":
             return jnp.sign(u) / inputs
-        if ball.norm == "column":
+        if norm == "column":
             return self.over_root_of_mean(u, output_axes)
         norms = jnp.sqrt(jnp.sum(abs_sq(u), axis=input_axes, keepdims=True))
         return guarded_ratio(u, math.sqrt(inputs) * norms + self.eps, self.eps)

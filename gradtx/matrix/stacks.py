@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
+from gradtx.core import checks
 from gradtx.core.numerics import abs_sq, compute_dtype
 from gradtx.core.types import DType, Leaf, Params, Tree
 from gradtx.matrix.automatic import ANY, Share
 from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, fan, from_matrices, numbers_for, to_matrices
+from gradtx.matrix.parts import are_plain
 
 Stacks = tuple[jax.Array, ...]
 """An array for each group of equal blocks, stacked along the first axis."""
@@ -162,6 +164,9 @@ def stacking_once(what: str, numbers: MatrixRule | None, most: int | None = None
         key = (treedef, tuple((np.shape(x), jnp.result_type(x)) for x in leaves))
         if key not in known:
             entries = [None] * len(leaves) if numbers is None else numbers_for(what, numbers, params)
+            for entry in entries:
+                if entry is not None and not are_plain(entry):
+                    raise checks.WrongValue(f"{what} gives {entry}, expected output_blocks that are a number, and input_blocks=1.")
             known[key] = Stacking(leaves, entries, most)
         return known[key]
 

@@ -18,12 +18,16 @@ from jax.sharding import PartitionSpec as P
 
 import gradtx
 
+PARTS = gradtx.matrix_axes(
+    {"w0": gradtx.MuonDimensionNumbers(0, 1, (20, 8, 4)), "w1": gradtx.MuonDimensionNumbers(0, 1, 1, 2)}
+)
 METHODS = {
     "scion": lambda: gradtx.scion(0.1, balls=gradtx.norm_balls({"bias": gradtx.NormBall("rms", 2.0)}, radius=2.0)),
     "adamuon": lambda: gradtx.adamuon(0.1),
     "shampoo": lambda: gradtx.shampoo(0.1, b2=0.9, eps=0.1, frequency=2, start=1),
     "kron": lambda: gradtx.kron(0.1, preconditioner_update_probability=0.5),
     "dion2": lambda: gradtx.dion2(0.1),
+    "parts": lambda: gradtx.muon(0.1, muon_weight_dimension_numbers=PARTS),
 }
 STACKED = ("shampoo", "kron")
 LAYOUTS = (("rows", 8), ("both", 3), ("replicated", 8))  # how parameters lie, and how many matrices there are
@@ -85,7 +89,7 @@ def measured(tx: Any, params: Any, kind: AxisType, layout: str, expected: Any) -
 def main() -> None:
     out: dict[str, Any] = {}
     for name, make in METHODS.items():
-        for layout, depth in LAYOUTS if name in STACKED else LAYOUTS[:1]:
+        for layout, depth in LAYOUTS if name in STACKED else LAYOUTS[: 2 if name == "parts" else 1]:
             tx, params = make(), matrices(depth)
             expected, _ = after(tx, params, tx.init(params), jax.jit(step_of(tx)))
             for kind in (AxisType.Auto, AxisType.Explicit):
