@@ -123,7 +123,7 @@ def checked_numbers(what: str, path: str, numbers: MuonDimensionNumbers, shape: 
 
 
 def _checked_blocks(found: str, blocks: int | Sequence[int], sizes: Sequence[int]) -> int | tuple[int, ...]:
-    """Blocks along outputs of these sizes: a number where they are equally wide, else their widths."""
+    """Blocks along outputs of these sizes: a number where all have one width, else their widths."""
     outputs, inner = math.prod(sizes), math.prod(sizes[1:])
     if isinstance(blocks, (int, np.integer)):
         if blocks < 1 or outputs % blocks:
