@@ -39,14 +39,21 @@ from gradtx.diagnostics.stopping import early_stopping
 from gradtx.diagnostics.summary import summary
 from gradtx.linalg.coefficients import polar_express
 from gradtx.linalg.msign import msign
+from gradtx.matrix.adamuon import adamuon, scale_by_adamuon
 from gradtx.matrix.dimensions import MuonDimensionNumbers
+from gradtx.matrix.dion2 import dion2, scale_by_dion2
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
 from gradtx.matrix.kl_soap import kl_soap, scale_by_kl_soap
+from gradtx.matrix.kron import kron, scale_by_kron
 from gradtx.matrix.muon import muon, scale_by_shape
+from gradtx.matrix.norm_balls import NormBall, norm_balls
 from gradtx.matrix.normuon import scale_by_normuon
 from gradtx.matrix.orthogonalize import orthogonalize, scale_by_dual_norm
+from gradtx.matrix.qk_clip import HeadAxis, qk_clip
 from gradtx.matrix.routing import matrix_axes, muon_labels
+from gradtx.matrix.scion import scale_by_lmo, scion
+from gradtx.matrix.shampoo import Graft, scale_by_shampoo, shampoo
 from gradtx.matrix.soap import scale_by_soap, soap
 from gradtx.matrix.soap_muon import scale_by_soap_muon, soap_muon
 from gradtx.optimizers.accelegrad import accelegrad
@@ -169,11 +176,14 @@ __all__ = [
     "Distribution",
     "EmptyState",
     "GradientTransformation",
+    "Graft",
+    "HeadAxis",
     "Inner",
     "LoadedState",
     "MaskedNode",
     "MinimizeResult",
     "MuonDimensionNumbers",
+    "NormBall",
     "OptState",
     "Params",
     "Preset",
@@ -194,6 +204,7 @@ __all__ = [
     "adam",
     "adamax",
     "adamaxw",
+    "adamuon",
     "adamw",
     "adan",
     "adaptive_grad_clip",
@@ -224,6 +235,7 @@ __all__ = [
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
     "diagnostics",
+    "dion2",
     "dog",
     "domains",
     "dowg",
@@ -248,6 +260,7 @@ __all__ = [
     "kahan",
     "keep_params_nonnegative",
     "kl_soap",
+    "kron",
     "lamb",
     "lars",
     "lbfgs",
@@ -277,6 +290,7 @@ __all__ = [
     "natural_exponential_decay",
     "newton",
     "noisy_sgd",
+    "norm_balls",
     "normalize",
     "normalize_by_update_norm",
     "novograd",
@@ -299,6 +313,7 @@ __all__ = [
     "prodigy",
     "projected_amsgrad",
     "projections",
+    "qk_clip",
     "quantize_state",
     "radam",
     "ranger",
@@ -317,6 +332,7 @@ __all__ = [
     "scale_by_adagrad_norm",
     "scale_by_adam",
     "scale_by_adamax",
+    "scale_by_adamuon",
     "scale_by_adan",
     "scale_by_ademamix",
     "scale_by_adopt",
@@ -324,14 +340,17 @@ __all__ = [
     "scale_by_backtracking_linesearch",
     "scale_by_belief",
     "scale_by_bfgs",
+    "scale_by_dion2",
     "scale_by_dog",
     "scale_by_dowg",
     "scale_by_dual_norm",
     "scale_by_full_matrix_adagrad",
     "scale_by_kl_soap",
+    "scale_by_kron",
     "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",
+    "scale_by_lmo",
     "scale_by_madgrad",
     "scale_by_newton",
     "scale_by_normuon",
@@ -345,6 +364,7 @@ __all__ = [
     "scale_by_rprop",
     "scale_by_rss",
     "scale_by_schedule",
+    "scale_by_shampoo",
     "scale_by_shape",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
@@ -358,12 +378,14 @@ __all__ = [
     "schedule_free_adamw",
     "schedule_free_sgd",
     "schedules",
+    "scion",
     "selective_transform",
     "set_to_zero",
     "sgd",
     "sgdr_schedule",
     "sgdw",
     "sgld",
+    "shampoo",
     "sign_sgd",
     "signum",
     "simplified_ademamix",

@@ -28,6 +28,7 @@ from case import (
     with_rate,
 )
 from field_cases import FIELD
+from matrix_cases import MATRIX
 from second_order_cases import SECOND_ORDER
 from wrapper_cases import WRAPPERS
 
@@ -359,5 +360,6 @@ CASES: dict[str, Case] = (
     }
     | FIELD
     | SECOND_ORDER
+    | MATRIX
     | WRAPPERS
 )

@@ -119,7 +119,7 @@ def test_every_factory_has_its_row() -> None:
         set(CASES)
         | schedules
         | {f"projections.{name}" for name in SETS}
-        | {"by_path", "matrix_axes", "muon_labels", "early_stopping"}
+        | {"by_path", "matrix_axes", "muon_labels", "norm_balls", "early_stopping"}
     )  # rules of parameters make no transformation; their mirror tests have them
     assert rows == OWN | {"inject_hyperparams", "MultiSteps"}  # a function, which makes a value when it is called twice
     elsewhere = {name for name in OWN if name.startswith("projections.") or name in TWINS}

@@ -35,3 +35,29 @@ def apply_inverse_sqrt(matrix: jax.Array, vector: jax.Array, eps: Scalar = 0.0) 
     nothing = floor == 0  # written so that NaN stays NaN
     roots = jnp.sqrt(jnp.where(nothing, 1, jnp.maximum(eigenvalues, floor))) + eps
     return jnp.matmul(q, jnp.where(nothing, 0, along / roots), precision="highest")
+
+
+def inverse_root(matrices: jax.Array, root: Scalar, eps: Scalar = 0.0) -> jax.Array:
+    """`(A + eps I)^(-1/root)` of each matrix, from its eigenvalues.
+
+    Where rounding leaves an eigenvalue below `eps`, all are shifted so that the smallest is `eps`.
+
+    Args:
+      matrices: `(..., n, n)`, symmetric or Hermitian, positive semidefinite up to rounding.
+      root: > 0; 2 gives the inverse square root.
+      eps: added to the diagonal, >= 0. With 0, eigenvalues that are not positive count as those of
+        a null space, where the root is 0.
+
+    Returns:
+      An array like `matrices`; NaN for a matrix that is not finite.
+    """
+    largest = jnp.max(jnp.abs(matrices), axis=(-2, -1), keepdims=True)
+    finite = jnp.isfinite(largest)
+    matrices = jnp.where(finite, matrices, 0)  # from an infinite entry LAPACK may not return
+    values, q = jnp.linalg.eigh(matrices + eps * jnp.eye(matrices.shape[-1], dtype=matrices.dtype))
+    least = values[..., :1]
+    values = jnp.where(least < eps, values - least + eps, values)
+    positive = values > 0
+    roots = jnp.where(positive, jnp.where(positive, values, 1) ** (-1 / root), 0)
+    powers = jnp.matmul(q * roots[..., None, :], q.conj().swapaxes(-2, -1), precision="highest")
+    return jnp.where(finite, powers, 0 * largest)

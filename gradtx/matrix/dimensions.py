@@ -23,15 +23,19 @@ class MuonDimensionNumbers(NamedTuple):
     Attributes:
       reduction_axis: the input axis, or axes that are one together (of `x @ W`, axis 0).
       output_axis: the output axis or axes.
-      output_blocks: how many matrices lie side by side along the output (3 for fused query, key and
-        value).
+      output_blocks: how many matrices of one width lie side by side along the output (3 for fused
+        query, key and value; the number of heads for a matrix each), or their widths where these
+        differ, `(queries, keys, values)`.
+      input_blocks: how many lie one below the other along the input axis (the number of heads in
+        the projection that leads out of them).
 
     **Differs:** Optax has no blocks.
     """
 
     reduction_axis: int | Sequence[int] = 0
     output_axis: int | Sequence[int] = 1
-    output_blocks: int = 1
+    output_blocks: int | Sequence[int] = 1
+    input_blocks: int = 1
 
 
 Numbers = tuple[MuonDimensionNumbers | None, ...]
@@ -87,7 +91,7 @@ def numbers_for(what: str, numbers: MatrixRule | None, params: Params) -> list[M
             continue
         if not isinstance(entry, MuonDimensionNumbers):
             raise checks.WrongType(f"{what} gives {checks.kind(entry)} for `{path}`, expected MuonDimensionNumbers or None.")
-        entries.append(_checked(what, path, entry, np.shape(leaf)))
+        entries.append(checked_numbers(what, path, entry, np.shape(leaf)))
     return entries
 
 
@@ -100,7 +104,7 @@ def _plain(what: str, parts: tuple[str, ...], shape: tuple[int, ...]) -> MuonDim
     return MuonDimensionNumbers() if len(shape) == 2 and math.prod(shape) else None
 
 
-def _checked(what: str, path: str, numbers: MuonDimensionNumbers, shape: tuple[int, ...]) -> MuonDimensionNumbers:
+def checked_numbers(what: str, path: str, numbers: MuonDimensionNumbers, shape: tuple[int, ...]) -> MuonDimensionNumbers:
     """The numbers, after a check, in a form that has a hash."""
     found = f"{what} gives {numbers} for `{path}` of shape {shape}"
     sides = [(axes,) if isinstance(axes, (int, np.integer)) else tuple(axes) for axes in numbers[:2]]
@@ -109,10 +113,30 @@ def _checked(what: str, path: str, numbers: MuonDimensionNumbers, shape: tuple[i
     named = [i % len(shape) for side in sides for i in side]
     if len(set(named)) < len(named):
         raise checks.WrongValue(f"{found}, expected axes that are all different.")
-    outputs = math.prod(shape[i] for i in sides[1])
-    if numbers.output_blocks < 1 or outputs % numbers.output_blocks:
-        raise checks.WrongValue(f"{found}, expected output_blocks that divide its {outputs} outputs.")
-    return MuonDimensionNumbers(*(tuple(axes) if isinstance(axes, list) else axes for axes in numbers[:2]), numbers.output_blocks)
+    rows = shape[sides[0][0]]
+    if numbers.input_blocks < 1 or rows % numbers.input_blocks:
+        raise checks.WrongValue(f"{found}, expected input_blocks that divide the {rows} elements of its first input axis.")
+    blocks = _checked_blocks(found, numbers.output_blocks, [shape[i] for i in sides[1]])
+    return MuonDimensionNumbers(
+        *(tuple(axes) if isinstance(axes, list) else axes for axes in numbers[:2]), blocks, numbers.input_blocks
+    )
+
+
+def _checked_blocks(found: str, blocks: int | Sequence[int], sizes: Sequence[int]) -> int | tuple[int, ...]:
+    """Blocks along outputs of these sizes: a number where all have one width, else their widths."""
+    outputs, inner = math.prod(sizes), math.prod(sizes[1:])
+    if isinstance(blocks, (int, np.integer)):
+        if blocks < 1 or outputs % blocks:
+            raise checks.WrongValue(f"{found}, expected output_blocks that divide its {outputs} outputs.")
+        return int(blocks)
+    widths = tuple(map(int, blocks))
+    if sum(widths) != outputs or min(widths) < 1:
+        raise checks.WrongValue(f"{found}, expected output_blocks that add up to its {outputs} outputs.")
+    if len(set(widths)) == 1:
+        return len(widths)
+    if any(width % inner for width in widths):
+        raise checks.WrongValue(f"{found}, expected output_blocks that end where its first output axis does, multiples of {inner}.")
+    return widths
 
 
 @functools.lru_cache(maxsize=4096)
@@ -129,7 +153,8 @@ def axes_of(numbers: MuonDimensionNumbers, ndim: int) -> tuple[tuple[int, ...], 
 def fan(numbers: MuonDimensionNumbers, shape: tuple[int, ...]) -> tuple[int, int]:
     """Inputs and outputs of one matrix."""
     _, reduction, output = axes_of(numbers, len(shape))
-    return math.prod(shape[i] for i in reduction), math.prod(shape[i] for i in output) // numbers.output_blocks
+    inputs, outputs = (math.prod(shape[i] for i in side) for side in (reduction, output))
+    return inputs // numbers.input_blocks, outputs // numbers.output_blocks
 
 
 def to_matrices(x: jax.Array, numbers: MuonDimensionNumbers) -> jax.Array:

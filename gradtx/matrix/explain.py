@@ -50,7 +50,8 @@ def explain(tx: Inner, params: Params) -> str:
         shape = tuple(np.shape(leaf))
         if entry is not None:
             batch, inputs, outputs = axes_of(entry, len(shape))
-            blocks = f", {entry.output_blocks} blocks" if entry.output_blocks > 1 else ""
+            blocks = f", {entry.output_blocks} blocks" if entry.output_blocks != 1 else ""
+            blocks += f", {entry.input_blocks} blocks of inputs" if entry.input_blocks != 1 else ""
             why = f"{why}: inputs {inputs}, outputs {outputs}{f', batch {batch}' if batch else ''}{blocks}"
         rows.append(("/".join(parts) or ROOT, str(shape), "adam" if entry is None else "muon", why))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]

@@ -19,6 +19,7 @@ from gradtx.linalg.newton_schulz import NORMALIZATIONS
 from gradtx.matrix.dimensions import MatrixRule, Numbers, fan, numbers_once
 from gradtx.matrix.distribute import Sharing
 from gradtx.matrix.orthogonalize import orthogonalize
+from gradtx.matrix.parts import joined, parts_of
 from gradtx.matrix.routing import muon_labels
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.decay import add_decayed_weights
@@ -85,8 +86,11 @@ class scale_by_shape(Transformation, keeps_zero=True):
         leaves, treedef = jax.tree.flatten(updates)
         for i, entry in enumerate(self.numbers(updates)):
             if entry is not None:
-                factor = SCALES[self.scale](*fan(entry, leaves[i].shape), self.rms)
-                leaves[i] = (leaves[i] * factor).astype(leaves[i].dtype)
+                scaled = []
+                for x, one in [(leaves[i], entry)] if isinstance(entry.output_blocks, int) else parts_of(leaves[i], entry):
+                    factor = SCALES[self.scale](*fan(one, x.shape), self.rms)
+                    scaled.append((x * factor).astype(x.dtype))
+                leaves[i] = scaled[0] if len(scaled) == 1 else joined(scaled, entry, leaves[i])
         return treedef.unflatten(leaves), state
 
 

@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.compose.masking import select
 from gradtx.core.domains import Decay, NonNegative
@@ -14,7 +15,8 @@ from gradtx.core.numerics import abs_sq, guarded_ratio, promote
 from gradtx.core.transformation import Transformation
 from gradtx.core.trees import raise_unlike
 from gradtx.core.types import ExtraArg, Params, Squares, Updates
-from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, from_matrices, numbers_once, to_matrices
+from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, fan, from_matrices, numbers_once, to_matrices
+from gradtx.matrix.parts import are_plain, joined, parts_of
 
 
 class ScaleByNormuonState(NamedTuple):
@@ -64,10 +66,15 @@ class scale_by_normuon(Transformation, keeps_zero=True):
     def init(self, params: Params) -> ScaleByNormuonState:
         leaves, treedef = jax.tree.flatten(params)
         nu = [
-            MaskedNode() if entry is None else jnp.zeros_like(_mean_square(to_matrices(promote(leaf), entry)))
+            MaskedNode() if entry is None else self.zeros_of(promote(leaf), entry)
             for leaf, entry in zip(leaves, self.numbers(params), strict=True)
         ]
         return ScaleByNormuonState(treedef.unflatten(nu))
+
+    def zeros_of(self, leaf: jax.Array, entry: MuonDimensionNumbers) -> jax.Array:
+        """The mean squares of a leaf before any step, those of its parts side by side."""
+        means = [jnp.zeros_like(_mean_square(to_matrices(part, plain))) for part, plain in parts_of(leaf, entry)]
+        return means[0] if len(means) == 1 else jnp.concatenate(means, axis=2)
 
     def step(
         self, updates: Updates, state: ScaleByNormuonState, params: Params | None = None, **extra_args: ExtraArg
@@ -85,6 +92,13 @@ class scale_by_normuon(Transformation, keeps_zero=True):
 
     def of_leaf(self, leaf: jax.Array, nu: jax.Array, entry: MuonDimensionNumbers) -> tuple[jax.Array, jax.Array]:
         """The rule for the matrices of one leaf."""
+        if not are_plain(entry):
+            parts = parts_of(leaf, entry)
+            ends = np.cumsum([fan(plain, part.shape)[1] * cast(int, plain.output_blocks) for part, plain in parts])
+            means = jnp.split(nu, ends[:-1], axis=2) if len(parts) > 1 else [nu]
+            pairs = [self.of_leaf(part, mean, plain) for (part, plain), mean in zip(parts, means, strict=True)]
+            updates, means = ([pair[k] for pair in pairs] for k in range(2))
+            return joined(updates, entry, leaf), means[0] if len(means) == 1 else jnp.concatenate(means, axis=2)
         o = to_matrices(leaf, entry)
         v = jnp.asarray(self.beta2 * nu + (1 - self.beta2) * _mean_square(o)).astype(nu.dtype)
         scaled = guarded_ratio(o, jnp.sqrt(v) + self.eps, self.eps)

@@ -26,6 +26,7 @@ from gradtx.linalg.newton_schulz import NORMALIZATIONS
 from gradtx.matrix.automatic import shared_msign
 from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, from_matrices, numbers_once, to_matrices
 from gradtx.matrix.distribute import Sharing, distributed_msign
+from gradtx.matrix.parts import all_joined, all_parts
 
 Normalization = Annotated[str, one_of(*NORMALIZATIONS)]
 Method = Annotated[str, one_of(*METHODS)]
@@ -127,6 +128,9 @@ class orthogonalize(Transformation, keeps_zero=True):
         """The signs of the leaves at `places`, all at once, so equal shapes share a program."""
         if not leaves:
             return []
+        for entry in numbers:
+            if entry.input_blocks != 1 or not isinstance(entry.output_blocks, int):
+                return self.signs_of_parts(leaves, numbers, updates, places)
         if self.distribute is not None:
             return distributed_msign(leaves, numbers, self.recipe, self.eps, self.distribute)
         mesh = jax.sharding.get_abstract_mesh()
@@ -142,6 +146,15 @@ class orthogonalize(Transformation, keeps_zero=True):
         matrices = [to_matrices(gathered(leaf), entry) for leaf, entry in zip(leaves, numbers, strict=True)]
         signs = zip(msign_many(matrices, self.recipe, self.eps), numbers, leaves, strict=True)
         return [placed_like(from_matrices(x, entry, leaf.shape), leaf) for x, entry, leaf in signs]
+
+    def signs_of_parts(
+        self, leaves: Sequence[jax.Array], numbers: Sequence[MuonDimensionNumbers], updates: Updates, places: Sequence[int]
+    ) -> list[jax.Array]:
+        """`signs` of leaves of which some have blocks of unequal widths, or blocks of inputs."""
+        parts, counts = all_parts(leaves, numbers)
+        owners = [place for place, count in zip(places, counts, strict=True) for _ in range(count)]
+        signs = self.signs([x for x, _ in parts], [plain for _, plain in parts], updates, owners)
+        return all_joined(signs, counts, numbers, leaves)
 
 
 class ScaleByDualNormState(NamedTuple):

@@ -18,10 +18,18 @@ from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, 
 
 
 class Route(NamedTuple):
-    """Where a parameter goes: its dimension numbers (None: no matrix for Muon), and why."""
+    """Where a parameter goes: its dimension numbers (None: no matrix for Muon), and why.
+
+    `role` is what its name says of it, where that is of use elsewhere.
+    """
 
     numbers: MuonDimensionNumbers | None
     why: str
+    role: str = ""
+
+
+CONVOLUTION, EMBEDDING, HEAD = "convolution", "embedding", "head"
+"""Roles of parameters."""
 
 
 Rules = list[tuple[re.Pattern[str], MuonDimensionNumbers | str]]
@@ -65,7 +73,7 @@ class matrix_axes(Value):
       >>> rule = gradtx.matrix_axes({"up": gradtx.MuonDimensionNumbers(1, 2)})
       >>> rule(params)["lm_head"]
       >>> rule(params)["up"]
-      MuonDimensionNumbers(reduction_axis=1, output_axis=2, output_blocks=1)
+      MuonDimensionNumbers(reduction_axis=1, output_axis=2, output_blocks=1, input_blocks=1)
 
     Source: which parameters Muon is for: Jordan 2024, https://kellerjordan.github.io/posts/muon/.
     """
@@ -179,14 +187,14 @@ def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Rules) -> Rout
         return Route(None, f"named {name!r}")
     for part in parts:
         if _EMBEDDING.fullmatch(part):
-            return Route(None, f"an embedding, by the name {part!r}")
+            return Route(None, f"an embedding, by the name {part!r}", EMBEDDING)
         if _HEAD.fullmatch(part):
-            return Route(None, f"an output head, by the name {part!r}")
+            return Route(None, f"an output head, by the name {part!r}", HEAD)
     axes = tuple(range(len(shape)))
     if any(map(_CONVOLUTION.fullmatch, parts)) and len(shape) > 2:
         output_first = name == "weight"
         numbers = MuonDimensionNumbers(axes[1:], 0) if output_first else MuonDimensionNumbers(axes[:-1], len(axes) - 1)
-        return Route(numbers, "a convolution, by its name")
+        return Route(numbers, "a convolution, by its name", CONVOLUTION)
     if len(shape) > 2:
         return Route(None, AMBIGUOUS)
     fused = next((part for part in parts if _FUSED.fullmatch(part)), None)
@@ -195,7 +203,7 @@ def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Rules) -> Rout
             raise checks.WrongValue(
                 f"the parameter `{path}` has shape {shape} and is named {fused!r}, but its output is not three "
                 f"times its input. Write a rule: gradtx.matrix_axes({{{path!r}: 'muon'}}) for one matrix, or "
-                "MuonDimensionNumbers(output_blocks=...) for equal parts."
+                "MuonDimensionNumbers(output_blocks=...) for equal parts, or with their widths, (queries, keys, values)."
             )
         return Route(plain._replace(output_blocks=3), f"query, key and value, by the name {fused!r}")
     return Route(plain, "a matrix")

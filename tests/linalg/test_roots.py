@@ -1,11 +1,11 @@
-"""The inverse root of a semidefinite matrix, times a vector."""
+"""Inverse roots of semidefinite matrices, and one times a vector."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradtx.linalg.roots import apply_inverse_sqrt
+from gradtx.linalg.roots import apply_inverse_sqrt, inverse_root
 
 RNG = np.random.default_rng(0)
 
@@ -55,3 +55,37 @@ def test_edges():
     assert apply_inverse_sqrt(jnp.zeros((0, 0)), jnp.zeros(0)).shape == (0,)
     assert np.all(np.isnan(apply_inverse_sqrt(jnp.full((2, 2), jnp.nan), jnp.ones(2), 1e-7)))  # not hidden as zeros
     np.testing.assert_allclose(apply_inverse_sqrt(jnp.array([[4.0]]), jnp.array([3.0])), [1.5])
+
+
+def stack_of(rank: int) -> np.ndarray:
+    x = np.random.default_rng(0).standard_normal((3, 5, rank))
+    return x @ x.swapaxes(1, 2)
+
+
+@pytest.mark.parametrize("root", [2, 4, 6])
+def test_inverse_roots_of_a_stack(root):
+    a = stack_of(7)
+    with jax.enable_x64(True):
+        found = inverse_root(jnp.asarray(a), root, 0.1)
+    shifted = a + 0.1 * np.eye(5)
+    for x, y in zip(found, shifted, strict=True):
+        np.testing.assert_allclose(np.linalg.matrix_power(np.linalg.inv(x), root), y, rtol=1e-9, atol=1e-9)
+
+
+def test_inverse_roots_leave_out_the_null_space_where_nothing_is_added():
+    assert not jnp.any(inverse_root(jnp.zeros((2, 3, 3)), 2))
+    found = inverse_root(jnp.diag(jnp.array([4.0, 0.0])), 2)
+    np.testing.assert_allclose(found, np.diag([0.5, 0.0]), atol=1e-6)
+
+
+def test_what_is_below_eps_is_shifted():
+    """As facebookresearch/optimizers does: the smallest eigenvalue becomes `eps`, and the others move as far."""
+    found = inverse_root(jnp.diag(jnp.array([1.0, -0.5])), 1, 0.25)
+    np.testing.assert_allclose(found, np.diag([1 / 1.75, 4.0]), rtol=1e-6)
+
+
+def test_a_matrix_that_is_not_finite_spoils_no_other():
+    a = jnp.asarray(stack_of(5), jnp.float32).at[1, 0, 0].set(jnp.inf).at[2, 3, 4].set(jnp.nan)
+    found = inverse_root(a, 2, 1e-3)
+    assert jnp.all(jnp.isfinite(found[0]))
+    assert jnp.all(jnp.isnan(found[1:]))

@@ -126,7 +126,7 @@ def test_rules_print_compare_and_make_configs():
             (8, 20),
             None,
             r"the parameter `qkv/kernel` has shape \(8, 20\) and is named 'qkv', but its output is not three times its input\. Write a rule: "
-            r"gradtx\.matrix_axes\(\{'qkv/kernel': 'muon'\}\) for one matrix, or MuonDimensionNumbers\(output_blocks=\.\.\.\) for equal parts\.",
+            r"gradtx\.matrix_axes\(\{'qkv/kernel': 'muon'\}\) for one matrix, or MuonDimensionNumbers\(output_blocks=\.\.\.\) for equal parts, or with their widths, \(queries, keys, values\)\.",
         ),
         (
             "experts/up",

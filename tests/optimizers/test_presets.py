@@ -9,7 +9,7 @@ from cases import CASES
 from gradtx.core.composites import Preset
 from gradtx.core.transformation import Transformation
 from gradtx.core.walk import everything
-from gradtx.matrix import kl_soap, soap, soap_muon
+from gradtx.matrix import kl_soap, kron, scion, shampoo, soap, soap_muon
 from gradtx.optimizers import (
     accelegrad,
     acprop,
@@ -46,6 +46,7 @@ from gradtx.wrappers import ranger
 FILES = [accelegrad, adagrad, adam, adamax, amsgrad, lion, noisy, novograd]
 FILES += [acprop, dog, madgrad, polyak, prodigy]
 FILES += [adabelief, adadelta, adan, ademamix, adopt, layerwise, optimistic, rprop, yogi]
+FILES += [kron, scion, shampoo]
 FILES += [projected_amsgrad, radam, ranger, rmsprop, sgd, sign, storm, unixgrad]
 FILES += [kl_soap, soap, soap_muon]
 CLASSES = {
