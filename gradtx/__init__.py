@@ -139,6 +139,7 @@ from gradtx.wrappers.accumulate import accumulate, apply_every, microbatched
 from gradtx.wrappers.adversarial import normalize
 from gradtx.wrappers.averaging import ema_params, swa
 from gradtx.wrappers.cautious import cautious
+from gradtx.wrappers.hyperball import hyperball
 from gradtx.wrappers.lookahead import lookahead_wrapper
 from gradtx.wrappers.momentum_sam import momentum_sam
 from gradtx.wrappers.nonfinite import skip_nonfinite, skip_spikes
@@ -236,6 +237,7 @@ __all__ = [
     "fromage",
     "global_norm",
     "gsam",
+    "hyperball",
     "identity",
     "incremental_update",
     "init_sharded",

@@ -28,6 +28,7 @@ from case import (
     with_rate,
 )
 from field_cases import FIELD
+from recent_cases import RECENT
 from wrapper_cases import WRAPPERS
 
 import gradtx
@@ -358,4 +359,5 @@ CASES: dict[str, Case] = (
     }
     | FIELD
     | WRAPPERS
+    | RECENT
 )
