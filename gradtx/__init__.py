@@ -64,6 +64,7 @@ from gradtx.optimizers.layerwise import fromage, lamb, lars
 from gradtx.optimizers.lbfgs import lbfgs, scale_by_lbfgs
 from gradtx.optimizers.lion import lion, scale_by_lion
 from gradtx.optimizers.madgrad import madgrad, scale_by_madgrad
+from gradtx.optimizers.mars import add_gradient_correction, mars
 from gradtx.optimizers.minimize import MinimizeResult, minimize
 from gradtx.optimizers.newton import newton, scale_by_newton
 from gradtx.optimizers.noisy import perturbed_gd, perturbed_sgd, sgld
@@ -197,6 +198,7 @@ __all__ = [
     "adaptive_grad_clip",
     "add_cautious_decayed_weights",
     "add_decayed_weights",
+    "add_gradient_correction",
     "add_langevin_noise",
     "add_noise",
     "add_sphere_noise",
@@ -257,6 +259,7 @@ __all__ = [
     "looksam",
     "lr_range_test",
     "madgrad",
+    "mars",
     "masked",
     "master_weights",
     "matrix_axes",

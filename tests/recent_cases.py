@@ -1,11 +1,15 @@
 """Rows of what came to training in 2024 to 2026; `cases.CASES` holds them with all others."""
 
-from case import Case
+from case import B1, B2, DECAY, EPS, MASK, Case, with_rate
 from wrapper_cases import around
 
 import gradtx
 
+GAMMA = ({"gamma": -0.1}, r"gamma is -0.1 \(float\), expected a finite number >= 0")
+MAX_NORM = ({"max_norm": -1.0}, r"max_norm is -1.0 \(float\), expected a number >= 0, or inf")
+
 RECENT: dict[str, Case] = {
+    "add_gradient_correction": Case(gradtx.add_gradient_correction, (B1, GAMMA, MAX_NORM)),
     "hyperball": Case(
         lambda: gradtx.hyperball(gradtx.scale_by_adam(), 0.1),
         around(
@@ -13,4 +17,5 @@ RECENT: dict[str, Case] = {
             learning_rate=0.1,
         ),
     ),
+    "mars": Case(lambda: gradtx.mars(0.1, weight_decay=0.1), with_rate(B1, B2, EPS, GAMMA, MAX_NORM, DECAY, MASK)),
 }

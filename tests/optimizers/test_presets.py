@@ -25,6 +25,7 @@ from gradtx.optimizers import (
     layerwise,
     lion,
     madgrad,
+    mars,
     noisy,
     novograd,
     optimistic,
@@ -43,7 +44,7 @@ from gradtx.optimizers import (
 from gradtx.wrappers import ranger
 
 FILES = [accelegrad, adagrad, adam, adamax, amsgrad, lion, noisy, novograd]
-FILES += [acprop, dog, madgrad, polyak, prodigy]
+FILES += [acprop, dog, madgrad, mars, polyak, prodigy]
 FILES += [adabelief, adadelta, adan, ademamix, adopt, layerwise, optimistic, rprop, yogi]
 FILES += [projected_amsgrad, radam, ranger, rmsprop, sgd, sign, storm, unixgrad]
 CLASSES = {
