@@ -39,6 +39,7 @@ from gradtx.diagnostics.stopping import early_stopping
 from gradtx.diagnostics.summary import summary
 from gradtx.linalg.coefficients import polar_express
 from gradtx.linalg.msign import msign
+from gradtx.matrix.adam_mini import adam_mini, scale_by_adam_mini
 from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
@@ -191,6 +192,7 @@ __all__ = [
     "adagrad_full_matrix",
     "adagrad_norm",
     "adam",
+    "adam_mini",
     "adamax",
     "adamaxw",
     "adamw",
@@ -317,6 +319,7 @@ __all__ = [
     "scale_by_adadelta",
     "scale_by_adagrad_norm",
     "scale_by_adam",
+    "scale_by_adam_mini",
     "scale_by_adamax",
     "scale_by_adan",
     "scale_by_ademamix",

@@ -9,12 +9,26 @@ GAMMA = ({"gamma": -0.1}, r"gamma is -0.1 \(float\), expected a finite number >=
 MAX_NORM = ({"max_norm": -1.0}, r"max_norm is -1.0 \(float\), expected a number >= 0, or inf")
 
 RECENT: dict[str, Case] = {
+    "adam_mini": Case(
+        lambda: gradtx.adam_mini(0.1, weight_decay=0.1, head_size=2),
+        with_rate(B1, B2, EPS, DECAY, MASK, ({"head_size": 0}, r"head_size is 0 \(int\), expected a whole number >= 1, or None")),
+    ),
     "add_gradient_correction": Case(gradtx.add_gradient_correction, (B1, GAMMA, MAX_NORM)),
     "hyperball": Case(
         lambda: gradtx.hyperball(gradtx.scale_by_adam(), 0.1),
         around(
             ({"learning_rate": -1.0}, r"learning_rate is -1.0 \(float\), expected a finite number >= 0, or a schedule"),
             learning_rate=0.1,
+        ),
+    ),
+    "scale_by_adam_mini": Case(
+        gradtx.scale_by_adam_mini,
+        (
+            B1,
+            B2,
+            EPS,
+            ({"blocks": 3}, r"blocks is 3 \(int\), expected a dict from regular expressions to tuples\."),
+            ({"blocks": {"(": (1,)}}, r"rules has the pattern '\(', expected a regular expression"),
         ),
     ),
     "mars": Case(lambda: gradtx.mars(0.1, weight_decay=0.1), with_rate(B1, B2, EPS, GAMMA, MAX_NORM, DECAY, MASK)),

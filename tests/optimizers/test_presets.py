@@ -9,6 +9,7 @@ from cases import CASES
 from gradtx.core.composites import Preset
 from gradtx.core.transformation import Transformation
 from gradtx.core.walk import everything
+from gradtx.matrix import adam_mini
 from gradtx.optimizers import (
     accelegrad,
     acprop,
@@ -44,7 +45,7 @@ from gradtx.optimizers import (
 from gradtx.wrappers import ranger
 
 FILES = [accelegrad, adagrad, adam, adamax, amsgrad, lion, noisy, novograd]
-FILES += [acprop, dog, madgrad, mars, polyak, prodigy]
+FILES += [acprop, adam_mini, dog, madgrad, mars, polyak, prodigy]
 FILES += [adabelief, adadelta, adan, ademamix, adopt, layerwise, optimistic, rprop, yogi]
 FILES += [projected_amsgrad, radam, ranger, rmsprop, sgd, sign, storm, unixgrad]
 CLASSES = {
