@@ -40,6 +40,7 @@ from gradtx.diagnostics.summary import summary
 from gradtx.linalg.coefficients import polar_express
 from gradtx.linalg.msign import msign
 from gradtx.matrix.adam_mini import adam_mini, scale_by_adam_mini
+from gradtx.matrix.apollo import apollo, scale_by_apollo
 from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
@@ -207,6 +208,7 @@ __all__ = [
     "ademamix",
     "adopt",
     "amsgrad",
+    "apollo",
     "apply_every",
     "apply_updates",
     "asam",
@@ -325,6 +327,7 @@ __all__ = [
     "scale_by_ademamix",
     "scale_by_adopt",
     "scale_by_amsgrad",
+    "scale_by_apollo",
     "scale_by_backtracking_linesearch",
     "scale_by_belief",
     "scale_by_bfgs",

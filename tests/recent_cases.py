@@ -1,6 +1,6 @@
 """Rows of what came to training in 2024 to 2026; `cases.CASES` holds them with all others."""
 
-from case import B1, B2, DECAY, EPS, MASK, Case, with_rate
+from case import B1, B2, DECAY, EPS, MASK, RATE, Case, with_rate
 from wrapper_cases import around
 
 import gradtx
@@ -14,6 +14,22 @@ RECENT: dict[str, Case] = {
         with_rate(B1, B2, EPS, DECAY, MASK, ({"head_size": 0}, r"head_size is 0 \(int\), expected a whole number >= 1, or None")),
     ),
     "add_gradient_correction": Case(gradtx.add_gradient_correction, (B1, GAMMA, MAX_NORM)),
+    "apollo": Case(
+        lambda: gradtx.apollo(0.01, 2, weight_decay=0.1),
+        tuple(
+            ({"learning_rate": 0.1, "rank": 1} | bad, text)
+            for bad, text in (
+                RATE,
+                B1,
+                B2,
+                EPS,
+                DECAY,
+                MASK,
+                ({"rank": 0}, r"rank is 0 \(int\), expected a whole number >= 1"),
+                ({"scale_type": "tensr"}, r"scale_type is 'tensr' \(str\), expected one of .* Did you mean 'tensor'\?"),
+            )
+        ),
+    ),
     "hyperball": Case(
         lambda: gradtx.hyperball(gradtx.scale_by_adam(), 0.1),
         around(
@@ -29,6 +45,14 @@ RECENT: dict[str, Case] = {
             EPS,
             ({"blocks": 3}, r"blocks is 3 \(int\), expected a dict from regular expressions to tuples\."),
             ({"blocks": {"(": (1,)}}, r"rules has the pattern '\(', expected a regular expression"),
+        ),
+    ),
+    "scale_by_apollo": Case(
+        lambda: gradtx.scale_by_apollo(1, scale_type="tensor", key=3),
+        (
+            ({"rank": 1, "scale": 0.0}, r"scale is 0.0 \(float\), expected a finite number > 0"),
+            ({"rank": 1, "update_proj_gap": 0}, r"update_proj_gap is 0 \(int\), expected a whole number >= 1"),
+            ({"rank": 1, "key": 0.5}, r"key is 0.5 \(float\), expected a random key"),
         ),
     ),
     "mars": Case(lambda: gradtx.mars(0.1, weight_decay=0.1), with_rate(B1, B2, EPS, GAMMA, MAX_NORM, DECAY, MASK)),
