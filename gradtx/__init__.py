@@ -110,6 +110,7 @@ from gradtx.storage.memory import offload
 from gradtx.storage.precision import apply_updates, kahan, master_weights, rounded_away
 from gradtx.storage.quantize import quantize_state
 from gradtx.storage.sharding import init_sharded, state_sharding, zero1
+from gradtx.transforms.adaptive_clipping import adagc, zclip
 from gradtx.transforms.backtracking import scale_by_backtracking_linesearch
 from gradtx.transforms.clipping import (
     adaptive_grad_clip,
@@ -146,6 +147,7 @@ from gradtx.wrappers.hyperball import hyperball
 from gradtx.wrappers.lookahead import lookahead_wrapper
 from gradtx.wrappers.momentum_sam import momentum_sam
 from gradtx.wrappers.nonfinite import skip_nonfinite, skip_spikes
+from gradtx.wrappers.outliers import skip_outliers
 from gradtx.wrappers.ranger import ranger
 from gradtx.wrappers.sam import asam, sam_wrapper
 from gradtx.wrappers.sam_gradient import sam_value_and_grad
@@ -189,6 +191,7 @@ __all__ = [
     "acprop",
     "adabelief",
     "adadelta",
+    "adagc",
     "adagrad",
     "adagrad_full_matrix",
     "adagrad_norm",
@@ -372,6 +375,7 @@ __all__ = [
     "signum",
     "simplified_ademamix",
     "skip_nonfinite",
+    "skip_outliers",
     "skip_spikes",
     "snapshot",
     "state_dict",
@@ -396,6 +400,7 @@ __all__ = [
     "warmup_exponential_decay_schedule",
     "warmup_stable_decay_schedule",
     "yogi",
+    "zclip",
     "zero1",
     "zero_nans",
     "zeros_like",

@@ -1,7 +1,7 @@
 """Rows of what came to training in 2024 to 2026; `cases.CASES` holds them with all others."""
 
-from case import B1, B2, DECAY, EPS, MASK, RATE, Case, with_rate
-from wrapper_cases import around
+from case import B1, B2, BETA, DECAY, EPS, MASK, RATE, Case, with_rate
+from wrapper_cases import around, value
 
 import gradtx
 
@@ -9,6 +9,15 @@ GAMMA = ({"gamma": -0.1}, r"gamma is -0.1 \(float\), expected a finite number >=
 MAX_NORM = ({"max_norm": -1.0}, r"max_norm is -1.0 \(float\), expected a number >= 0, or inf")
 
 RECENT: dict[str, Case] = {
+    "adagc": Case(
+        lambda: gradtx.adagc(warmup_steps=2),
+        (
+            ({"lambda_abs": 0.0}, r"lambda_abs is 0.0 \(float\), expected a finite number > 0"),
+            ({"lambda_rel": 0.0}, r"lambda_rel is 0.0 \(float\), expected a finite number > 0"),
+            BETA,
+            ({"warmup_steps": -1}, r"warmup_steps is -1 \(int\), expected a whole number >= 0"),
+        ),
+    ),
     "adam_mini": Case(
         lambda: gradtx.adam_mini(0.1, weight_decay=0.1, head_size=2),
         with_rate(B1, B2, EPS, DECAY, MASK, ({"head_size": 0}, r"head_size is 0 \(int\), expected a whole number >= 1, or None")),
@@ -35,6 +44,24 @@ RECENT: dict[str, Case] = {
         around(
             ({"learning_rate": -1.0}, r"learning_rate is -1.0 \(float\), expected a finite number >= 0, or a schedule"),
             learning_rate=0.1,
+        ),
+    ),
+    "skip_outliers": Case(
+        lambda: gradtx.skip_outliers(gradtx.adam(0.1), window=8),
+        around(
+            ({"sigma": 0.0}, r"sigma is 0.0 \(float\), expected a finite number > 0"),
+            ({"window": 0}, r"window is 0 \(int\), expected a whole number >= 1"),
+        ),
+        value,
+    ),
+    "zclip": Case(
+        lambda: gradtx.zclip(warmup_steps=1),
+        (
+            ({"alpha": 1.0}, r"alpha is 1.0 \(float\), expected a number in \[0, 1\)"),
+            ({"z_thresh": 0.0}, r"z_thresh is 0.0 \(float\), expected a finite number > 0"),
+            MAX_NORM,
+            EPS,
+            ({"warmup_steps": 0}, r"warmup_steps is 0 \(int\), expected a whole number >= 1"),
         ),
     ),
     "scale_by_adam_mini": Case(
