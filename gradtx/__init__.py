@@ -143,11 +143,14 @@ from gradtx.wrappers.accumulate import accumulate, apply_every, microbatched
 from gradtx.wrappers.adversarial import normalize
 from gradtx.wrappers.averaging import ema_params, swa
 from gradtx.wrappers.cautious import cautious
+from gradtx.wrappers.ema_nesterov import ema_nesterov
 from gradtx.wrappers.hyperball import hyperball
 from gradtx.wrappers.lookahead import lookahead_wrapper
 from gradtx.wrappers.momentum_sam import momentum_sam
 from gradtx.wrappers.nonfinite import skip_nonfinite, skip_spikes
+from gradtx.wrappers.outer import outer
 from gradtx.wrappers.outliers import skip_outliers
+from gradtx.wrappers.posthoc import posthoc_average, posthoc_ema
 from gradtx.wrappers.ranger import ranger
 from gradtx.wrappers.sam import asam, sam_wrapper
 from gradtx.wrappers.sam_gradient import sam_value_and_grad
@@ -237,6 +240,7 @@ __all__ = [
     "each_leaf",
     "early_stopping",
     "ema",
+    "ema_nesterov",
     "ema_params",
     "eval_params",
     "explain",
@@ -292,6 +296,7 @@ __all__ = [
     "optimistic_adam_v2",
     "optimistic_gradient_descent",
     "orthogonalize",
+    "outer",
     "partition",
     "path_str",
     "per_example_global_norm_clip",
@@ -304,6 +309,8 @@ __all__ = [
     "polar_express",
     "polyak_sgd",
     "polynomial_schedule",
+    "posthoc_average",
+    "posthoc_ema",
     "prodigy",
     "projected_amsgrad",
     "projections",

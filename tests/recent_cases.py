@@ -39,6 +39,13 @@ RECENT: dict[str, Case] = {
             )
         ),
     ),
+    "ema_nesterov": Case(
+        lambda: gradtx.ema_nesterov(gradtx.adam(0.1), gradtx.linear_schedule(0.6, 0.0, 5)),
+        around(
+            ({"beta": -0.1}, r"beta is -0.1 \(float\), expected a finite number >= 0, or a schedule"),
+            ({"decay": 1.0}, r"decay is 1.0 \(float\), expected a number in \[0, 1\)"),
+        ),
+    ),
     "hyperball": Case(
         lambda: gradtx.hyperball(gradtx.scale_by_adam(), 0.1),
         around(
@@ -63,6 +70,17 @@ RECENT: dict[str, Case] = {
             EPS,
             ({"warmup_steps": 0}, r"warmup_steps is 0 \(int\), expected a whole number >= 1"),
         ),
+    ),
+    "outer": Case(
+        lambda: gradtx.outer(gradtx.adam(0.1), 2),
+        around(
+            ({"sync_period": 0}, r"sync_period is 0 \(int\), expected a whole number >= 1"),
+            ({"outer_optimizer": 0.7}, r"outer_optimizer is 0.7 \(float\), expected a gradient transformation"),
+        ),
+    ),
+    "posthoc_ema": Case(
+        lambda: gradtx.posthoc_ema(gradtx.adam(0.1)),
+        around(({"sigma_rel": (0.05, 0.3)}, r"sigma_rel is a tuple of 2, expected a tuple of numbers in \(0, 0\.288\]")),
     ),
     "scale_by_adam_mini": Case(
         gradtx.scale_by_adam_mini,
