@@ -48,6 +48,7 @@ from gradtx.matrix.muon import muon, scale_by_shape
 from gradtx.matrix.normuon import scale_by_normuon
 from gradtx.matrix.orthogonalize import orthogonalize, scale_by_dual_norm
 from gradtx.matrix.routing import matrix_axes, muon_labels
+from gradtx.matrix.width import mup_multipliers
 from gradtx.optimizers.accelegrad import accelegrad
 from gradtx.optimizers.acprop import acprop, scale_by_acprop
 from gradtx.optimizers.adabelief import adabelief, scale_by_belief
@@ -112,6 +113,7 @@ from gradtx.storage.quantize import quantize_state
 from gradtx.storage.sharding import init_sharded, state_sharding, zero1
 from gradtx.transforms.adaptive_clipping import adagc, zclip
 from gradtx.transforms.backtracking import scale_by_backtracking_linesearch
+from gradtx.transforms.by_path import scale_by_path
 from gradtx.transforms.clipping import (
     adaptive_grad_clip,
     clip,
@@ -122,7 +124,12 @@ from gradtx.transforms.clipping import (
     unitwise_norm,
 )
 from gradtx.transforms.constraints import keep_params_nonnegative, zero_nans
-from gradtx.transforms.decay import add_cautious_decayed_weights, add_decayed_weights
+from gradtx.transforms.decay import (
+    add_cautious_decayed_weights,
+    add_corrected_decayed_weights,
+    add_decayed_weights,
+    add_independent_decayed_weights,
+)
 from gradtx.transforms.linesearch import value_and_grad_from_state
 from gradtx.transforms.momentum import ema, measure_with_ema, trace
 from gradtx.transforms.noise import add_langevin_noise, add_noise, add_sphere_noise
@@ -206,8 +213,10 @@ __all__ = [
     "adan",
     "adaptive_grad_clip",
     "add_cautious_decayed_weights",
+    "add_corrected_decayed_weights",
     "add_decayed_weights",
     "add_gradient_correction",
+    "add_independent_decayed_weights",
     "add_langevin_noise",
     "add_noise",
     "add_sphere_noise",
@@ -283,6 +292,7 @@ __all__ = [
     "msign",
     "muon",
     "muon_labels",
+    "mup_multipliers",
     "nadam",
     "nadamw",
     "named_chain",
@@ -355,6 +365,7 @@ __all__ = [
     "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",
     "scale_by_param_block_rms",
+    "scale_by_path",
     "scale_by_polyak",
     "scale_by_radam",
     "scale_by_rms",

@@ -18,6 +18,28 @@ RECENT: dict[str, Case] = {
             ({"warmup_steps": -1}, r"warmup_steps is -1 \(int\), expected a whole number >= 0"),
         ),
     ),
+    "add_corrected_decayed_weights": Case(
+        lambda: gradtx.add_corrected_decayed_weights(0.1, learning_rate=gradtx.linear_schedule(0.1, 0.0, 9), max_learning_rate=0.1),
+        tuple(
+            ({"learning_rate": 0.1, "max_learning_rate": 0.1} | bad, text)
+            for bad, text in (
+                DECAY,
+                MASK,
+                RATE,
+                ({"max_learning_rate": 0.0}, r"max_learning_rate is 0.0 \(float\), expected a finite number > 0"),
+            )
+        ),
+    ),
+    "add_independent_decayed_weights": Case(lambda: gradtx.add_independent_decayed_weights(0.1), (DECAY, MASK)),
+    "scale_by_path": Case(
+        lambda: gradtx.scale_by_path(gradtx.by_path({".*bias": 0.5}, default=2.0)),
+        (
+            (
+                {"multipliers": 0.5},
+                r"multipliers is 0.5 \(float\), expected a tree of numbers, or a function from parameters to one",
+            ),
+        ),
+    ),
     "adam_mini": Case(
         lambda: gradtx.adam_mini(0.1, weight_decay=0.1, head_size=2),
         with_rate(B1, B2, EPS, DECAY, MASK, ({"head_size": 0}, r"head_size is 0 \(int\), expected a whole number >= 1, or None")),

@@ -29,10 +29,12 @@ from gradtx.diagnostics.landscape import (
 )
 from gradtx.diagnostics.lr_range import LearningRates, lr_range_test
 from gradtx.diagnostics.summary import ParameterSummary, Summary, summary
+from gradtx.diagnostics.widths import CoordinateCheck, coordinate_check
 from gradtx.linalg.eigen import Ritz, Tridiagonal, lanczos, ritz
 
 __all__ = [
     "Collective",
+    "CoordinateCheck",
     "Eigenpairs",
     "Estimate",
     "Flatness",
@@ -47,6 +49,7 @@ __all__ = [
     "Summary",
     "Tridiagonal",
     "average_flatness",
+    "coordinate_check",
     "gauss_newton_vp",
     "hessian_trace",
     "hvp",
