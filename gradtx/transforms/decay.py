@@ -55,14 +55,12 @@ class add_decayed_weights(Transformation, needs_params=True):
     def step(
         self, updates: Updates, state: WeightDecayState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, WeightDecayState]:
-        amount = self.amount(state.count)
+        amount = self.weight_decay
+        if callable(amount):
+            amount = scheduled_value("weight_decay", amount, state.count)
         if not _is_zero(amount):
             updates = self.decayed(updates, params, amount)
         return updates, WeightDecayState(None if state.count is None else safe_increment(state.count))
-
-    def amount(self, count: jax.Array | None) -> Scalar:
-        """The decay at a step."""
-        return scheduled_value("weight_decay", self.weight_decay, count)
 
     def decayed(self, updates: Updates, params: Params, amount: Scalar) -> Updates:
         """The updates of the parameters that decay, with the multiple of them added."""
@@ -187,10 +185,13 @@ class add_corrected_decayed_weights(add_decayed_weights):
         self.touches(params)
         return WeightDecayState(zero_count() if callable(self.weight_decay) or callable(self.learning_rate) else None)
 
-    def amount(self, count: jax.Array | None) -> Scalar:
-        """The decay at a step."""
-        rate = scheduled_value("learning_rate", self.learning_rate, count)
-        return super().amount(count) * rate / self.max_learning_rate
+    def step(
+        self, updates: Updates, state: WeightDecayState, params: Params | None = None, **extra_args: ExtraArg
+    ) -> tuple[Updates, WeightDecayState]:
+        decay = scheduled_value("weight_decay", self.weight_decay, state.count)
+        rate = scheduled_value("learning_rate", self.learning_rate, state.count)
+        updates = self.decayed(updates, params, decay * rate / self.max_learning_rate)
+        return updates, WeightDecayState(None if state.count is None else safe_increment(state.count))
 
 
 def _is_zero(weight_decay: object) -> bool:
