@@ -86,10 +86,12 @@ from gradtx.optimizers.unixgrad import unixgrad
 from gradtx.optimizers.yogi import scale_by_yogi, yogi
 from gradtx.schedules import (
     constant_schedule,
+    cooldown_schedule,
     cosine_annealing_schedule,
     cosine_decay_schedule,
     cosine_onecycle_schedule,
     exponential_decay,
+    inverse_power_schedule,
     inverse_sqrt_schedule,
     join_schedules,
     linear_onecycle_schedule,
@@ -239,6 +241,7 @@ __all__ = [
     "conditionally_mask",
     "conditionally_transform",
     "constant_schedule",
+    "cooldown_schedule",
     "cosine_annealing_schedule",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
@@ -264,6 +267,7 @@ __all__ = [
     "incremental_update",
     "init_sharded",
     "inject_hyperparams",
+    "inverse_power_schedule",
     "inverse_sqrt_schedule",
     "join_schedules",
     "kahan",
