@@ -35,6 +35,7 @@ from gradtx.core.value import Value
 from gradtx.diagnostics.cost import step_cost
 from gradtx.diagnostics.lr_range import lr_range_test
 from gradtx.diagnostics.metrics import metrics, monitor, snapshot
+from gradtx.diagnostics.ratios import update_ratios
 from gradtx.diagnostics.stopping import early_stopping
 from gradtx.diagnostics.summary import summary
 from gradtx.linalg.coefficients import polar_express
@@ -44,6 +45,7 @@ from gradtx.matrix.apollo import apollo, scale_by_apollo
 from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
+from gradtx.matrix.msign_sgd import msign_sgd
 from gradtx.matrix.muon import muon, scale_by_shape
 from gradtx.matrix.normuon import scale_by_normuon
 from gradtx.matrix.orthogonalize import orthogonalize, scale_by_dual_norm
@@ -70,6 +72,7 @@ from gradtx.optimizers.madgrad import madgrad, scale_by_madgrad
 from gradtx.optimizers.mars import add_gradient_correction, mars
 from gradtx.optimizers.minimize import MinimizeResult, minimize
 from gradtx.optimizers.newton import newton, scale_by_newton
+from gradtx.optimizers.newton_cg import newton_cg, scale_by_newton_cg
 from gradtx.optimizers.noisy import perturbed_gd, perturbed_sgd, sgld
 from gradtx.optimizers.novograd import novograd, scale_by_novograd
 from gradtx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent, scale_by_optimistic_gradient
@@ -294,6 +297,7 @@ __all__ = [
     "momentum_sam",
     "monitor",
     "msign",
+    "msign_sgd",
     "muon",
     "muon_labels",
     "mup_multipliers",
@@ -302,6 +306,7 @@ __all__ = [
     "named_chain",
     "natural_exponential_decay",
     "newton",
+    "newton_cg",
     "noisy_sgd",
     "normalize",
     "normalize_by_update_norm",
@@ -364,6 +369,7 @@ __all__ = [
     "scale_by_lion",
     "scale_by_madgrad",
     "scale_by_newton",
+    "scale_by_newton_cg",
     "scale_by_normuon",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
@@ -416,6 +422,7 @@ __all__ = [
     "tree",
     "unitwise_norm",
     "unixgrad",
+    "update_ratios",
     "value_and_grad_from_state",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",

@@ -1,6 +1,6 @@
 """Rows of what came to training in 2024 to 2026; `cases.CASES` holds them with all others."""
 
-from case import B1, B2, BETA, DECAY, EPS, MASK, RATE, Case, with_rate
+from case import B1, B2, BETA, DECAY, EPS, MASK, RATE, SEARCHES, Case, objective, with_rate
 from wrapper_cases import around, value
 
 import gradtx
@@ -40,6 +40,33 @@ RECENT: dict[str, Case] = {
             ),
         ),
     ),
+    "msign_sgd": Case(
+        lambda: gradtx.msign_sgd(0.1, weight_decay=0.1),
+        with_rate(
+            BETA,
+            DECAY,
+            MASK,
+            ({"coefficients": "jordn"}, r"orthogonalize: coefficients is 'jordn'|.*Did you mean 'jordan'"),
+        ),
+    ),
+    "newton_cg": Case(
+        lambda: gradtx.newton_cg(0.5, damping=0.1),
+        (
+            RATE,
+            ({"damping": -1.0}, r"damping is -1.0 \(float\), expected a finite number >= 0"),
+            ({"max_iterations": 0}, r"max_iterations is 0 \(int\), expected a whole number >= 1"),
+            ({"tolerance": -1.0}, r"tolerance is -1.0 \(float\), expected a finite number >= 0, or None"),
+        ),
+        objective,
+        SEARCHES,
+    ),
+    "scale_by_newton_cg": Case(
+        gradtx.scale_by_newton_cg,
+        (({"has_aux": 1}, r"has_aux is 1 \(int\), expected True or False"),),
+        objective,
+        SEARCHES,
+    ),
+    "update_ratios": Case(gradtx.update_ratios),
     "adam_mini": Case(
         lambda: gradtx.adam_mini(0.1, weight_decay=0.1, head_size=2),
         with_rate(B1, B2, EPS, DECAY, MASK, ({"head_size": 0}, r"head_size is 0 \(int\), expected a whole number >= 1, or None")),

@@ -28,6 +28,7 @@ from gradtx.diagnostics.landscape import (
     trajectory_plane,
 )
 from gradtx.diagnostics.lr_range import LearningRates, lr_range_test
+from gradtx.diagnostics.noise_scale import GradientNoise, gradient_noise, with_noise_scale
 from gradtx.diagnostics.summary import ParameterSummary, Summary, summary
 from gradtx.diagnostics.widths import CoordinateCheck, coordinate_check
 from gradtx.linalg.eigen import Ritz, Tridiagonal, lanczos, ritz
@@ -38,6 +39,7 @@ __all__ = [
     "Eigenpairs",
     "Estimate",
     "Flatness",
+    "GradientNoise",
     "Landscape1D",
     "Landscape2D",
     "LearningRates",
@@ -51,6 +53,7 @@ __all__ = [
     "average_flatness",
     "coordinate_check",
     "gauss_newton_vp",
+    "gradient_noise",
     "hessian_trace",
     "hvp",
     "lanczos",
@@ -65,4 +68,5 @@ __all__ = [
     "summary",
     "top_eigenvalues",
     "trajectory_plane",
+    "with_noise_scale",
 ]

@@ -11,7 +11,7 @@ from gradtx.core.domains import Decay, DecayOrSchedule, Flag, FloatDType, Functi
 from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Leaf, Moment, Params, Scalar, Tree, Updates
+from gradtx.core.types import ExtraArg, Leaf, Moment, Params, Tree, Updates
 
 
 class TraceState(NamedTuple):

@@ -9,7 +9,7 @@ from cases import CASES
 from gradtx.core.composites import Preset
 from gradtx.core.transformation import Transformation
 from gradtx.core.walk import everything
-from gradtx.matrix import adam_mini, apollo
+from gradtx.matrix import adam_mini, apollo, msign_sgd
 from gradtx.optimizers import (
     accelegrad,
     acprop,
@@ -27,6 +27,7 @@ from gradtx.optimizers import (
     lion,
     madgrad,
     mars,
+    newton_cg,
     noisy,
     novograd,
     optimistic,
@@ -45,7 +46,7 @@ from gradtx.optimizers import (
 from gradtx.wrappers import ranger
 
 FILES = [accelegrad, adagrad, adam, adamax, amsgrad, lion, noisy, novograd]
-FILES += [acprop, adam_mini, apollo, dog, madgrad, mars, polyak, prodigy]
+FILES += [acprop, adam_mini, apollo, msign_sgd, newton_cg, dog, madgrad, mars, polyak, prodigy]
 FILES += [adabelief, adadelta, adan, ademamix, adopt, layerwise, optimistic, rprop, yogi]
 FILES += [projected_amsgrad, radam, ranger, rmsprop, sgd, sign, storm, unixgrad]
 CLASSES = {
