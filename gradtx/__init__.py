@@ -168,6 +168,7 @@ from gradtx.wrappers.sam import asam, sam_wrapper
 from gradtx.wrappers.sam_gradient import sam_value_and_grad
 from gradtx.wrappers.sam_variants import gsam, looksam
 from gradtx.wrappers.schedule_free import schedule_free, schedule_free_adamw, schedule_free_sgd
+from gradtx.wrappers.schedule_free_plus import schedule_free_plus
 
 __version__ = "0.1.0"
 
@@ -391,6 +392,7 @@ __all__ = [
     "scale_by_zoom_linesearch",
     "schedule_free",
     "schedule_free_adamw",
+    "schedule_free_plus",
     "schedule_free_sgd",
     "schedules",
     "selective_transform",

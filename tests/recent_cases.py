@@ -67,6 +67,21 @@ RECENT: dict[str, Case] = {
         SEARCHES,
     ),
     "update_ratios": Case(gradtx.update_ratios),
+    "schedule_free_plus": Case(
+        lambda: gradtx.schedule_free_plus(weight_decay=0.1, norm_decay=0.5),
+        (
+            RATE,
+            B1,
+            B2,
+            EPS,
+            ({"weight_decay": -1.0}, r"weight_decay is -1.0 \(float\), expected a finite number >= 0"),
+            ({"interpolation": 1.0}, r"interpolation is 1.0 \(float\), expected a number in \[0, 1\), or a schedule"),
+            ({"r": -1.0}, r"r is -1.0 \(float\), expected a finite number >= 0"),
+            ({"norm_decay": 1.0}, r"norm_decay is 1.0 \(float\), expected a number in \[0, 1\)"),
+            ({"average_from": -1}, r"average_from is -1 \(int\), expected a whole number >= 0"),
+        ),
+        value,
+    ),
     "adam_mini": Case(
         lambda: gradtx.adam_mini(0.1, weight_decay=0.1, head_size=2),
         with_rate(B1, B2, EPS, DECAY, MASK, ({"head_size": 0}, r"head_size is 0 \(int\), expected a whole number >= 1, or None")),
