@@ -35,17 +35,21 @@ from gradtx.core.value import Value
 from gradtx.diagnostics.cost import step_cost
 from gradtx.diagnostics.lr_range import lr_range_test
 from gradtx.diagnostics.metrics import metrics, monitor, snapshot
+from gradtx.diagnostics.ratios import update_ratios
 from gradtx.diagnostics.stopping import early_stopping
 from gradtx.diagnostics.summary import summary
 from gradtx.linalg.coefficients import polar_express
 from gradtx.linalg.msign import msign
+from gradtx.matrix.adam_mini import adam_mini, scale_by_adam_mini
 from gradtx.matrix.adamuon import adamuon, scale_by_adamuon
+from gradtx.matrix.apollo import apollo, scale_by_apollo
 from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.dion2 import dion2, scale_by_dion2
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
 from gradtx.matrix.kl_soap import kl_soap, scale_by_kl_soap
 from gradtx.matrix.kron import kron, scale_by_kron
+from gradtx.matrix.msign_sgd import msign_sgd
 from gradtx.matrix.muon import muon, scale_by_shape
 from gradtx.matrix.norm_balls import NormBall, norm_balls
 from gradtx.matrix.normuon import scale_by_normuon
@@ -56,6 +60,7 @@ from gradtx.matrix.scion import scale_by_lmo, scion
 from gradtx.matrix.shampoo import Graft, scale_by_shampoo, shampoo
 from gradtx.matrix.soap import scale_by_soap, soap
 from gradtx.matrix.soap_muon import scale_by_soap_muon, soap_muon
+from gradtx.matrix.width import mup_multipliers
 from gradtx.optimizers.accelegrad import accelegrad
 from gradtx.optimizers.acprop import acprop, scale_by_acprop
 from gradtx.optimizers.adabelief import adabelief, scale_by_belief
@@ -74,8 +79,10 @@ from gradtx.optimizers.layerwise import fromage, lamb, lars
 from gradtx.optimizers.lbfgs import lbfgs, scale_by_lbfgs
 from gradtx.optimizers.lion import lion, scale_by_lion
 from gradtx.optimizers.madgrad import madgrad, scale_by_madgrad
+from gradtx.optimizers.mars import add_gradient_correction, mars
 from gradtx.optimizers.minimize import MinimizeResult, minimize
 from gradtx.optimizers.newton import newton, scale_by_newton
+from gradtx.optimizers.newton_cg import newton_cg, scale_by_newton_cg
 from gradtx.optimizers.noisy import perturbed_gd, perturbed_sgd, sgld
 from gradtx.optimizers.novograd import novograd, scale_by_novograd
 from gradtx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent, scale_by_optimistic_gradient
@@ -92,10 +99,12 @@ from gradtx.optimizers.unixgrad import unixgrad
 from gradtx.optimizers.yogi import scale_by_yogi, yogi
 from gradtx.schedules import (
     constant_schedule,
+    cooldown_schedule,
     cosine_annealing_schedule,
     cosine_decay_schedule,
     cosine_onecycle_schedule,
     exponential_decay,
+    inverse_power_schedule,
     inverse_sqrt_schedule,
     join_schedules,
     linear_onecycle_schedule,
@@ -117,7 +126,9 @@ from gradtx.storage.memory import offload
 from gradtx.storage.precision import apply_updates, kahan, master_weights, rounded_away
 from gradtx.storage.quantize import quantize_state
 from gradtx.storage.sharding import init_sharded, state_sharding, zero1
+from gradtx.transforms.adaptive_clipping import adagc, zclip
 from gradtx.transforms.backtracking import scale_by_backtracking_linesearch
+from gradtx.transforms.by_path import scale_by_path
 from gradtx.transforms.clipping import (
     adaptive_grad_clip,
     clip,
@@ -128,7 +139,12 @@ from gradtx.transforms.clipping import (
     unitwise_norm,
 )
 from gradtx.transforms.constraints import keep_params_nonnegative, zero_nans
-from gradtx.transforms.decay import add_cautious_decayed_weights, add_decayed_weights
+from gradtx.transforms.decay import (
+    add_cautious_decayed_weights,
+    add_corrected_decayed_weights,
+    add_decayed_weights,
+    add_independent_decayed_weights,
+)
 from gradtx.transforms.linesearch import value_and_grad_from_state
 from gradtx.transforms.momentum import ema, measure_with_ema, trace
 from gradtx.transforms.noise import add_langevin_noise, add_noise, add_sphere_noise
@@ -149,14 +165,20 @@ from gradtx.wrappers.accumulate import accumulate, apply_every, microbatched
 from gradtx.wrappers.adversarial import normalize
 from gradtx.wrappers.averaging import ema_params, swa
 from gradtx.wrappers.cautious import cautious
+from gradtx.wrappers.ema_nesterov import ema_nesterov
+from gradtx.wrappers.hyperball import hyperball
 from gradtx.wrappers.lookahead import lookahead_wrapper
 from gradtx.wrappers.momentum_sam import momentum_sam
 from gradtx.wrappers.nonfinite import skip_nonfinite, skip_spikes
+from gradtx.wrappers.outer import outer
+from gradtx.wrappers.outliers import skip_outliers
+from gradtx.wrappers.posthoc import posthoc_average, posthoc_ema
 from gradtx.wrappers.ranger import ranger
 from gradtx.wrappers.sam import asam, sam_wrapper
 from gradtx.wrappers.sam_gradient import sam_value_and_grad
 from gradtx.wrappers.sam_variants import gsam, looksam
 from gradtx.wrappers.schedule_free import schedule_free, schedule_free_adamw, schedule_free_sgd
+from gradtx.wrappers.schedule_free_plus import schedule_free_plus
 
 __version__ = "0.1.0"
 
@@ -198,10 +220,12 @@ __all__ = [
     "acprop",
     "adabelief",
     "adadelta",
+    "adagc",
     "adagrad",
     "adagrad_full_matrix",
     "adagrad_norm",
     "adam",
+    "adam_mini",
     "adamax",
     "adamaxw",
     "adamuon",
@@ -209,13 +233,17 @@ __all__ = [
     "adan",
     "adaptive_grad_clip",
     "add_cautious_decayed_weights",
+    "add_corrected_decayed_weights",
     "add_decayed_weights",
+    "add_gradient_correction",
+    "add_independent_decayed_weights",
     "add_langevin_noise",
     "add_noise",
     "add_sphere_noise",
     "ademamix",
     "adopt",
     "amsgrad",
+    "apollo",
     "apply_every",
     "apply_updates",
     "asam",
@@ -231,6 +259,7 @@ __all__ = [
     "conditionally_mask",
     "conditionally_transform",
     "constant_schedule",
+    "cooldown_schedule",
     "cosine_annealing_schedule",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
@@ -242,6 +271,7 @@ __all__ = [
     "each_leaf",
     "early_stopping",
     "ema",
+    "ema_nesterov",
     "ema_params",
     "eval_params",
     "explain",
@@ -251,10 +281,12 @@ __all__ = [
     "fromage",
     "global_norm",
     "gsam",
+    "hyperball",
     "identity",
     "incremental_update",
     "init_sharded",
     "inject_hyperparams",
+    "inverse_power_schedule",
     "inverse_sqrt_schedule",
     "join_schedules",
     "kahan",
@@ -272,6 +304,7 @@ __all__ = [
     "looksam",
     "lr_range_test",
     "madgrad",
+    "mars",
     "masked",
     "master_weights",
     "matrix_axes",
@@ -282,13 +315,16 @@ __all__ = [
     "momentum_sam",
     "monitor",
     "msign",
+    "msign_sgd",
     "muon",
     "muon_labels",
+    "mup_multipliers",
     "nadam",
     "nadamw",
     "named_chain",
     "natural_exponential_decay",
     "newton",
+    "newton_cg",
     "noisy_sgd",
     "norm_balls",
     "normalize",
@@ -298,6 +334,7 @@ __all__ = [
     "optimistic_adam_v2",
     "optimistic_gradient_descent",
     "orthogonalize",
+    "outer",
     "partition",
     "path_str",
     "per_example_global_norm_clip",
@@ -310,6 +347,8 @@ __all__ = [
     "polar_express",
     "polyak_sgd",
     "polynomial_schedule",
+    "posthoc_average",
+    "posthoc_ema",
     "prodigy",
     "projected_amsgrad",
     "projections",
@@ -331,12 +370,14 @@ __all__ = [
     "scale_by_adadelta",
     "scale_by_adagrad_norm",
     "scale_by_adam",
+    "scale_by_adam_mini",
     "scale_by_adamax",
     "scale_by_adamuon",
     "scale_by_adan",
     "scale_by_ademamix",
     "scale_by_adopt",
     "scale_by_amsgrad",
+    "scale_by_apollo",
     "scale_by_backtracking_linesearch",
     "scale_by_belief",
     "scale_by_bfgs",
@@ -353,11 +394,13 @@ __all__ = [
     "scale_by_lmo",
     "scale_by_madgrad",
     "scale_by_newton",
+    "scale_by_newton_cg",
     "scale_by_normuon",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",
     "scale_by_param_block_rms",
+    "scale_by_path",
     "scale_by_polyak",
     "scale_by_radam",
     "scale_by_rms",
@@ -376,6 +419,7 @@ __all__ = [
     "scale_by_zoom_linesearch",
     "schedule_free",
     "schedule_free_adamw",
+    "schedule_free_plus",
     "schedule_free_sgd",
     "schedules",
     "scion",
@@ -390,6 +434,7 @@ __all__ = [
     "signum",
     "simplified_ademamix",
     "skip_nonfinite",
+    "skip_outliers",
     "skip_spikes",
     "snapshot",
     "soap",
@@ -410,12 +455,14 @@ __all__ = [
     "tree",
     "unitwise_norm",
     "unixgrad",
+    "update_ratios",
     "value_and_grad_from_state",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",
     "warmup_stable_decay_schedule",
     "yogi",
+    "zclip",
     "zero1",
     "zero_nans",
     "zeros_like",

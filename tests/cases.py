@@ -29,6 +29,7 @@ from case import (
 )
 from field_cases import FIELD
 from matrix_cases import MATRIX
+from recent_cases import RECENT
 from second_order_cases import SECOND_ORDER
 from wrapper_cases import WRAPPERS
 
@@ -362,4 +363,5 @@ CASES: dict[str, Case] = (
     | SECOND_ORDER
     | MATRIX
     | WRAPPERS
+    | RECENT
 )

@@ -119,6 +119,12 @@ OWN = {
         lambda lib: lib.inverse_sqrt_schedule(1.0, 24, 0.1),
         lambda t: line(0.1, 1.0, t / 24) if t < 24 else math.sqrt(25 / (t + 1)),
     ),
+    "inverse power": Case(lambda lib: lib.inverse_power_schedule(1.0, 0.75), lambda t: (t + 1) ** -0.75),
+    "cool-down": Case(lambda lib: lib.cooldown_schedule(1.0, 40, 50), lambda t: 1 - line(0, 1, (t - 40) / 50) ** 0.5),
+    "cool-down of a schedule": Case(
+        lambda lib: lib.cooldown_schedule(lib.inverse_sqrt_schedule(1.0), 40, 50, 2.0, 0.1),
+        lambda t: (1 - 0.9 * line(0, 1, (t - 40) / 50) ** 2) / math.sqrt(t + 1),
+    ),
     "warm-up, stable, decay": Case(
         lambda lib: lib.warmup_stable_decay_schedule(0.1, 1.0, 10, 60, 30, 0.01),
         lambda t: interpolated(t, line, [(0, 0.1), (10, 1.0), (70, 1.0), (100, 0.01)]),

@@ -43,6 +43,10 @@ TORCH = {  # golden entry: gradtx, and the oracle's rules
     ),
     "adamw": (lambda: gradtx.adamw(0.05, weight_decay=0.1), [o.adam, partial(o.decay, weight_decay=0.1), rate(0.05)]),
     "adamax": (lambda: gradtx.adamax(0.02), [o.adamax, rate(0.02)]),
+    "adagrad": (
+        lambda: gradtx.adagrad(0.1, 0.0, 1e-10, eps_in_sqrt=False),
+        [partial(o.adagrad, initial=0.0, eps=1e-10, inside=False), rate(0.1)],
+    ),
     "rmsprop": (lambda: gradtx.rmsprop(0.01, eps_in_sqrt=False), [partial(o.rmsprop, inside=False), rate(0.01)]),
     "rmsprop_centered_momentum": (
         lambda: gradtx.rmsprop(0.01, eps_in_sqrt=False, centered=True, momentum=0.9),
@@ -62,11 +66,6 @@ TORCH = {  # golden entry: gradtx, and the oracle's rules
 TORCH_DIFFERS = {  # golden entry: gradtx at its nearest, the oracle of torch's definition, how far gradtx is from torch
     "amsgrad": (lambda: gradtx.amsgrad(0.05), [o.amsgrad_torch, rate(0.05)], (1e-3, 1.0)),  # maximum after bias correction
     "radam": (lambda: gradtx.radam(0.05), [o.radam_torch, rate(0.05)], (1e-8, 1e-4)),  # eps after bias correction
-    "adagrad": (  # eps under the root
-        lambda: gradtx.adagrad(0.1, initial_accumulator_value=0.0, eps=0.0),
-        [partial(o.adagrad, initial=0.0, eps=1e-10, inside=False), rate(0.1)],
-        (1e-10, 1e-8),
-    ),
 }
 
 

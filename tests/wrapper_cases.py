@@ -95,6 +95,7 @@ WRAPPERS: dict[str, Case] = {
         around(
             ({"decay": 1.0}, r"decay is 1.0 \(float\), expected a number in \[0, 1\)"),
             ({"debias": None}, "debias is None, expected True or False"),
+            ({"start": -1}, r"start is -1 \(int\), expected a whole number >= 0"),
             decay=0.9,
         ),
     ),

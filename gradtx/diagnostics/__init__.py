@@ -28,14 +28,18 @@ from gradtx.diagnostics.landscape import (
     trajectory_plane,
 )
 from gradtx.diagnostics.lr_range import LearningRates, lr_range_test
+from gradtx.diagnostics.noise_scale import GradientNoise, gradient_noise, with_noise_scale
 from gradtx.diagnostics.summary import ParameterSummary, Summary, summary
+from gradtx.diagnostics.widths import CoordinateCheck, coordinate_check
 from gradtx.linalg.eigen import Ritz, Tridiagonal, lanczos, ritz
 
 __all__ = [
     "Collective",
+    "CoordinateCheck",
     "Eigenpairs",
     "Estimate",
     "Flatness",
+    "GradientNoise",
     "Landscape1D",
     "Landscape2D",
     "LearningRates",
@@ -47,7 +51,9 @@ __all__ = [
     "Summary",
     "Tridiagonal",
     "average_flatness",
+    "coordinate_check",
     "gauss_newton_vp",
+    "gradient_noise",
     "hessian_trace",
     "hvp",
     "lanczos",
@@ -62,4 +68,5 @@ __all__ = [
     "summary",
     "top_eigenvalues",
     "trajectory_plane",
+    "with_noise_scale",
 ]

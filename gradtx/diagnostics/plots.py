@@ -24,12 +24,14 @@ from gradtx.diagnostics.curvature import BANDWIDTH, POINTS, SpectralDensity, blu
 from gradtx.diagnostics.drawing import COLORS, DASHES, axes_for, finished, last_of, named_of, require, running_mean, style_of, ticks
 from gradtx.diagnostics.landscape import Landscape1D, Landscape2D
 from gradtx.diagnostics.lr_range import LearningRates
+from gradtx.diagnostics.widths_drawn import coordinate_check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
     "comparison",
+    "coordinate_check",
     "landscape_1d",
     "landscape_2d",
     "lr_range_test",

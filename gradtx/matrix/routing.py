@@ -36,12 +36,12 @@ Rules = list[tuple[re.Pattern[str], MuonDimensionNumbers | str]]
 """Patterns of whole paths, and for each dimension numbers, 'muon' or 'adam'."""
 
 _NO_WEIGHT = re.compile(r"b|bias(es)?|scale|gamma|beta|offset", re.IGNORECASE)
-_EMBEDDING = re.compile(r".*embed.*|wte|wpe|.*vocab.*|pos_emb.*|position.*", re.IGNORECASE)
+EMBEDDING_NAME = re.compile(r".*embed.*|wte|wpe|.*vocab.*|pos_emb.*|position.*", re.IGNORECASE)
 _HEAD = re.compile(
     r"((lm|output|out|cls|class|classification|prediction|token|mlm)_?)?head|logits.*|classifier|unembed.*|readout", re.IGNORECASE
 )
 _FUSED = re.compile(r".*qkv.*|c_attn|in_proj|query_key_value", re.IGNORECASE)
-_CONVOLUTION = re.compile(r".*conv.*", re.IGNORECASE)
+CONVOLUTION_NAME = re.compile(r".*conv.*", re.IGNORECASE)
 
 
 class matrix_axes(Value):
@@ -186,12 +186,12 @@ def _route(parts: tuple[str, ...], shape: tuple[int, ...], rules: Rules) -> Rout
     if _NO_WEIGHT.fullmatch(name):
         return Route(None, f"named {name!r}")
     for part in parts:
-        if _EMBEDDING.fullmatch(part):
+        if EMBEDDING_NAME.fullmatch(part):
             return Route(None, f"an embedding, by the name {part!r}", EMBEDDING)
         if _HEAD.fullmatch(part):
             return Route(None, f"an output head, by the name {part!r}", HEAD)
     axes = tuple(range(len(shape)))
-    if any(map(_CONVOLUTION.fullmatch, parts)) and len(shape) > 2:
+    if any(map(CONVOLUTION_NAME.fullmatch, parts)) and len(shape) > 2:
         output_first = name == "weight"
         numbers = MuonDimensionNumbers(axes[1:], 0) if output_first else MuonDimensionNumbers(axes[:-1], len(axes) - 1)
         return Route(numbers, "a convolution, by its name", CONVOLUTION)

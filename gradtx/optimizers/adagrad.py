@@ -1,5 +1,6 @@
 """AdaGrad: gradients over the root of the sum of their squares, by element or by norm."""
 
+from dataclasses import KW_ONLY
 from typing import NamedTuple
 
 import jax
@@ -7,11 +8,12 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
-from gradtx.core.domains import NonNegative, Rate
+from gradtx.core.domains import Flag, NonNegative, Rate
 from gradtx.core.leaves import each_leaf, real_full_like
 from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, root_sum_squares
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import ExtraArg, Params, Updates
+from gradtx.optimizers.rmsprop import over_root
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -29,6 +31,7 @@ class scale_by_rss(Transformation, keeps_zero=True):
     Args:
       initial_accumulator_value: `s` at the start, >= 0; in units of the gradient squared.
       eps: added inside the root, >= 0; in units of the gradient squared.
+      eps_in_sqrt: whether `eps` is added inside the root; False adds it outside.
 
     State: `ScaleByRssState(sum_of_squares)`; 4 bytes a parameter.
 
@@ -43,6 +46,8 @@ class scale_by_rss(Transformation, keeps_zero=True):
 
     initial_accumulator_value: NonNegative = 0.1
     eps: NonNegative = 1e-7
+    _: KW_ONLY
+    eps_in_sqrt: Flag = True
 
     def init(self, params: Params) -> ScaleByRssState:
         return ScaleByRssState(real_full_like(params, self.initial_accumulator_value))
@@ -53,7 +58,7 @@ class scale_by_rss(Transformation, keeps_zero=True):
         @each_leaf
         def rule(g: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
             s = s + abs_sq(g)
-            return jnp.where(s == 0, 0, guarded_ratio(g, jnp.sqrt(s + self.eps), self.eps)), s
+            return jnp.where(s == 0, 0, over_root(g, s, self.eps, self.eps_in_sqrt)), s
 
         updates, sum_of_squares = rule(updates, state.sum_of_squares)
         return updates, ScaleByRssState(sum_of_squares)
@@ -67,6 +72,7 @@ class adagrad(Preset):
         step `t`.
       initial_accumulator_value: `s` at the start, >= 0; in units of the gradient squared.
       eps: added inside the root, >= 0; in units of the gradient squared.
+      eps_in_sqrt: whether `eps` is added inside the root; False adds it outside.
 
     State: `(ScaleByRssState, ScaleByLearningRateState)`; 4 bytes a parameter.
 
@@ -81,9 +87,12 @@ class adagrad(Preset):
     learning_rate: Rate
     initial_accumulator_value: NonNegative = 0.1
     eps: NonNegative = 1e-7
+    _: KW_ONLY
+    eps_in_sqrt: Flag = True
 
     def chain(self) -> Transformation:
-        return chain(scale_by_rss(self.initial_accumulator_value, self.eps), scale_by_learning_rate(self.learning_rate))
+        rss = scale_by_rss(self.initial_accumulator_value, self.eps, eps_in_sqrt=self.eps_in_sqrt)
+        return chain(rss, scale_by_learning_rate(self.learning_rate))
 
 
 class ScaleByAdagradNormState(NamedTuple):

@@ -1,5 +1,6 @@
 """Adam and its presets: `scale_by_adam`, `adam`, `adamw`, `nadam`, `nadamw`."""
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import NamedTuple
 
@@ -9,9 +10,18 @@ from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Flag, FloatDType, Mask, NonNegative, Rate, SecondMomentDType
 from gradtx.core.leaves import each_leaf, real_full_like, zeros_like
-from gradtx.core.numerics import first_moment, guarded_ratio, moments, one_minus_power, root_plus_eps, safe_increment, zero_count
+from gradtx.core.numerics import (
+    first_moment,
+    guarded_ratio,
+    moments,
+    one_minus_power,
+    root_plus_eps,
+    running_mean,
+    safe_increment,
+    zero_count,
+)
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Moment, Params, Squares, Updates
+from gradtx.core.types import ExtraArg, Moment, Params, Scalar, Squares, Updates
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -44,6 +54,8 @@ class scale_by_adam(Transformation, keeps_zero=True):
         narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
         bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
       nesterov: whether to look one step of momentum ahead (Nadam).
+      bias_correction: whether to divide the moments by `1 - b^t`; False takes `m` and `v` as they
+        are, and early steps are larger or smaller by `(1-b1)/sqrt(1-b2)`.
 
     State: `ScaleByAdamState(count int32, mu, nu)`; 8 bytes a parameter by default.
 
@@ -69,6 +81,7 @@ class scale_by_adam(Transformation, keeps_zero=True):
     _: KW_ONLY
     nu_dtype: SecondMomentDType | None = None
     nesterov: Flag = False
+    bias_correction: Flag = True
 
     def init(self, params: Params) -> ScaleByAdamState:
         return ScaleByAdamState(zero_count(), zeros_like(params, self.mu_dtype), real_full_like(params, 0, self.nu_dtype))
@@ -77,7 +90,10 @@ class scale_by_adam(Transformation, keeps_zero=True):
         self, updates: Updates, state: ScaleByAdamState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, ScaleByAdamState]:
         b1, b2, eps, t = self.b1, self.b2, self.eps, safe_increment(state.count)
-        m_hat, c2 = first_moment(b1, t, self.nesterov), one_minus_power(b2, t)
+        if self.bias_correction:
+            m_hat, c2 = first_moment(b1, t, self.nesterov), one_minus_power(b2, t)
+        else:
+            m_hat, c2 = _uncorrected(b1, self.nesterov), 1
 
         @each_leaf
         def rule(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
@@ -86,6 +102,11 @@ class scale_by_adam(Transformation, keeps_zero=True):
 
         updates, mu, nu = rule(updates, state.mu, state.nu)
         return updates, ScaleByAdamState(t, mu, nu)
+
+
+def _uncorrected(b1: Scalar, nesterov: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The first moment of `g` and `m` as it is, or one step ahead."""
+    return lambda g, m: running_mean(m, g, b1) if nesterov else m
 
 
 class adam(Preset):
@@ -105,6 +126,8 @@ class adam(Preset):
         narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
         bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
       nesterov: whether to look one step of momentum ahead (Nadam).
+      bias_correction: whether to divide the moments by `1 - b^t`; False takes `m` and `v` as they
+        are, and early steps are larger or smaller by `(1-b1)/sqrt(1-b2)`.
 
     State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
 
@@ -130,10 +153,20 @@ class adam(Preset):
     _: KW_ONLY
     nu_dtype: SecondMomentDType | None = None
     nesterov: Flag = False
+    bias_correction: Flag = True
 
     def chain(self) -> Transformation:
         return chain(
-            scale_by_adam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, nu_dtype=self.nu_dtype, nesterov=self.nesterov),
+            scale_by_adam(
+                self.b1,
+                self.b2,
+                self.eps,
+                self.eps_root,
+                self.mu_dtype,
+                nu_dtype=self.nu_dtype,
+                nesterov=self.nesterov,
+                bias_correction=self.bias_correction,
+            ),
             scale_by_learning_rate(self.learning_rate),
         )
 
@@ -161,6 +194,8 @@ class adamw(Preset):
         narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
         bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
       nesterov: whether to look one step of momentum ahead (Nadam).
+      bias_correction: whether to divide the moments by `1 - b^t`; False takes `m` and `v` as they
+        are, and early steps are larger or smaller by `(1-b1)/sqrt(1-b2)`.
 
     State: `(ScaleByAdamState, WeightDecayState, ScaleByLearningRateState)`; 8 bytes a parameter.
 
@@ -188,10 +223,20 @@ class adamw(Preset):
     _: KW_ONLY
     nu_dtype: SecondMomentDType | None = None
     nesterov: Flag = False
+    bias_correction: Flag = True
 
     def chain(self) -> Transformation:
         return chain(
-            scale_by_adam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, nu_dtype=self.nu_dtype, nesterov=self.nesterov),
+            scale_by_adam(
+                self.b1,
+                self.b2,
+                self.eps,
+                self.eps_root,
+                self.mu_dtype,
+                nu_dtype=self.nu_dtype,
+                nesterov=self.nesterov,
+                bias_correction=self.bias_correction,
+            ),
             add_decayed_weights(self.weight_decay, self.mask),
             scale_by_learning_rate(self.learning_rate),
         )
@@ -214,6 +259,8 @@ class nadam(adam):
         narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
         bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
       nesterov: whether to look one step of momentum ahead (Nadam).
+      bias_correction: whether to divide the moments by `1 - b^t`; False takes `m` and `v` as they
+        are, and early steps are larger or smaller by `(1-b1)/sqrt(1-b2)`.
 
     State: `(ScaleByAdamState, ScaleByLearningRateState)`; 8 bytes a parameter.
 
@@ -253,6 +300,8 @@ class nadamw(adamw):
         narrower ranges cannot hold squares; None is float32, or wider for wider parameters. In
         bfloat16 a second moment stalls: at `b2` = 0.999 it stops growing early.
       nesterov: whether to look one step of momentum ahead (Nadam).
+      bias_correction: whether to divide the moments by `1 - b^t`; False takes `m` and `v` as they
+        are, and early steps are larger or smaller by `(1-b1)/sqrt(1-b2)`.
 
     State: `(ScaleByAdamState, WeightDecayState, ScaleByLearningRateState)`; 8 bytes a parameter.
 

@@ -7,11 +7,13 @@ per step: what is planned in epochs is multiplied by the steps per epoch
 (`decay_steps=90 * steps_per_epoch`).
 """
 
+from gradtx.schedules.cooldown import cooldown_schedule
 from gradtx.schedules.decay import (
     constant_schedule,
     cosine_annealing_schedule,
     cosine_decay_schedule,
     exponential_decay,
+    inverse_power_schedule,
     inverse_sqrt_schedule,
     linear_schedule,
     natural_exponential_decay,
@@ -31,10 +33,12 @@ from gradtx.schedules.warmup import (
 
 __all__ = [
     "constant_schedule",
+    "cooldown_schedule",
     "cosine_annealing_schedule",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
     "exponential_decay",
+    "inverse_power_schedule",
     "inverse_sqrt_schedule",
     "join_schedules",
     "linear_onecycle_schedule",

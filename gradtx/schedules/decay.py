@@ -219,6 +219,32 @@ class inverse_sqrt_schedule(Value):
         return warm_up(t, self.init_value, self.peak_value, self.warmup_steps, after)
 
 
+class inverse_power_schedule(Value):
+    """A power of the step: `init_value / (t + 1)^power`: `init_value / k^power` in the k-th step.
+
+    With a power in (1/2, 1] the sum of all values is infinite and that of their squares is not, as
+    stochastic gradient descent wants it.
+
+    Args:
+      init_value: finite number.
+      power: > 0.
+
+    Example:
+      >>> import gradtx
+      >>> schedule = gradtx.inverse_power_schedule(1.0, power=1.0)
+      >>> [round(float(v), 3) for v in map(schedule, (0, 1, 3, 99))]
+      [1.0, 0.5, 0.25, 0.01]
+
+    Source: Robbins and Monro 1951.
+    """
+
+    init_value: Number
+    power: Positive = 1.0
+
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        return real(self.init_value) * (real(as_count(count)) + 1) ** -real(self.power)
+
+
 class cosine_decay_schedule(Value):
     """Half a cosine: `init_value * (alpha + (1 - alpha) * c^exponent)`.
 

@@ -1,5 +1,6 @@
 """Weight decay."""
 
+from dataclasses import KW_ONLY
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.labels import spread_mask
 from gradtx.compose.masking import merge, select
-from gradtx.core.domains import Mask, Rate, scheduled_value
+from gradtx.core.domains import Mask, Positive, Rate, scheduled_value
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.transformation import Transformation
@@ -110,6 +111,87 @@ class add_cautious_decayed_weights(add_decayed_weights):
     def pulled(self, u: jax.Array, p: jax.Array) -> jax.Array:
         """The parameters that have the update's sign."""
         return jnp.where((u * p.conj()).real >= 0, p, 0)
+
+
+class add_independent_decayed_weights(add_decayed_weights):
+    """Decay that no learning rate scales: `u - weight_decay * p`.
+
+    Goes last in a chain, after the learning rate: each step shrinks parameters by the factor
+    `1 - weight_decay`. To follow a schedule's form without its height, give
+    `lambda step: weight_decay * rate(step) / highest`. Its update needs `params`.
+
+    Args:
+      weight_decay: number >= 0, or a schedule of the steps taken so far.
+      mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the
+        parameters to one, such as `by_path({...: False}, default=True)`. None is all.
+
+    State: `WeightDecayState(count int32)`, 4 bytes with a schedule, else 0.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.chain(gradtx.adam(1e-3), gradtx.add_independent_decayed_weights(0.1))
+      >>> params = jnp.array([2.0])
+      >>> tx.update(jnp.zeros(1), tx.init(params), params)[0]
+      Array([-0.2], dtype=float32)
+
+    Source: Loshchilov and Hutter 2017, arXiv:1711.05101, algorithm 2; its use across widths:
+    Wortsman et al. 2023, arXiv:2309.14322.
+    """
+
+    def pulled(self, u: jax.Array, p: jax.Array) -> jax.Array:
+        """The parameters, backwards."""
+        return -p
+
+
+class add_corrected_decayed_weights(add_decayed_weights):
+    """AdamC's decay: `u + weight_decay * learning_rate/max_learning_rate * p`.
+
+    For weights that a normalization follows, before the learning rate: under a falling rate the
+    norms of their gradients then stay where they are, and do not rise at the end of training. The
+    other weights, such as those of the output head, get `add_decayed_weights`. Its update needs
+    `params`.
+
+    Args:
+      weight_decay: number >= 0, or a schedule of the steps taken so far.
+      mask: which parameters decay: a tree of booleans (or a prefix of one), or a function from the
+        parameters to one, such as `by_path({...: False}, default=True)`. None is all.
+      learning_rate: number >= 0 or schedule: that of the chain.
+      max_learning_rate: the highest value of `learning_rate`, > 0.
+
+    State: `WeightDecayState(count int32)`, 4 bytes with a schedule, else 0.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> rate = gradtx.cosine_decay_schedule(1e-3, 10_000)
+      >>> inside = gradtx.by_path({"head/kernel": False, ".*bias": False}, default=True)
+      >>> head = gradtx.by_path({"head/kernel": True}, default=False)
+      >>> decays = dict(learning_rate=rate, max_learning_rate=1e-3)
+      >>> adamc = gradtx.chain(
+      ...     gradtx.scale_by_adam(),
+      ...     gradtx.add_corrected_decayed_weights(0.05, inside, **decays),
+      ...     gradtx.add_decayed_weights(0.05, head),
+      ...     gradtx.scale_by_learning_rate(rate),
+      ... )
+
+    Source: Defazio 2025, "Why Gradients Rapidly Increase Near the End of Training",
+    arXiv:2506.02285, algorithm 1.
+    """
+
+    _: KW_ONLY
+    learning_rate: Rate
+    max_learning_rate: Positive
+
+    def init(self, params: Params) -> WeightDecayState:
+        self.touches(params)
+        return WeightDecayState(zero_count() if callable(self.weight_decay) or callable(self.learning_rate) else None)
+
+    def step(
+        self, updates: Updates, state: WeightDecayState, params: Params | None = None, **extra_args: ExtraArg
+    ) -> tuple[Updates, WeightDecayState]:
+        decay = scheduled_value("weight_decay", self.weight_decay, state.count)
+        rate = scheduled_value("learning_rate", self.learning_rate, state.count)
+        updates = self.decayed(updates, params, decay * rate / self.max_learning_rate)
+        return updates, WeightDecayState(None if state.count is None else safe_increment(state.count))
 
 
 def _is_zero(weight_decay: object) -> bool:

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import KW_ONLY
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gradtx.core.domains import Decay, DecayOrSchedule, Flag, FloatDType, Functi
 from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import default_float, one_minus_power, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
-from gradtx.core.types import ExtraArg, Leaf, Moment, Params, Scalar, Tree, Updates
+from gradtx.core.types import ExtraArg, Leaf, Moment, Params, Tree, Updates
 
 
 class TraceState(NamedTuple):
@@ -22,10 +22,11 @@ class TraceState(NamedTuple):
 
 
 class EmaState(NamedTuple):
-    """Steps taken, and the average before bias correction."""
+    """Steps taken, the average before bias correction, and with a schedule its weight so far."""
 
     count: jax.Array
     ema: Moment
+    weight: jax.Array | None = None
 
 
 class trace(Transformation, keeps_zero=True):
@@ -90,13 +91,16 @@ class ema(Transformation, keeps_zero=True):
     `decay*m / (1 - decay^(t+1)) + (1-decay)*g / (1 - decay^t)`.
 
     Args:
-      decay: in [0, 1).
-      debias: whether to divide by `1 - decay^t`, the weight that `t` steps have gathered.
+      decay: number in [0, 1), or a schedule of the steps taken so far (annealed from 0.5 to 0.9,
+        say).
+      debias: whether to divide by `1 - decay^t`, the weight that `t` steps have gathered; with a
+        schedule it is `1 - decay(0) * ... * decay(t-1)`.
       accumulator_dtype: dtype in which `m` is stored; None is float32, or wider for wider
         parameters.
       nesterov: whether to look one step ahead.
 
-    State: `EmaState(count int32, ema)`; 4 bytes a parameter.
+    State: `EmaState(count int32, ema, weight float32)`; 4 bytes a parameter; the weight with a
+      schedule alone.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -108,26 +112,33 @@ class ema(Transformation, keeps_zero=True):
     Source: bias correction as in Kingma and Ba 2014, arXiv:1412.6980, section 3; nesterov: Dozat
     2016, "Incorporating Nesterov Momentum into Adam".
 
-    **Differs:** Optax has no `nesterov` here, and keeps the average of half-precision parameters in
-    half precision.
+    **Differs:** Optax has no `nesterov` and no schedules here, and keeps the average of
+    half-precision parameters in half precision.
     """
 
-    decay: Decay
+    decay: DecayOrSchedule
     debias: Flag = True
     accumulator_dtype: FloatDType | None = None
     _: KW_ONLY
     nesterov: Flag = False
 
     def init(self, params: Params) -> EmaState:
-        return EmaState(zero_count(), zeros_like(params, self.accumulator_dtype))
+        weight = jnp.zeros((), default_float()) if callable(self.decay) else None
+        return EmaState(zero_count(), zeros_like(params, self.accumulator_dtype), weight)
 
     def step(
         self, updates: Updates, state: EmaState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmaState]:
-        decay: Scalar = self.decay
-        count = safe_increment(state.count)
-        c = one_minus_power(decay, count) if self.debias else 1.0
-        c_next = one_minus_power(decay, safe_increment(count)) if self.debias and self.nesterov else c
+        decay: Any = self.decay
+        if callable(decay):
+            decay = scheduled_value("decay", decay, state.count)
+        count, weight = safe_increment(state.count), state.weight
+        if weight is None:
+            c = one_minus_power(decay, count) if self.debias else 1.0
+            c_next = one_minus_power(decay, safe_increment(count)) if self.debias and self.nesterov else c
+        else:
+            weight = (decay * weight + (1 - decay)).astype(weight.dtype)
+            c, c_next = (weight, decay * weight + (1 - decay)) if self.debias else (1.0, 1.0)
 
         @each_leaf
         def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -135,7 +146,7 @@ class ema(Transformation, keeps_zero=True):
             return decay * m / c_next + (1 - decay) * g / c if self.nesterov else m / c, m
 
         updates, m = rule(updates, state.ema)
-        return updates, EmaState(count, m)
+        return updates, EmaState(count, m, weight)
 
 
 class measure_with_ema(Transformation, measuring=True, any_leaves=True):

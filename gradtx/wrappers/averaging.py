@@ -60,6 +60,8 @@ class ema_params(Wrapper, final=True, keeps_zero=True, needs_params=True):
       decay: in [0, 1).
       debias: True averages the parameters after steps 1 to t alone: a start at zero, over
         `1 - decay^t`. False starts at the initial parameters, whose weight falls as `decay^t`.
+      start: steps before the average begins, >= 0: until then it is the parameters, and `t` counts
+        from there.
 
     State: `EmaParamsState(inner_state, count int32, average)`; 4 bytes a parameter more than the
       wrapped one's (float32, also for half-precision parameters, which would stall an average of
@@ -75,6 +77,12 @@ class ema_params(Wrapper, final=True, keeps_zero=True, needs_params=True):
       >>> params, gradtx.eval_params(state, params)  # (0.25*3 + 0.5*6) / (1 - 0.25)
       (Array(6., dtype=float32), Array(5., dtype=float32))
 
+      An average of the tail, blended with the last parameters at the end:
+
+      >>> tail = gradtx.ema_params(gradtx.sgd(1.0), decay=1 - 1/150, debias=False, start=2)
+      >>> average = gradtx.eval_params(tail.init(params), params)
+      >>> blended = gradtx.incremental_update(average, params, step_size=0.6)
+
     Source: Polyak and Juditsky 1992 for averaging; the bias correction is that of Kingma and Ba
     2014, arXiv:1412.6980, section 3.
     """
@@ -82,6 +90,7 @@ class ema_params(Wrapper, final=True, keeps_zero=True, needs_params=True):
     decay: Decay
     _: KW_ONLY
     debias: Flag = True
+    start: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +105,11 @@ class ema_params(Wrapper, final=True, keeps_zero=True, needs_params=True):
         updates, inner_state = self.inner.advance(updates, state.inner_state, params, extra_args)
         count = safe_increment(state.count)
         # With these shares the stored average is the corrected one: no division to read it.
-        share: Scalar = (1 - self.decay) / one_minus_power(self.decay, count) if self.debias else 1 - self.decay
+        since = count - self.start
+        correction = one_minus_power(self.decay, jnp.maximum(since, 1)) if self.debias else 1
+        share: Scalar = (1 - self.decay) / correction
+        if self.start:
+            share = jnp.where(since > 0, share, 1)
 
         @each_leaf
         def mix(average: jax.Array, p: jax.Array) -> jax.Array:

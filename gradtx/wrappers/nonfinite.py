@@ -73,7 +73,7 @@ def _became_nonfinite(new: State, old: State) -> jax.Array:
     return jnp.sort(jnp.stack(bad))[-1] if bad else jnp.asarray(False)  # sorted, as in `all_finite`
 
 
-def _attempt(
+def attempt(
     inner: Transformation, allowed: jax.Array, updates: Updates, state: State, params: Params | None, extra_args: Extra
 ) -> tuple[Updates, State, jax.Array]:
     """A step of `inner` if it is allowed and all that it gives is finite.
@@ -130,7 +130,7 @@ class skip_nonfinite(Wrapper, keeps_zero=True):
     def step(
         self, updates: Updates, state: SkipNonfiniteState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, SkipNonfiniteState]:
-        changed, inner_state, taken = _attempt(self.inner, all_finite(updates), updates, state.inner_state, params, extra_args)
+        changed, inner_state, taken = attempt(self.inner, all_finite(updates), updates, state.inner_state, params, extra_args)
         row = jnp.where(taken, 0, safe_increment(state.skipped_in_a_row))
         if self.max_consecutive is not None:
             gave_up = row > self.max_consecutive
@@ -199,7 +199,7 @@ class skip_spikes(Wrapper, keeps_zero=True):
         reach = self.sigma * jnp.maximum(jnp.sqrt(state.variance), LEAST_SPREAD)
         large = sized & trusted & (size > state.mean + reach)
         anew = large & (state.large_in_a_row >= self.window)
-        changed, inner_state, taken = _attempt(self.inner, finite & (~large | anew), updates, state.inner_state, params, extra_args)
+        changed, inner_state, taken = attempt(self.inner, finite & (~large | anew), updates, state.inner_state, params, extra_args)
         seen = jnp.where(trusted & ~anew, jnp.maximum(size, state.mean - reach), size)
         enters = taken & sized
         usual = state.counted, state.mean, state.variance

@@ -6,7 +6,7 @@ from gradtx.compose.chain import chain
 from gradtx.core.composites import Preset
 from gradtx.core.domains import Decay, Fraction, Mask, NonNegative, PositiveInt, Rate
 from gradtx.core.transformation import Transformation
-from gradtx.optimizers.radam import scale_by_radam
+from gradtx.optimizers.radam import Threshold, scale_by_radam
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.wrappers.lookahead import lookahead
@@ -35,6 +35,8 @@ class ranger(Preset, final=True):
         parameters to one, such as `by_path({...: False}, default=True)`. None is all.
       sync_period: steps from one meeting of the weights to the next, >= 1.
       slow_step_size: how far the slow weights follow, in [0, 1].
+      threshold: least `rho` at which steps adapt, >= 4. In the paper `rho > 4` is enough
+        (`threshold=4`); PyTorch and Optax have 5.
 
     State: `LookaheadState(fast_state, steps_since_sync int32, slow)`; 12 bytes a parameter.
 
@@ -56,10 +58,11 @@ class ranger(Preset, final=True):
     _: KW_ONLY
     sync_period: PositiveInt = 6
     slow_step_size: Fraction = 0.5
+    threshold: Threshold = 5.0
 
     def chain(self) -> Transformation:
         inner = chain(
-            scale_by_radam(self.b1, self.b2, self.eps),
+            scale_by_radam(self.b1, self.b2, self.eps, threshold=self.threshold),
             add_decayed_weights(self.weight_decay, self.mask),
             scale_by_learning_rate(self.learning_rate),
         )

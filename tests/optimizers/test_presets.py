@@ -9,7 +9,7 @@ from cases import CASES
 from gradtx.core.composites import Preset
 from gradtx.core.transformation import Transformation
 from gradtx.core.walk import everything
-from gradtx.matrix import kl_soap, kron, scion, shampoo, soap, soap_muon
+from gradtx.matrix import adam_mini, apollo, kl_soap, kron, msign_sgd, scion, shampoo, soap, soap_muon
 from gradtx.optimizers import (
     accelegrad,
     acprop,
@@ -26,6 +26,8 @@ from gradtx.optimizers import (
     layerwise,
     lion,
     madgrad,
+    mars,
+    newton_cg,
     noisy,
     novograd,
     optimistic,
@@ -44,7 +46,7 @@ from gradtx.optimizers import (
 from gradtx.wrappers import ranger
 
 FILES = [accelegrad, adagrad, adam, adamax, amsgrad, lion, noisy, novograd]
-FILES += [acprop, dog, madgrad, polyak, prodigy]
+FILES += [acprop, adam_mini, apollo, msign_sgd, newton_cg, dog, madgrad, mars, polyak, prodigy]
 FILES += [adabelief, adadelta, adan, ademamix, adopt, layerwise, optimistic, rprop, yogi]
 FILES += [kron, scion, shampoo]
 FILES += [projected_amsgrad, radam, ranger, rmsprop, sgd, sign, storm, unixgrad]
@@ -59,7 +61,7 @@ PRESETS = {name: cls for name, cls in CLASSES.items() if issubclass(cls, Preset)
 OWN_MEANING = {
     "learning_rate": "says how far one unit moves the parameters, which depends on what comes before it",
     "weight_decay": "says what it does at its place in the chain",
-    "weight_dimension_numbers": "has another default, which knows the names of embeddings and output heads",
+    "weight_dimension_numbers": "says what None means: routing by path in a preset, all matrices in a kernel",
     "slow_step_size": "is called alpha in the formula of `lookahead`",
 }
 

@@ -70,6 +70,8 @@ TRACED = {
     "exponential": lambda v: gradtx.exponential_decay(v, 10, v / 2, end_value=v / 3),
     "natural exponential": lambda v: gradtx.natural_exponential_decay(v, v / 10),
     "steps": lambda v: gradtx.step_decay_schedule(v, 10, v / 2),
+    "inverse power": lambda v: gradtx.inverse_power_schedule(v, v),
+    "cool-down": lambda v: gradtx.cooldown_schedule(v, 10, 20, v, v / 2),
     "inverse root": lambda v: gradtx.inverse_sqrt_schedule(v, 10, v / 10),
     "cosine": lambda v: gradtx.cosine_decay_schedule(v, 50, v / 10, v),
     "cosine annealing": lambda v: gradtx.cosine_annealing_schedule(v, 50, v / 10),

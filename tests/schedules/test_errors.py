@@ -64,6 +64,22 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         r"natural_exponential_decay: decay_rate is -0.1 \(float\), expected a finite number >= 0",
     ),
     (lambda: gradtx.step_decay_schedule(1.0, 0), ValueError, rf"step_decay_schedule: step_size is 0 \(int\), {NATURAL}"),
+    (
+        lambda: gradtx.cooldown_schedule(-1.0, 1, 2),
+        ValueError,
+        r"cooldown_schedule: schedule is -1.0 \(float\), expected a finite number >= 0, or",
+    ),
+    (lambda: gradtx.cooldown_schedule(1.0, -1, 2), ValueError, rf"cooldown_schedule: begin is -1 \(int\), {WHOLE}"),
+    (
+        lambda: gradtx.cooldown_schedule(1.0, 1, 2, 0.0),
+        ValueError,
+        r"cooldown_schedule: power is 0.0 \(float\), expected a finite number > 0",
+    ),
+    (
+        lambda: gradtx.inverse_power_schedule(1.0, 0.0),
+        ValueError,
+        r"inverse_power_schedule: power is 0.0 \(float\), expected a finite number > 0",
+    ),
     (lambda: gradtx.inverse_sqrt_schedule(1.0, -1), ValueError, rf"inverse_sqrt_schedule: warmup_steps is -1 \(int\), {WHOLE}"),
     (lambda: gradtx.cosine_decay_schedule(1.0, 0), ValueError, rf"cosine_decay_schedule: decay_steps is 0 \(int\), {NATURAL}"),
     (

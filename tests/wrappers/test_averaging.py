@@ -49,6 +49,15 @@ def test_ema_oracle(decay: float, debias: bool) -> None:
     assert distance(found, {k: ema(PATH[k], TANH.params[k], decay, debias) for k in PATH}) < 1e-10
 
 
+@pytest.mark.parametrize("debias", [True, False])
+def test_ema_of_the_tail(debias: bool) -> None:
+    """Until the start the average is the parameters; then it begins anew, or there."""
+    _, found = averages(gradtx.ema_params(gradtx.sgd(0.1, 0.9), 0.8, debias=debias, start=10))
+    for k, path in PATH.items():
+        np.testing.assert_allclose(found[k][:10], path[:10], rtol=1e-10)
+        np.testing.assert_allclose(found[k][10:], ema(path[10:], path[9], 0.8, debias), rtol=1e-10)
+
+
 @pytest.mark.parametrize(("start", "every"), [(0, 1), (10, 5), (1, 7), (3, 1), (100, 1)])
 def test_swa_oracle(start: int, every: int) -> None:
     params, found = averages(gradtx.swa(gradtx.sgd(0.1, 0.9), start, every))
