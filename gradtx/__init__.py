@@ -50,6 +50,7 @@ from gradtx.optimizers.accelegrad import accelegrad
 from gradtx.optimizers.acprop import acprop, scale_by_acprop
 from gradtx.optimizers.adabelief import adabelief, scale_by_belief
 from gradtx.optimizers.adadelta import adadelta, scale_by_adadelta
+from gradtx.optimizers.adafactor import adafactor, scale_by_factored_rms
 from gradtx.optimizers.adagrad import adagrad, adagrad_norm, scale_by_adagrad_norm, scale_by_rss
 from gradtx.optimizers.adagrad_full_matrix import adagrad_full_matrix, scale_by_full_matrix_adagrad
 from gradtx.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
@@ -59,12 +60,15 @@ from gradtx.optimizers.ademamix import ademamix, scale_by_ademamix, scale_by_sim
 from gradtx.optimizers.adopt import adopt, scale_by_adopt
 from gradtx.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradtx.optimizers.bfgs import bfgs, scale_by_bfgs
+from gradtx.optimizers.cocob import cocob, scale_by_cocob
+from gradtx.optimizers.dadapt import dadapt_adamw
 from gradtx.optimizers.dog import dog, dowg, scale_by_dog, scale_by_dowg
 from gradtx.optimizers.layerwise import fromage, lamb, lars
 from gradtx.optimizers.lbfgs import lbfgs, scale_by_lbfgs
 from gradtx.optimizers.lion import lion, scale_by_lion
 from gradtx.optimizers.madgrad import madgrad, scale_by_madgrad
 from gradtx.optimizers.minimize import MinimizeResult, minimize
+from gradtx.optimizers.momo import momo, momo_adam
 from gradtx.optimizers.newton import newton, scale_by_newton
 from gradtx.optimizers.noisy import perturbed_gd, perturbed_sgd, sgld
 from gradtx.optimizers.novograd import novograd, scale_by_novograd
@@ -77,6 +81,7 @@ from gradtx.optimizers.rmsprop import rmsprop, scale_by_rms, scale_by_stddev
 from gradtx.optimizers.rprop import rprop, scale_by_rprop
 from gradtx.optimizers.sgd import noisy_sgd, sgd, sgdw
 from gradtx.optimizers.sign import sign_sgd, signum
+from gradtx.optimizers.sm3 import scale_by_sm3, sm3
 from gradtx.optimizers.storm import storm, storm_plus
 from gradtx.optimizers.unixgrad import unixgrad
 from gradtx.optimizers.yogi import scale_by_yogi, yogi
@@ -185,6 +190,7 @@ __all__ = [
     "acprop",
     "adabelief",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adagrad_full_matrix",
     "adagrad_norm",
@@ -214,12 +220,14 @@ __all__ = [
     "clip",
     "clip_by_block_rms",
     "clip_by_global_norm",
+    "cocob",
     "conditionally_mask",
     "conditionally_transform",
     "constant_schedule",
     "cosine_annealing_schedule",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
+    "dadapt_adamw",
     "diagnostics",
     "dog",
     "domains",
@@ -263,6 +271,8 @@ __all__ = [
     "microbatched",
     "minimize",
     "momentum_sam",
+    "momo",
+    "momo_adam",
     "monitor",
     "msign",
     "muon",
@@ -320,9 +330,11 @@ __all__ = [
     "scale_by_backtracking_linesearch",
     "scale_by_belief",
     "scale_by_bfgs",
+    "scale_by_cocob",
     "scale_by_dog",
     "scale_by_dowg",
     "scale_by_dual_norm",
+    "scale_by_factored_rms",
     "scale_by_full_matrix_adagrad",
     "scale_by_lbfgs",
     "scale_by_learning_rate",
@@ -343,6 +355,7 @@ __all__ = [
     "scale_by_shape",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
+    "scale_by_sm3",
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
@@ -362,6 +375,7 @@ __all__ = [
     "simplified_ademamix",
     "skip_nonfinite",
     "skip_spikes",
+    "sm3",
     "snapshot",
     "state_dict",
     "state_sharding",

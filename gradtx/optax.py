@@ -85,6 +85,7 @@ _TOP = _places(
         "optimizers.adamax": "adamax adamaxw scale_by_adamax",
         "optimizers.adabelief": "ScaleByBeliefState adabelief scale_by_belief",
         "optimizers.adadelta": "ScaleByAdaDeltaState adadelta scale_by_adadelta",
+        "optimizers.adafactor": "FactoredState adafactor scale_by_factored_rms",
         "optimizers.adan": "ScaleByAdanState adan scale_by_adan",
         "optimizers.layerwise": "fromage lamb lars",
         "optimizers.optimistic": "optimistic_adam_v2 optimistic_gradient_descent scale_by_optimistic_gradient",
@@ -97,6 +98,7 @@ _TOP = _places(
         "optimizers.novograd": "ScaleByNovogradState novograd scale_by_novograd",
         "optimizers.radam": "radam scale_by_radam",
         "optimizers.rmsprop": "ScaleByRStdDevState ScaleByRmsState rmsprop scale_by_rms scale_by_stddev",
+        "optimizers.sm3": "ScaleBySM3State scale_by_sm3 sm3",
         "optimizers.sgd": "noisy_sgd sgd",
         "optimizers.sign": "sign_sgd signum",
         "transforms.backtracking": "ScaleByBacktrackingLinesearchState scale_by_backtracking_linesearch",
@@ -119,6 +121,9 @@ _CONTRIB = _places(
         "scale_by_simplified_ademamix simplified_ademamix",
         "optimizers.acprop": "acprop scale_by_acprop",
         "optimizers.adopt": "adopt scale_by_adopt",
+        "optimizers.cocob": "COCOBState cocob scale_by_cocob",
+        "optimizers.dadapt": "DAdaptAdamWState dadapt_adamw",
+        "optimizers.momo": "MomoAdamState MomoState momo momo_adam",
         "optimizers.dog": "DoGState DoWGState dog dowg",
         "optimizers.madgrad": "MadgradState madgrad scale_by_madgrad",
         "optimizers.prodigy": "ProdigyState prodigy",
@@ -271,8 +276,8 @@ def table() -> str:
     Example:
       >>> import gradtx.optax
       >>> lines = gradtx.optax.table().splitlines()
-      >>> [line.split() for line in lines if line.startswith(("adamw", "adafactor"))]
-      [['adafactor', 'borrowed'], ['adamw', 'gradtx.optimizers.adam.adamw']]
+      >>> [line.split() for line in lines if line.startswith(("adamw", "hinge"))]
+      [['adamw', 'gradtx.optimizers.adam.adamw'], ['hinge_loss', 'borrowed']]
     """
     found = rows()
     width = max(len(name) for name, _ in found)
@@ -293,8 +298,8 @@ def hint(name: str) -> str:
       >>> import gradtx.optax
       >>> gradtx.optax.hint("contrib")
       "gradtx.muon is optax.contrib.muon; gradtx.optax has all of Optax's names."
-      >>> gradtx.optax.hint("adafactor")
-      "optax.adafactor has no twin here; gradtx.optax has all of Optax's names."
+      >>> gradtx.optax.hint("hinge_loss")
+      "optax.hinge_loss has no twin here; gradtx.optax has all of Optax's names."
     """
     if name.startswith("_"):
         return ""
