@@ -42,6 +42,7 @@ from gradtx.linalg.msign import msign
 from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
+from gradtx.matrix.galore import galore, scale_by_galore
 from gradtx.matrix.muon import muon, scale_by_shape
 from gradtx.matrix.normuon import scale_by_normuon
 from gradtx.matrix.orthogonalize import orthogonalize, scale_by_dual_norm
@@ -63,8 +64,10 @@ from gradtx.optimizers.bfgs import bfgs, scale_by_bfgs
 from gradtx.optimizers.cocob import cocob, scale_by_cocob
 from gradtx.optimizers.dadapt import dadapt_adamw
 from gradtx.optimizers.dog import dog, dowg, scale_by_dog, scale_by_dowg
+from gradtx.optimizers.dpsgd import differentially_private_aggregate, dpsgd
 from gradtx.optimizers.layerwise import fromage, lamb, lars
 from gradtx.optimizers.lbfgs import lbfgs, scale_by_lbfgs
+from gradtx.optimizers.ldog import scale_by_distance_over_gradients
 from gradtx.optimizers.lion import lion, scale_by_lion
 from gradtx.optimizers.madgrad import madgrad, scale_by_madgrad
 from gradtx.optimizers.minimize import MinimizeResult, minimize
@@ -82,6 +85,7 @@ from gradtx.optimizers.rprop import rprop, scale_by_rprop
 from gradtx.optimizers.sgd import noisy_sgd, sgd, sgdw
 from gradtx.optimizers.sign import sign_sgd, signum
 from gradtx.optimizers.sm3 import scale_by_sm3, sm3
+from gradtx.optimizers.sophia import hutchinson_estimator_diag_hessian, scale_by_sophia, sophia
 from gradtx.optimizers.storm import storm, storm_plus
 from gradtx.optimizers.unixgrad import unixgrad
 from gradtx.optimizers.yogi import scale_by_yogi, yogi
@@ -145,6 +149,7 @@ from gradtx.wrappers.adversarial import normalize
 from gradtx.wrappers.averaging import ema_params, swa
 from gradtx.wrappers.cautious import cautious
 from gradtx.wrappers.lookahead import lookahead_wrapper
+from gradtx.wrappers.mechanize import mechanize
 from gradtx.wrappers.momentum_sam import momentum_sam
 from gradtx.wrappers.nonfinite import skip_nonfinite, skip_spikes
 from gradtx.wrappers.ranger import ranger
@@ -229,9 +234,11 @@ __all__ = [
     "cosine_onecycle_schedule",
     "dadapt_adamw",
     "diagnostics",
+    "differentially_private_aggregate",
     "dog",
     "domains",
     "dowg",
+    "dpsgd",
     "each_leaf",
     "early_stopping",
     "ema",
@@ -242,8 +249,10 @@ __all__ = [
     "freeze",
     "from_config",
     "fromage",
+    "galore",
     "global_norm",
     "gsam",
+    "hutchinson_estimator_diag_hessian",
     "identity",
     "incremental_update",
     "init_sharded",
@@ -267,6 +276,7 @@ __all__ = [
     "master_weights",
     "matrix_axes",
     "measure_with_ema",
+    "mechanize",
     "metrics",
     "microbatched",
     "minimize",
@@ -331,11 +341,13 @@ __all__ = [
     "scale_by_belief",
     "scale_by_bfgs",
     "scale_by_cocob",
+    "scale_by_distance_over_gradients",
     "scale_by_dog",
     "scale_by_dowg",
     "scale_by_dual_norm",
     "scale_by_factored_rms",
     "scale_by_full_matrix_adagrad",
+    "scale_by_galore",
     "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",
@@ -356,6 +368,7 @@ __all__ = [
     "scale_by_sign",
     "scale_by_simplified_ademamix",
     "scale_by_sm3",
+    "scale_by_sophia",
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
@@ -377,6 +390,7 @@ __all__ = [
     "skip_spikes",
     "sm3",
     "snapshot",
+    "sophia",
     "state_dict",
     "state_sharding",
     "stateless",

@@ -22,6 +22,7 @@ which they do reach.
 """
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
@@ -94,6 +95,8 @@ _TOP = _places(
         "optimizers.yogi": "scale_by_yogi yogi",
         "optimizers.amsgrad": "ScaleByAmsgradState amsgrad scale_by_amsgrad",
         "optimizers.lbfgs": "ScaleByLBFGSState lbfgs scale_by_lbfgs",
+        "optimizers.as_optax": "optimistic_adam",
+        "optimizers.ldog": "scale_by_distance_over_gradients",
         "optimizers.lion": "ScaleByLionState lion scale_by_lion",
         "optimizers.novograd": "ScaleByNovogradState novograd scale_by_novograd",
         "optimizers.radam": "radam scale_by_radam",
@@ -121,6 +124,10 @@ _CONTRIB = _places(
         "scale_by_simplified_ademamix simplified_ademamix",
         "optimizers.acprop": "acprop scale_by_acprop",
         "optimizers.adopt": "adopt scale_by_adopt",
+        "matrix.galore": "GaLoreState galore scale_by_galore",
+        "optimizers.as_optax": "sophia",
+        "optimizers.dpsgd": "DifferentiallyPrivateAggregateState differentially_private_aggregate dpsgd",
+        "optimizers.sophia": "HutchinsonState SophiaState hutchinson_estimator_diag_hessian",
         "optimizers.cocob": "COCOBState cocob scale_by_cocob",
         "optimizers.dadapt": "DAdaptAdamWState dadapt_adamw",
         "optimizers.momo": "MomoAdamState MomoState momo momo_adam",
@@ -128,6 +135,7 @@ _CONTRIB = _places(
         "optimizers.madgrad": "MadgradState madgrad scale_by_madgrad",
         "optimizers.prodigy": "ProdigyState prodigy",
         "transforms.plateau": "ReduceLROnPlateauState reduce_on_plateau",
+        "wrappers.mechanize": "MechanicState mechanize",
         "wrappers.adversarial": "SAMState normalize sam",
         "wrappers.schedule_free": "ScheduleFreeState schedule_free schedule_free_adamw schedule_free_eval_params schedule_free_sgd",
     }
@@ -149,7 +157,12 @@ _RENAMED: Places = {
 
 NATIVE: Mapping[str, Places] = {
     "": _TOP | _TRANSFORMS | _SCHEDULES | _RENAMED,
-    "contrib": _CONTRIB | {"MuonState": "gradtx.transforms.momentum.EmaState", "NormalizeState": _EMPTY},
+    "contrib": _CONTRIB
+    | {
+        "GaLoreDimensionNumbers": "gradtx.matrix.dimensions.MuonDimensionNumbers",
+        "MuonState": "gradtx.transforms.momentum.EmaState",
+        "NormalizeState": _EMPTY,
+    },
     "projections": {name: f"gradtx.projections.{name}" for name in _of_projections if name.startswith("projection_")},
     "schedules": _SCHEDULES,
     "transforms": _TRANSFORMS | _places({"transforms.clipping": "unitwise_norm"}) | {"NonNegativeParamsState": _EMPTY},
@@ -157,6 +170,9 @@ NATIVE: Mapping[str, Places] = {
     "tree_utils": {f"tree_{name}" if name.islower() else name: place for name, place in _TREES.items()},
 }
 """The names of Optax that gradtx has, by Optax's module (`""` is Optax itself)."""
+
+_MOVED = ("DifferentiallyPrivateAggregateState", "differentially_private_aggregate", "dpsgd")
+"""Names of `contrib` that Optax still has at its top level, with a warning."""
 
 _BORROWED = "borrowed"
 
@@ -197,6 +213,9 @@ def _resolve(part: str, name: str) -> object:
     if name in NATIVE.get(part, {}):
         module, _, attribute = NATIVE[part][name].rpartition(".")
         return getattr(import_module(module), attribute)
+    if not part and name in _MOVED:
+        warnings.warn(f"optax.{name} is deprecated: use optax.contrib.{name}.", DeprecationWarning, stacklevel=3)
+        return _resolve("contrib", name)
     home = _joined("gradtx.optax", part)
     # Python and its tools ask for such names; Optax's answer would be about Optax.
     if name.startswith("_") and name != "__version__":

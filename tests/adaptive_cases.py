@@ -1,6 +1,6 @@
 """Rows of methods that keep less than their moments, or find their own step sizes; `cases.CASES` holds them with all others."""
 
-from case import B1, B2, DECAY, EPS, MASK, RATE, Case, objective, with_rate
+from case import B1, B2, DECAY, EPS, MASK, MU, RATE, Case, half_squares, objective, with_rate
 
 import gradtx
 
@@ -8,6 +8,12 @@ OF_ONE = {"weight_decay": -0.1}, r"weight_decay is -0.1 \(float\), expected a fi
 BETAS = {"betas": (0.9, 1.0)}, r"betas is a tuple of 2, expected two numbers in \[0, 1\)"
 BOUND = {"lower_bound": float("nan")}, r"lower_bound is nan \(float\), expected a finite number"
 LEAST = {"min_dim_size_to_factor": 0}, r"min_dim_size_to_factor is 0 \(int\), expected a whole number >= 1"
+ESTIMATOR = (
+    {"hessian_diagonal_fn": gradtx.hutchinson_estimator_diag_hessian},
+    "hessian_diagonal_fn is the class hutchinson_estimator_diag_hessian, expected a gradient transformation",
+)
+RANK = {"rank": 0}, r"rank is 0 \(int\), expected a whole number >= 1"
+PROJECTIONS = {"sharding": "the decomposition of a matrix, its bases and projections lie whole on every device"}
 
 ADAPTIVE: dict[str, Case] = {
     "adafactor": Case(
@@ -56,5 +62,67 @@ ADAPTIVE: dict[str, Case] = {
         gradtx.momo_adam,
         (RATE, B1, B2, EPS, BOUND, OF_ONE, ({"adapt_lower_bound": 1}, r"adapt_lower_bound is 1 \(int\), expected True or False")),
         extra=objective,
+    ),
+    "scale_by_distance_over_gradients": Case(
+        gradtx.scale_by_distance_over_gradients,
+        (
+            EPS,
+            ({"reps_rel": -1.0}, r"reps_rel is -1.0 \(float\), expected a finite number >= 0"),
+            ({"param_dtype": "int8"}, r"param_dtype is 'int8' \(str\), expected a floating dtype"),
+        ),
+    ),
+    "hutchinson_estimator_diag_hessian": Case(
+        lambda: gradtx.hutchinson_estimator_diag_hessian(3),
+        (({"random_seed": "a"}, r"random_seed is 'a' \(str\), expected a random key of jax.random"),),
+        extra={"obj_fn": half_squares},
+    ),
+    "sophia": Case(
+        lambda: gradtx.sophia(0.1, update_interval=2),
+        with_rate(B1, B2, EPS, DECAY, MU, ESTIMATOR, ({"gamma": 0.0}, r"gamma is 0.0 \(float\), expected a finite number > 0")),
+        extra={"obj_fn": half_squares},
+    ),
+    "scale_by_sophia": Case(
+        lambda: gradtx.scale_by_sophia(clip_threshold=0.5),
+        (
+            ESTIMATOR,
+            ({"clip_threshold": 0.0}, r"clip_threshold is 0.0 \(float\), expected a finite number > 0, or None"),
+            ({"update_interval": 0}, r"update_interval is 0 \(int\), expected a whole number >= 1"),
+        ),
+        extra={"obj_fn": half_squares},
+    ),
+    "mechanize": Case(
+        lambda: gradtx.mechanize(gradtx.adam(1.0)),
+        (
+            ({"base_optimizer": gradtx.adam}, "base_optimizer is the class adam, expected a gradient transformation"),
+            ({"base_optimizer": gradtx.adam(1.0), **OF_ONE[0]}, OF_ONE[1]),
+            ({"base_optimizer": gradtx.adam(1.0), "s_init": 0.0}, r"s_init is 0.0 \(float\), expected a finite number > 0"),
+            ({"base_optimizer": gradtx.adam(1.0), "num_betas": 0}, r"num_betas is 0 \(int\), expected a whole number >= 1"),
+            (
+                {"base_optimizer": gradtx.ema_params(gradtx.adam(1.0), 0.9)},
+                "base_optimizer holds ema_params.*Put mechanize inside it",
+            ),
+            (
+                {"base_optimizer": gradtx.accumulate(gradtx.sgd(1.0), 2)},
+                "base_optimizer holds accumulate.*but mechanize takes every",
+            ),
+        ),
+    ),
+    "galore": Case(
+        lambda: gradtx.galore(0.1, rank=1, update_proj_gap=2),
+        with_rate(RANK, DECAY, MASK),
+        exceptions=PROJECTIONS,
+    ),
+    "scale_by_galore": Case(
+        lambda: gradtx.scale_by_galore(rank=1, base_optimizer=gradtx.trace(0.9)),
+        (
+            RANK,
+            ({"update_proj_gap": 0}, r"update_proj_gap is 0 \(int\), expected a whole number >= 1"),
+            ({"base_optimizer": 0.1}, r"base_optimizer is 0.1 \(float\), expected a gradient transformation"),
+            (
+                {"base_optimizer": gradtx.adamw(0.1)},
+                r"base_optimizer holds add_decayed_weights\(.*\), which needs the parameters, but inside there are only projections",
+            ),
+        ),
+        exceptions=PROJECTIONS,
     ),
 }

@@ -44,6 +44,48 @@ def cocob(g: Array, x: Array, t: int, s: State, alpha: float = 100.0, eps: float
     return x0 + theta / (largest * np.maximum(total + largest, alpha * largest)) * (largest + won) - x
 
 
+def sophia(
+    g: Array,
+    x: Array,
+    t: int,
+    s: State,
+    diagonal: Any,
+    b1: float = 0.965,
+    b2: float = 0.99,
+    eps: float = 1e-8,
+    gamma: float = 0.01,
+    bound: float = 1.0,
+    interval: int = 10,
+) -> Array:
+    """Liu et al. 2023, algorithm 3, with a bias correction, and the new diagonal after the step, as in Levanter."""
+    s["m"] = b1 * s.get("m", 0) + (1 - b1) * g
+    h = s.get("h", np.zeros_like(g))
+    if (t - 1) % interval == 0:
+        s["h"] = b2 * h + (1 - b2) * diagonal(x)
+    return np.clip(s["m"] / (1 - b1**t) / np.maximum(gamma * h, eps), -bound, bound)
+
+
+def ldog(g: Array, x: Array, t: int, s: State, first: float = 1e-6, eps: float = 1e-8) -> Array:
+    """Ivgi et al. 2023, section 3.3: DoG for each leaf by itself."""
+    x0 = s.setdefault("x0", x)
+    s["r"] = max(s.get("r", first * (1 + np.linalg.norm(x0))), np.linalg.norm(x - x0))
+    s["G"] = s.get("G", 0) + np.sum(g**2)
+    return g * s["r"] / np.sqrt(s["G"] + eps)
+
+
+def galore(g: Array, x: Array, t: int, s: State, rank: int, gap: int, scale: float = 1.0, inner: Any = None) -> Array:
+    """Zhao et al. 2024, algorithms 1 and 2, from the longer side of a matrix; others go to the inner rule as they are."""
+    own = s.setdefault("inner", {})
+    if g.ndim != 2:
+        return inner(g, x, t, own)
+    if (t - 1) % gap == 0:
+        u, _, vh = np.linalg.svd(g, full_matrices=False)
+        s["P"] = u[:, :rank] if g.shape[0] >= g.shape[1] else vh[:rank].T
+    if g.shape[0] >= g.shape[1]:
+        return scale * s["P"] @ inner(s["P"].T @ g, x, t, own)
+    return scale * inner(g @ s["P"], x, t, own) @ s["P"].T
+
+
 def _dot(a: Tree, b: Tree) -> float:
     return sum(float(np.sum(a[name] * b[name])) for name in a)
 
@@ -106,5 +148,30 @@ def momo(
         if adapt:
             s["lb"] = max((f + inner - q - tau * size / 2) / c, bound)
         return {name: params[name] / shrink - tau * direction[name] - params[name] for name in params}
+
+    return rule
+
+
+def mechanize(
+    inner: Callable[[Array, Array, int, State], Array], decay: float = 1e-2, eps: float = 1e-8, s0: float = 1e-6, n: int = 6
+) -> Callable[[Tree, Tree], Tree]:
+    """Cutkosky et al. 2023, algorithm 1, with the clipped products of the authors' code; it gives the change of the parameters."""
+    state: State = {"t": 0, "r": np.zeros(n), "m": np.zeros(n), "v": np.zeros(n), "s": np.full(n, s0), "inner": {}}
+    betas = np.array([1 - 10.0**-i for i in range(1, n + 1)])
+
+    def length(tree: Tree) -> float:
+        return np.sqrt(_dot(tree, tree))
+
+    def rule(grads: Tree, params: Tree) -> Tree:
+        x0, scale = state.setdefault("x0", params), state["s"].sum()
+        state["t"] += 1
+        moves = {k: inner(g, params[k], state["t"], state["inner"].setdefault(k, {})) for k, g in grads.items()}
+        before = {k: (x0[k] - p) / (scale + eps) for k, p in params.items()}
+        pull = decay * scale * length(grads) / (length(params) + eps)
+        h = _dot({k: g + pull * params[k] for k, g in grads.items()}, before)
+        r = betas * state["r"] + np.clip(h, -state["m"], state["m"]) * state["s"]
+        m, v = np.maximum(betas * state["m"], abs(h) + eps), betas**2 * state["v"] + h**2
+        state.update(r=r, m=m, v=v, s=(s0 / n * m + np.maximum(r, 0)) / (np.sqrt(v) + eps))
+        return {k: x0[k] - state["s"].sum() * (before[k] - moves[k]) - params[k] for k in params}
 
     return rule

@@ -120,6 +120,7 @@ def test_every_factory_has_its_row() -> None:
         | schedules
         | {f"projections.{name}" for name in SETS}
         | {"by_path", "matrix_axes", "muon_labels", "early_stopping"}
+        | {"differentially_private_aggregate", "dpsgd"}  # which take gradients of examples: their mirror test has them
     )  # rules of parameters make no transformation; their mirror tests have them
     assert rows == OWN | {"inject_hyperparams", "MultiSteps"}  # a function, which makes a value when it is called twice
     elsewhere = {name for name in OWN if name.startswith("projections.") or name in TWINS}

@@ -120,6 +120,7 @@ ROWS: dict[str, Row] = {
     "sm3": lambda lib: lib.sm3(0.05),
     "scale_by_sm3": lambda lib: lib.chain(lib.scale_by_sm3(0.8, 0.9, 1e-3), lib.scale(-0.01)),
     "scale_by_adan": lambda lib: lib.chain(lib.scale_by_adan(0.9, 0.8, 0.95, 1e-2, 1e-4), lib.scale(-0.01)),
+    "scale_by_distance_over_gradients": lambda lib: lib.scale_by_distance_over_gradients(0.01, 1e-4, global_scale=-1.0),
     "optimistic_gradient_descent": lambda lib: lib.optimistic_gradient_descent(falling, 0.5, 0.7),
     "scale_by_optimistic_gradient": lambda lib: lib.chain(lib.scale_by_optimistic_gradient(), lib.scale(-0.05)),
     "optimistic_adam_v2": lambda lib: lib.optimistic_adam_v2(falling, alpha=0.9, beta=0.5, b1=0.8, b2=0.95, eps=1e-3),
@@ -145,6 +146,8 @@ ROWS |= {  # from `optax.contrib`, and with arguments beside the updates
     "dowg": lambda lib: contrib(lib).dowg(falling, 0.1, weight_decay=0.1, mask=MASK),
     "madgrad": lambda lib: contrib(lib).madgrad(falling, 0.8, 0.1, 1e-4),
     "scale_by_madgrad": lambda lib: contrib(lib).scale_by_madgrad(0.01),
+    # a large eps: below it, two roundings of one run of Mechanic part within 60 steps
+    "mechanize": lambda lib: contrib(lib).mechanize(lib.sgd(falling), 0.01, 1e-1, 1.0, 2),
     "cocob": lambda lib: contrib(lib).cocob(falling, 20.0, 1e-3, 0.1, MASK),
     "scale_by_cocob": lambda lib: contrib(lib).scale_by_cocob(),
     "dadapt_adamw": lambda lib: contrib(lib).dadapt_adamw(falling, (0.8, 0.95), 1e-2, 1e-2, 0.1),
@@ -310,7 +313,7 @@ def shared_names() -> set[str]:
     """Factories of transformations that both libraries have, from the folders whose algorithms are compared here."""
     folders = ("gradtx.transforms.", "gradtx.optimizers.")
     declared = {name for name, value in vars(gradtx).items() if isinstance(value, ValueType)}
-    return {name for name in declared if hasattr(optax, name) and getattr(gradtx, name).__module__.startswith(folders)}
+    return {name for name in declared if name in vars(optax) and getattr(gradtx, name).__module__.startswith(folders)}
 
 
 def test_every_shared_name_has_a_row():

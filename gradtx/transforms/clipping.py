@@ -281,6 +281,8 @@ def per_example_layer_norm_clip(grads: Updates, global_l2_norm_clip: Bound, unif
 
 
 def _clip_examples(grads: Updates, bound: Scalar) -> tuple[Updates, jax.Array]:
+    if not jax.tree.leaves(grads):
+        return grads, zero_count()
     norms = jax.vmap(lambda g: root_sum_squares(jax.tree.leaves(g)))(grads)
     ratios = jnp.where(norms > bound, bound / jnp.where(norms > bound, norms, 1), 1)
 

@@ -1,4 +1,4 @@
-"""Adafactor, SM3 and COCOB against their papers in float64, and what they hold."""
+"""Adafactor, SM3, COCOB and DoG by leaf against their papers in float64, and what they hold."""
 
 from functools import partial
 from typing import Any
@@ -46,6 +46,10 @@ METHODS: dict[str, tuple[Any, list[Any]]] = {
     "scale_by_sm3": (
         lambda: gradtx.chain(gradtx.scale_by_sm3(0.8, 0.9, 1e-3), gradtx.scale(-0.05)),
         [partial(ao.sm3, b1=0.8, b2=0.9, eps=1e-3), rate(0.05)],
+    ),
+    "scale_by_distance_over_gradients": (
+        lambda: gradtx.scale_by_distance_over_gradients(0.01, 1e-3, "float64", -1.0),
+        [partial(ao.ldog, first=0.01, eps=1e-3), rate(1.0)],
     ),
     "cocob": (gradtx.cocob, [ao.cocob]),
     "cocob, options": (

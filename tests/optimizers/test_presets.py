@@ -9,6 +9,7 @@ from cases import CASES
 from gradtx.core.composites import Preset
 from gradtx.core.transformation import Transformation
 from gradtx.core.walk import everything
+from gradtx.matrix import galore
 from gradtx.optimizers import (
     accelegrad,
     acprop,
@@ -26,6 +27,7 @@ from gradtx.optimizers import (
     dadapt,
     dog,
     layerwise,
+    ldog,
     lion,
     madgrad,
     momo,
@@ -41,16 +43,17 @@ from gradtx.optimizers import (
     sgd,
     sign,
     sm3,
+    sophia,
     storm,
     unixgrad,
     yogi,
 )
-from gradtx.wrappers import ranger
+from gradtx.wrappers import mechanize, ranger
 
 FILES = [accelegrad, adagrad, adam, adamax, amsgrad, lion, noisy, novograd]
 FILES += [acprop, dog, madgrad, polyak, prodigy]
 FILES += [adabelief, adadelta, adan, ademamix, adopt, layerwise, optimistic, rprop, yogi]
-FILES += [adafactor, cocob, dadapt, momo, sm3]
+FILES += [adafactor, cocob, dadapt, galore, ldog, mechanize, momo, sm3, sophia]
 FILES += [projected_amsgrad, radam, ranger, rmsprop, sgd, sign, storm, unixgrad]
 CLASSES = {
     name: cls
