@@ -3,6 +3,7 @@
 from case import B1, B2, DECAY, EPS, MASK, MU, RATE, Case, half_squares, objective, with_rate
 
 import gradtx
+from gradtx.wrappers.flatten import flatten, split_real_and_imaginary
 
 OF_ONE = {"weight_decay": -0.1}, r"weight_decay is -0.1 \(float\), expected a finite number >= 0"
 BETAS = {"betas": (0.9, 1.0)}, r"betas is a tuple of 2, expected two numbers in \[0, 1\)"
@@ -106,6 +107,15 @@ ADAPTIVE: dict[str, Case] = {
                 "base_optimizer holds accumulate.*but mechanize takes every",
             ),
         ),
+    ),
+    "flatten": Case(
+        lambda: flatten(gradtx.adam(0.1)),
+        (({"inner": gradtx.adam}, "inner is the class adam, expected a gradient transformation"),),
+        exceptions={"sharding": "the vector of all elements lies whole on every device"},
+    ),
+    "split_real_and_imaginary": Case(
+        lambda: split_real_and_imaginary(gradtx.adam(0.1)),
+        (({"inner": 0.1}, r"inner is 0.1 \(float\), expected a gradient transformation"),),
     ),
     "galore": Case(
         lambda: gradtx.galore(0.1, rank=1, update_proj_gap=2),

@@ -33,11 +33,11 @@ FLOORS = {
     "diagnostics": 6,
     "optax": 7,
 }
-OWN = {name for name in registry if name.islower() and ":" not in name and name[0] != "_"} - {"injected"}
+OWN = {name for name in registry if name.islower() and ":" not in name and name[0] != "_"} - {"injected", "injected_stateful"}
 """The classes of values; bases and Optax's `MultiSteps` are in capitals, and `injected` is what `inject_hyperparams` makes."""
 
 
-TWINS = {"apply_if_finite", "lookahead", "sam"}
+TWINS = {"apply_if_finite", "flatten", "lookahead", "sam", "split_real_and_imaginary"}
 """Those that only `gradtx.optax` has, since their shape is Optax's."""
 
 

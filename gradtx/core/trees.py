@@ -108,7 +108,7 @@ def _check_like(what: str, returned: Tree, given: Tree) -> None:
 def _kind(leaf: Leaf) -> str:
     """What kind of number a leaf holds: real, complex, an integer, a boolean."""
     dtype = getattr(leaf, "dtype", None) or np.result_type(leaf)
-    return "f" if is_inexact_dtype(dtype) and dtype.kind == "V" else getattr(dtype, "kind", dtype)  # a random key has none
+    return "f" if is_inexact_dtype(dtype) and dtype.kind == "V" else getattr(dtype, "kind", str(dtype))  # a random key has none
 
 
 def require_params(params: Params) -> Tree:

@@ -160,10 +160,6 @@ class scale_by_sophia(Transformation):
     def parts(self, params: Params, state: SophiaState) -> tuple[Part, ...]:
         return (Part(self.hessian_diagonal_fn, params, state.hessian_fn_state),)
 
-    def touches(self, params: Params) -> list[bool]:
-        """All leaves, beside what the estimator touches."""
-        return [True] * len(jax.tree.leaves(params))
-
     def init(self, params: Params) -> SophiaState:
         mu, nu = zeros_like(params, self.mu_dtype), zeros_like(params)
         return SophiaState(zero_count(), mu, nu, self.hessian_diagonal_fn.init(params), jnp.zeros((), default_float()))
