@@ -239,6 +239,11 @@ class injected(Transformation, any_leaves=True):
         return updates, InjectHyperparamsState(safe_increment(state.count), hyperparams, inner_state)
 
     @property
+    def measuring(self) -> bool:  # type: ignore[override]
+        """As the transformation."""
+        return self.example.measuring
+
+    @property
     def rests(self) -> bool:  # type: ignore[override]
         """As the transformation, if no schedule counts the calls."""
         return not self.schedules and rests(self.example)

@@ -26,8 +26,8 @@ class differentially_private_aggregate(Transformation, measuring=True):
 
     `clip(g) = g * min(1, l2_norm_clip / |g|)` over the whole tree, `s = noise_multiplier *
     l2_norm_clip`, and `xi` is standard normal. The examples lie on axis 0 of each leaf, as
-    `jax.vmap(jax.grad(loss), (None, 0))` gives them. It comes first in a chain. An accumulation of
-    gradients may stand inside an example only.
+    `jax.vmap(jax.grad(loss), (None, 0))` gives them. It comes first in a chain. Wrappers that take
+    gradients shaped like the parameters, such as `accumulate`, refuse those of examples.
 
     Args:
       l2_norm_clip: largest norm of one example's gradient, > 0.

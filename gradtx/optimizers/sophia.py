@@ -103,7 +103,7 @@ class SophiaState(NamedTuple):
         return {"win_rate": self.win_rate}
 
 
-class scale_by_sophia(Transformation):
+class scale_by_sophia(Transformation, keeps_zero=True):
     """Sophia's direction: `clip(m_hat / max(gamma * h, eps))`, within `clip_threshold` either way.
 
     `m_hat` is Adam's, and `h = b2*h + (1-b2)*d` has a new estimate `d` of the Hessian's diagonal

@@ -106,6 +106,17 @@ def test_a_state_of_other_parameters_is_refused() -> None:
             tx.update({"v": jnp.ones(2)}, state)
 
 
+def test_scalars_keep_their_shape() -> None:
+    """Optax's DoG by leaf gives them an axis, and its SM3 has none for them."""
+    params = jnp.asarray(2.0)
+    for tx in (gradtx.scale_by_distance_over_gradients(), gradtx.sm3(0.1)):
+        assert tx.update(params, tx.init(params), params)[0].shape == ()
+    theirs = optax.scale_by_distance_over_gradients()
+    assert theirs.update(params, theirs.init(params), params)[0].shape == (1,)
+    with pytest.raises(IndexError):
+        optax.sm3(0.1).update(params, optax.sm3(0.1).init(params))
+
+
 @pytest.mark.parametrize("tx", [gradtx.scale_by_factored_rms(), gradtx.scale_by_sm3()])
 def test_a_nan_is_seen(tx: Any) -> None:
     grads = jnp.array([jnp.nan, 1.0])

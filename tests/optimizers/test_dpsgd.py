@@ -80,6 +80,19 @@ def test_after_another_link_shapes_are_checked_as_ever() -> None:
         tx.update(GRADS, tx.init(PARAMS), PARAMS)
 
 
+def test_examples_pass_an_injected_rate_too() -> None:
+    tx = gradtx.inject_hyperparams(gradtx.dpsgd)(0.5, 1.0, 0.0, seed=0)
+    updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    expected, _ = (plain := gradtx.dpsgd(0.5, 1.0, 0.0, seed=0)).update(GRADS, plain.init(PARAMS), PARAMS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, expected)
+
+
+def test_an_accumulation_refuses_examples() -> None:
+    tx = gradtx.accumulate(gradtx.dpsgd(0.1, 1.0, 1.0, seed=0), 2)
+    with pytest.raises(ValueError, match=r"accumulate: updates leaf `b` has shape \(3, 2\), but params has \(2,\) there"):
+        tx.update(GRADS, tx.init(PARAMS), PARAMS)
+
+
 def test_examples_without_their_axis() -> None:
     tx = gradtx.dpsgd(0.1, 1.0, 1.0, seed=0)
     with pytest.raises(ValueError, match="expected one gradient an example on axis 0 of every leaf"):

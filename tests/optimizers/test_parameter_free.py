@@ -8,6 +8,7 @@ import field_oracles as fo
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import oracles as o
 import pytest
 from oracles import rate
@@ -100,6 +101,26 @@ def test_models_of_the_loss(name: str) -> None:
 def test_models_want_a_scalar(tx: Any) -> None:
     with pytest.raises(TypeError, match=r"value is .*, expected a real scalar, such as the loss"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2), value=jnp.ones(2))
+
+
+@pytest.mark.parametrize(("name", "slope"), [("momo", 1e-9), ("momo_adam", 1e-12)])
+def test_models_step_at_gradients_whose_squares_optax_takes_for_zero(name: str, slope: float) -> None:
+    """The loss `slope * |x|` at 1: the model meets its bound far away, so the largest step is taken."""
+    params, grads = jnp.ones(1), jnp.array([slope])
+    found = []
+    for lib in (gradtx, optax.contrib):
+        tx = getattr(lib, name)(0.5)
+        updates, _ = tx.update(grads, tx.init(params), params, value=jnp.asarray(slope))
+        found.append(float(updates[0]))
+    assert found[0] < 0 == found[1]
+
+
+def test_dadapt_of_zero_gradients_is_nan_in_optax() -> None:
+    params = jnp.ones(2)
+    for lib, finite in ((gradtx, True), (optax.contrib, False)):
+        tx = lib.dadapt_adamw()
+        _, state = tx.update(jnp.zeros(2), tx.init(params), params)
+        assert bool(jnp.isfinite(state.estim_lr)) is finite
 
 
 def test_polyak_takes_no_step_below_the_least_loss_if_told_so() -> None:
