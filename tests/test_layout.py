@@ -33,8 +33,14 @@ FLOORS = {
     "diagnostics": 6,
     "optax": 7,
 }
-OWN = {name for name in registry if name.islower() and ":" not in name and name[0] != "_"} - {"injected", "injected_stateful"}
-"""The classes of values; bases and Optax's `MultiSteps` are in capitals, and `injected` is what `inject_hyperparams` makes."""
+OWN = {name for name in registry if name.islower() and ":" not in name and name[0] != "_"} - {
+    "injected",
+    "injected_stateful",
+    "track_per_element_mean_and_variance_with_ema",
+}
+"""The classes of values. Bases and Optax's `MultiSteps` are in capitals; what `inject_hyperparams` makes is no factory; and
+Optax's aggregating is loaded where it is used alone.
+"""
 
 
 TWINS = {"apply_if_finite", "flatten", "lookahead", "sam", "split_real_and_imaginary"}

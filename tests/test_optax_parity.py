@@ -198,8 +198,8 @@ def test_parity_on_many_shapes(name: str):
 @pytest.mark.parametrize("name", ROWS_WITH_OBJECTIVE)
 def test_parity_of_line_searches(name: str):
     """Fewer steps and a wider tolerance: quasi-Newton steps divide by differences of gradients, which keep fewer digits."""
-    rows = map(ROWS_WITH_OBJECTIVE[name], LIBRARIES)
-    assert distance(*trajectories(rows, SMALL, 20, np.float32, objective=True)) < 1e-5
+    rows, steps = map(ROWS_WITH_OBJECTIVE[name], LIBRARIES), 100 if name.startswith("momo") else 20
+    assert distance(*trajectories(rows, SMALL, steps, np.float32, objective=True)) < 1e-5
 
 
 def test_the_mask_masks():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import gradtx.optax as ours
 
@@ -97,6 +98,22 @@ def test_gradients_of_examples(size: int | None, keep: bool) -> None:
 def test_reshaped_as_in_optax() -> None:
     for axis, size in ((0, 2), (1, 3)):
         np.testing.assert_array_equal(*[lib.microbatching.reshape_batch_axis(BATCH, size, axis) for lib in (ours, optax)])
+
+
+def test_a_sharded_batch_stays_where_it_lies() -> None:
+    """Each device has as many examples of every microbatch. Types say so, on a mesh without devices."""
+    mesh = AbstractMesh((4,), ("x",), axis_types=(AxisType.Explicit,))
+    batch = jax.ShapeDtypeStruct((16, 3), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("x", None)))
+    joined = ours.microbatch(lambda x: 2 * x, 0, 8, ours.microbatching.AccumulationType.CONCAT)
+    seen = []
+
+    def run(x: Any) -> Any:
+        seen.extend(jax.typeof(y).sharding.spec for y in (ours.microbatching.reshape_batch_axis(x, 8), joined(x)))
+        return x
+
+    with jax.sharding.use_abstract_mesh(mesh):
+        jax.eval_shape(run, batch)
+    assert [tuple(spec) for spec in seen] == [(None, "x", None), ("x", None)]
 
 
 def test_half_precision_is_summed_in_float32() -> None:
