@@ -92,8 +92,8 @@ def sophia(
       learning_rate, b1, b2, eps, weight_decay, weight_decay_mask, gamma, clip_threshold: as in
         `gradtx.sophia`.
       update_interval, hessian_diagonal_fn, mu_dtype: as there.
-      verbose: whether to print the share of coordinates that are not clipped, which
-        `gradtx.metrics` reports in any case.
+      verbose: whether to print the share of coordinates that were not clipped at the last step with
+        an estimate, which `gradtx.metrics` reports in any case.
       print_win_rate_every_n_steps: after how many steps; 0 prints nothing.
 
     Example:

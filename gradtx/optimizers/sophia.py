@@ -90,7 +90,7 @@ HUTCHINSON = hutchinson_estimator_diag_hessian()
 
 
 class SophiaState(NamedTuple):
-    """Steps taken, momentum, diagonal, the estimator's state, the share that is not clipped."""
+    """Steps taken, momentum, diagonal, the estimator's state, the last share not clipped."""
 
     count: jax.Array
     mu: Moment
@@ -125,7 +125,7 @@ class scale_by_sophia(Transformation, keeps_zero=True):
         parameters.
 
     State: `SophiaState(count int32, mu, nu, hessian_fn_state, win_rate)`; 8 bytes a parameter.
-      `gradtx.metrics` reports `win_rate`.
+      `gradtx.metrics` reports `win_rate`, that of the last step with an estimate.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
@@ -171,22 +171,26 @@ class scale_by_sophia(Transformation, keeps_zero=True):
         c1 = one_minus_power(self.b1, t)
         bound: Scalar = jnp.inf if self.clip_threshold is None else self.clip_threshold
 
+        def unclipped(m: jax.Array, h: jax.Array) -> jax.Array:
+            return guarded_ratio(m / c1, jnp.maximum(self.gamma * h, self.eps))
+
         @each_leaf
         def rule(g: jax.Array, m: jax.Array, h: jax.Array) -> tuple[jax.Array, ...]:
             m = running_mean(m, g, self.b1)
-            u = guarded_ratio(m / c1, jnp.maximum(self.gamma * h, self.eps))
-            return jnp.clip(u, -bound, bound), m, jnp.abs(u) < bound
+            return jnp.clip(unclipped(m, h), -bound, bound), m
 
-        direction, mu, unclipped = rule(updates, state.mu, state.nu)
-        won = jnp.asarray(sum(unclipped) / max(size(updates), 1), state.win_rate.dtype)
+        direction, mu = rule(updates, state.mu, state.nu)
 
-        def estimated() -> tuple[Updates, State]:
+        def estimated() -> tuple[Updates, State, jax.Array]:
             d, after = self.hessian_diagonal_fn.advance(updates, state.hessian_fn_state, params, extra_args)
-            return each_leaf(lambda h, d: running_mean(h, d, self.b2))(state.nu, d), after
+            # In this branch alone, since it is a pass over the moments.
+            won = sum(each_leaf(lambda m, h: jnp.abs(unclipped(m, h)) < bound)(mu, state.nu)) / max(size(mu), 1)
+            nu = each_leaf(lambda h, d: running_mean(h, d, self.b2))(state.nu, d)
+            return nu, after, jnp.asarray(won, state.win_rate.dtype)
 
         due = state.count % self.update_interval == 0
-        nu, after = cond(due, estimated, lambda: (state.nu, state.hessian_fn_state))
-        return direction, SophiaState(t, mu, nu, after, won)
+        rest = cond(due, estimated, lambda: (state.nu, state.hessian_fn_state, state.win_rate))
+        return direction, SophiaState(t, mu, *rest)
 
 
 class sophia(Preset):
