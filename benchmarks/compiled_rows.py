@@ -93,6 +93,13 @@ ROWS: dict[str, Row] = {
     "rmsprop_momentum": alike(lambda o: o.rmsprop(1e-3, centered=True, momentum=0.9)),
     "sign_sgd": alike(lambda o: o.sign_sgd(1e-3)),
     "signum": alike(lambda o: o.signum(1e-3)),
+    "adafactor": alike(lambda o: o.adafactor(1e-2)),
+    "cocob": alike(lambda o: o.contrib.cocob()),
+    "dadapt_adamw": alike(lambda o: o.contrib.dadapt_adamw()),
+    "mechanize": alike(lambda o: o.contrib.mechanize(o.adam(1.0))),
+    "momo_adam": alike(lambda o: o.contrib.momo_adam(), lambda params: {"value": jnp.zeros(())}),
+    "sm3": alike(lambda o: o.sm3(0.1)),
+    "sophia": alike(lambda o: o.contrib.sophia(1e-3), lambda params: {"obj_fn": loss}),
     "schedule_free_sgd": alike(lambda o: o.contrib.schedule_free_sgd(1e-3)),
     # Links
     "adaptive_clip": before_adamw(lambda o: o.adaptive_grad_clip(0.01)),

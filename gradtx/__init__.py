@@ -47,6 +47,7 @@ from gradtx.matrix.dimensions import MuonDimensionNumbers
 from gradtx.matrix.dion2 import dion2, scale_by_dion2
 from gradtx.matrix.distribute import Distribution
 from gradtx.matrix.explain import explain
+from gradtx.matrix.galore import galore, scale_by_galore
 from gradtx.matrix.kl_soap import kl_soap, scale_by_kl_soap
 from gradtx.matrix.kron import kron, scale_by_kron
 from gradtx.matrix.msign_sgd import msign_sgd
@@ -65,6 +66,7 @@ from gradtx.optimizers.accelegrad import accelegrad
 from gradtx.optimizers.acprop import acprop, scale_by_acprop
 from gradtx.optimizers.adabelief import adabelief, scale_by_belief
 from gradtx.optimizers.adadelta import adadelta, scale_by_adadelta
+from gradtx.optimizers.adafactor import adafactor, scale_by_factored_rms
 from gradtx.optimizers.adagrad import adagrad, adagrad_norm, scale_by_adagrad_norm, scale_by_rss
 from gradtx.optimizers.adagrad_full_matrix import adagrad_full_matrix, scale_by_full_matrix_adagrad
 from gradtx.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
@@ -74,13 +76,18 @@ from gradtx.optimizers.ademamix import ademamix, scale_by_ademamix, scale_by_sim
 from gradtx.optimizers.adopt import adopt, scale_by_adopt
 from gradtx.optimizers.amsgrad import amsgrad, scale_by_amsgrad
 from gradtx.optimizers.bfgs import bfgs, scale_by_bfgs
+from gradtx.optimizers.cocob import cocob, scale_by_cocob
+from gradtx.optimizers.dadapt import dadapt_adamw
 from gradtx.optimizers.dog import dog, dowg, scale_by_dog, scale_by_dowg
+from gradtx.optimizers.dpsgd import differentially_private_aggregate, dpsgd
 from gradtx.optimizers.layerwise import fromage, lamb, lars
 from gradtx.optimizers.lbfgs import lbfgs, scale_by_lbfgs
+from gradtx.optimizers.ldog import scale_by_distance_over_gradients
 from gradtx.optimizers.lion import lion, scale_by_lion
 from gradtx.optimizers.madgrad import madgrad, scale_by_madgrad
 from gradtx.optimizers.mars import add_gradient_correction, mars
 from gradtx.optimizers.minimize import MinimizeResult, minimize
+from gradtx.optimizers.momo import momo, momo_adam
 from gradtx.optimizers.newton import newton, scale_by_newton
 from gradtx.optimizers.newton_cg import newton_cg, scale_by_newton_cg
 from gradtx.optimizers.noisy import perturbed_gd, perturbed_sgd, sgld
@@ -94,6 +101,8 @@ from gradtx.optimizers.rmsprop import rmsprop, scale_by_rms, scale_by_stddev
 from gradtx.optimizers.rprop import rprop, scale_by_rprop
 from gradtx.optimizers.sgd import noisy_sgd, sgd, sgdw
 from gradtx.optimizers.sign import sign_sgd, signum
+from gradtx.optimizers.sm3 import scale_by_sm3, sm3
+from gradtx.optimizers.sophia import hutchinson_estimator_diag_hessian, scale_by_sophia, sophia
 from gradtx.optimizers.storm import storm, storm_plus
 from gradtx.optimizers.unixgrad import unixgrad
 from gradtx.optimizers.yogi import scale_by_yogi, yogi
@@ -168,6 +177,7 @@ from gradtx.wrappers.cautious import cautious
 from gradtx.wrappers.ema_nesterov import ema_nesterov
 from gradtx.wrappers.hyperball import hyperball
 from gradtx.wrappers.lookahead import lookahead_wrapper
+from gradtx.wrappers.mechanize import mechanize
 from gradtx.wrappers.momentum_sam import momentum_sam
 from gradtx.wrappers.nonfinite import skip_nonfinite, skip_spikes
 from gradtx.wrappers.outer import outer
@@ -220,6 +230,7 @@ __all__ = [
     "acprop",
     "adabelief",
     "adadelta",
+    "adafactor",
     "adagc",
     "adagrad",
     "adagrad_full_matrix",
@@ -256,6 +267,7 @@ __all__ = [
     "clip",
     "clip_by_block_rms",
     "clip_by_global_norm",
+    "cocob",
     "conditionally_mask",
     "conditionally_transform",
     "constant_schedule",
@@ -263,11 +275,14 @@ __all__ = [
     "cosine_annealing_schedule",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
+    "dadapt_adamw",
     "diagnostics",
+    "differentially_private_aggregate",
     "dion2",
     "dog",
     "domains",
     "dowg",
+    "dpsgd",
     "each_leaf",
     "early_stopping",
     "ema",
@@ -279,8 +294,10 @@ __all__ = [
     "freeze",
     "from_config",
     "fromage",
+    "galore",
     "global_norm",
     "gsam",
+    "hutchinson_estimator_diag_hessian",
     "hyperball",
     "identity",
     "incremental_update",
@@ -309,10 +326,13 @@ __all__ = [
     "master_weights",
     "matrix_axes",
     "measure_with_ema",
+    "mechanize",
     "metrics",
     "microbatched",
     "minimize",
     "momentum_sam",
+    "momo",
+    "momo_adam",
     "monitor",
     "msign",
     "msign_sgd",
@@ -381,11 +401,15 @@ __all__ = [
     "scale_by_backtracking_linesearch",
     "scale_by_belief",
     "scale_by_bfgs",
+    "scale_by_cocob",
     "scale_by_dion2",
+    "scale_by_distance_over_gradients",
     "scale_by_dog",
     "scale_by_dowg",
     "scale_by_dual_norm",
+    "scale_by_factored_rms",
     "scale_by_full_matrix_adagrad",
+    "scale_by_galore",
     "scale_by_kl_soap",
     "scale_by_kron",
     "scale_by_lbfgs",
@@ -411,8 +435,10 @@ __all__ = [
     "scale_by_shape",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
+    "scale_by_sm3",
     "scale_by_soap",
     "scale_by_soap_muon",
+    "scale_by_sophia",
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
@@ -436,9 +462,11 @@ __all__ = [
     "skip_nonfinite",
     "skip_outliers",
     "skip_spikes",
+    "sm3",
     "snapshot",
     "soap",
     "soap_muon",
+    "sophia",
     "state_dict",
     "state_sharding",
     "stateless",

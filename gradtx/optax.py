@@ -1,10 +1,11 @@
 """Optax's surface: `import gradtx.optax as optax` runs code that was written for `import optax`.
 
 A name of Optax that has a twin in gradtx, with the same meaning and the same arguments, is the
-twin: `optax.adam`, `optax.contrib.muon`, `optax.tree_utils.tree_add`. Every other name (losses,
-`adafactor`, `second_order`, ...) is borrowed: it is the installed Optax's own, loaded when it is
-first asked for. Optax is an extra; without it the twins work, and a borrowed name is an
-`ImportError` that says so. `python -m gradtx.optax` prints which name is which.
+twin: `optax.adam`, `optax.contrib.muon`, `optax.tree_utils.tree_add`. All transformations have one.
+The other names (losses, assignment, perturbations, and what Optax is about to remove) are borrowed:
+they are the installed Optax's own, loaded when they are first asked for. Optax is an extra; without
+it the twins work, and a borrowed name is an `ImportError` that says so. `python -m gradtx.optax`
+prints which name is which.
 
 >>> import jax.numpy as jnp
 >>> import gradtx.optax as optax
@@ -16,12 +17,13 @@ first asked for. Optax is an extra; without it the twins work, and a borrowed na
 >>> float(optax.losses.huber_loss(jnp.array(2.0)))  # borrowed
 1.5
 
-Transformations of either kind go into the combinators of either. A borrowed combinator hands no
-extra arguments (`value=`, `grad_fn=`) on to a gradtx transformation: hand it `gradtx.to_optax(tx)`,
+Transformations of either library go into the combinators of either. Optax's own hand no extra
+arguments (`value=`, `grad_fn=`) on to a gradtx transformation: hand them `gradtx.to_optax(tx)`,
 which they do reach.
 """
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
@@ -42,7 +44,8 @@ def _places(files: Mapping[str, str]) -> Places:
 
 _SCHEDULES = _places(
     {
-        "compose.inject": "InjectHyperparamsState inject_hyperparams",
+        "compose.inject": "InjectHyperparamsState InjectStatefulHyperparamsState WrappedSchedule inject_hyperparams "
+        "inject_stateful_hyperparams",
         "core.domains": "Schedule",
         "schedules": "constant_schedule cosine_decay_schedule cosine_onecycle_schedule exponential_decay join_schedules "
         "linear_onecycle_schedule linear_schedule piecewise_constant_schedule piecewise_interpolate_schedule "
@@ -60,6 +63,8 @@ _TRANSFORMS = _places(
         "diagnostics.metrics": "MonitorState SnapshotState monitor snapshot",
         "transforms.clipping": "adaptive_grad_clip clip clip_by_block_rms clip_by_global_norm "
         "per_example_global_norm_clip per_example_layer_norm_clip",
+        "wrappers.flatten": "flatten",
+        "compose.optax_names": "ShouldSkipUpdateFunction",
         "transforms.constraints": "ZeroNansState keep_params_nonnegative zero_nans",
         "transforms.decay": "add_decayed_weights",
         "transforms.momentum": "EmaState TraceState ema measure_with_ema trace",
@@ -71,6 +76,10 @@ _TRANSFORMS = _places(
 _TOP = _places(
     {
         "compose.partition": "multi_transform",
+        "compose.optax_names": "MaskOrFn TransformInitFn TransformUpdateExtraArgsFn TransformUpdateFn init_empty_state",
+        "linalg.iterations": "matrix_inverse_pth_root nnls power_iteration",
+        "linalg.norms": "safe_norm safe_root_mean_squares",
+        "sampling": "multi_normal",
         "core.apply": "incremental_update periodic_update",
         "storage.precision": "apply_updates",
         "compose.plain": "GradientTransformationExtraArgs identity set_to_zero stateless stateless_with_tree_map "
@@ -85,6 +94,7 @@ _TOP = _places(
         "optimizers.adamax": "adamax adamaxw scale_by_adamax",
         "optimizers.adabelief": "ScaleByBeliefState adabelief scale_by_belief",
         "optimizers.adadelta": "ScaleByAdaDeltaState adadelta scale_by_adadelta",
+        "optimizers.adafactor": "FactoredState adafactor scale_by_factored_rms",
         "optimizers.adan": "ScaleByAdanState adan scale_by_adan",
         "optimizers.layerwise": "fromage lamb lars",
         "optimizers.optimistic": "optimistic_adam_v2 optimistic_gradient_descent scale_by_optimistic_gradient",
@@ -93,17 +103,20 @@ _TOP = _places(
         "optimizers.yogi": "scale_by_yogi yogi",
         "optimizers.amsgrad": "ScaleByAmsgradState amsgrad scale_by_amsgrad",
         "optimizers.lbfgs": "ScaleByLBFGSState lbfgs scale_by_lbfgs",
+        "optimizers.as_optax": "optimistic_adam",
+        "optimizers.ldog": "scale_by_distance_over_gradients",
         "optimizers.lion": "ScaleByLionState lion scale_by_lion",
         "optimizers.novograd": "ScaleByNovogradState novograd scale_by_novograd",
         "optimizers.radam": "radam scale_by_radam",
         "optimizers.rmsprop": "ScaleByRStdDevState ScaleByRmsState rmsprop scale_by_rms scale_by_stddev",
+        "optimizers.sm3": "ScaleBySM3State scale_by_sm3 sm3",
         "optimizers.sgd": "noisy_sgd sgd",
         "optimizers.sign": "sign_sgd signum",
         "transforms.backtracking": "ScaleByBacktrackingLinesearchState scale_by_backtracking_linesearch",
         "transforms.clipping": "ClipByGlobalNormState",
         "transforms.linesearch": "value_and_grad_from_state",
         "transforms.normalization": "centralize normalize_by_update_norm",
-        "transforms.scaling": "ScaleByScheduleState scale scale_by_learning_rate scale_by_param_block_norm "
+        "transforms.scaling": "ScaleByScheduleState scale scale_gradient scale_by_learning_rate scale_by_param_block_norm "
         "scale_by_param_block_rms scale_by_schedule scale_by_sign scale_by_trust_ratio",
         "transforms.zoom": "ScaleByZoomLinesearchState ZoomLinesearchInfo scale_by_zoom_linesearch",
         "tree": "bias_correction global_norm update_infinity_moment update_moment update_moment_per_elem_norm",
@@ -119,15 +132,27 @@ _CONTRIB = _places(
         "scale_by_simplified_ademamix simplified_ademamix",
         "optimizers.acprop": "acprop scale_by_acprop",
         "optimizers.adopt": "adopt scale_by_adopt",
+        "matrix.galore": "GaLoreState galore scale_by_galore",
+        "optimizers.as_optax": "sophia",
+        "optimizers.dpsgd": "DifferentiallyPrivateAggregateState differentially_private_aggregate dpsgd",
+        "optimizers.sophia": "HutchinsonState SophiaState hutchinson_estimator_diag_hessian",
+        "optimizers.cocob": "COCOBState cocob scale_by_cocob",
+        "optimizers.dadapt": "DAdaptAdamWState dadapt_adamw",
+        "optimizers.momo": "MomoAdamState MomoState momo momo_adam",
         "optimizers.dog": "DoGState DoWGState dog dowg",
         "optimizers.madgrad": "MadgradState madgrad scale_by_madgrad",
         "optimizers.prodigy": "ProdigyState prodigy",
         "transforms.plateau": "ReduceLROnPlateauState reduce_on_plateau",
+        "wrappers.flatten": "SplitRealAndImaginaryState split_real_and_imaginary",
+        "wrappers.mechanize": "MechanicState mechanize",
         "wrappers.adversarial": "SAMState normalize sam",
         "wrappers.schedule_free": "ScheduleFreeState schedule_free schedule_free_adamw schedule_free_eval_params schedule_free_sgd",
     }
 )
 _TREES = {name: f"gradtx.tree.{name}" for name in _of_trees}
+_MICRO = _places(
+    {"wrappers.microbatching": "AccumulationType Accumulator micro_grad micro_vmap microbatch reshape_batch_axis"},
+)
 _EMPTY = "gradtx.core.transformation.EmptyState"
 _RENAMED: Places = {
     "AdaptiveGradClipState": _EMPTY,
@@ -143,17 +168,36 @@ _RENAMED: Places = {
 }
 
 NATIVE: Mapping[str, Places] = {
-    "": _TOP | _TRANSFORMS | _SCHEDULES | _RENAMED,
-    "contrib": _CONTRIB | {"MuonState": "gradtx.transforms.momentum.EmaState", "NormalizeState": _EMPTY},
+    "": _TOP | _TRANSFORMS | _SCHEDULES | _RENAMED | {"microbatch": _MICRO["microbatch"]},
+    "contrib": _CONTRIB
+    | {
+        "GaLoreDimensionNumbers": "gradtx.matrix.dimensions.MuonDimensionNumbers",
+        "MuonState": "gradtx.transforms.momentum.EmaState",
+        "NormalizeState": _EMPTY,
+    },
+    "experimental": {"aggregating": "gradtx.wrappers.aggregating"},
+    "microbatching": _MICRO,
     "projections": {name: f"gradtx.projections.{name}" for name in _of_projections if name.startswith("projection_")},
-    "schedules": _SCHEDULES,
-    "transforms": _TRANSFORMS | _places({"transforms.clipping": "unitwise_norm"}) | {"NonNegativeParamsState": _EMPTY},
+    "schedules": _SCHEDULES | _places({"compose.optax_names": "StatefulSchedule"}),
+    "transforms": _TRANSFORMS
+    | _places({"transforms.clipping": "unitwise_clip unitwise_norm", "compose.optax_names": "ConditionFn"})
+    | {"NonNegativeParamsState": _EMPTY},
     "tree": _TREES,
     "tree_utils": {f"tree_{name}" if name.islower() else name: place for name, place in _TREES.items()},
 }
 """The names of Optax that gradtx has, by Optax's module (`""` is Optax itself)."""
 
+_MOVED = ("DifferentiallyPrivateAggregateState", "differentially_private_aggregate", "dpsgd")
+"""Names of `contrib` that Optax still has at its top level, with a warning."""
+
 _BORROWED = "borrowed"
+BORROWED: Mapping[str, str] = {
+    "losses": "functions of predictions, of which no optimizer knows; Optax's serve as they are, at its top level too",
+    "assignment": "an algorithm on costs, apart from gradients",
+    "perturbations": "gradients of functions that have none, before any optimizer",
+    "second_order": "deprecated: Optax 0.2.9 removes it; gradtx.diagnostics has hvp and hessian_trace",
+}
+"""Why a module of Optax has no twin."""
 
 
 class Part(ModuleType):
@@ -190,8 +234,10 @@ def __dir__() -> list[str]:
 def _resolve(part: str, name: str) -> object:
     """The twin of a name of Optax, else what Optax has under that name."""
     if name in NATIVE.get(part, {}):
-        module, _, attribute = NATIVE[part][name].rpartition(".")
-        return getattr(import_module(module), attribute)
+        return _found(NATIVE[part][name])
+    if not part and name in _MOVED:
+        warnings.warn(f"optax.{name} is deprecated: use optax.contrib.{name}.", DeprecationWarning, stacklevel=3)
+        return _resolve("contrib", name)
     home = _joined("gradtx.optax", part)
     # Python and its tools ask for such names; Optax's answer would be about Optax.
     if name.startswith("_") and name != "__version__":
@@ -208,6 +254,13 @@ def _resolve(part: str, name: str) -> object:
     except AttributeError as error:
         hint = did_you_mean(name, _names(part))
         raise AttributeError(f"module {home!r} has no attribute {name!r}, nor has Optax.{hint}") from error
+
+
+def _found(place: str) -> object:
+    """What stands at a place, which may be a module."""
+    module, _, attribute = place.rpartition(".")
+    owner = import_module(module)
+    return getattr(owner, attribute) if hasattr(owner, attribute) else import_module(place)
 
 
 def _installed(part: str) -> ModuleType | None:
@@ -271,8 +324,8 @@ def table() -> str:
     Example:
       >>> import gradtx.optax
       >>> lines = gradtx.optax.table().splitlines()
-      >>> [line.split() for line in lines if line.startswith(("adamw", "adafactor"))]
-      [['adafactor', 'borrowed'], ['adamw', 'gradtx.optimizers.adam.adamw']]
+      >>> [line.split() for line in lines if line.startswith(("adamw", "hinge"))]
+      [['adamw', 'gradtx.optimizers.adam.adamw'], ['hinge_loss', 'borrowed']]
     """
     found = rows()
     width = max(len(name) for name, _ in found)
@@ -283,7 +336,8 @@ def table() -> str:
         if _installed("") is None
         else f"{len(found)} names of Optax: {len(found) - borrowed} native, {borrowed} borrowed."
     )
-    return "\n".join([*lines, end])
+    why = [f"{part}: {reason}." for part, reason in BORROWED.items()] if borrowed else []
+    return "\n".join([*lines, *why, end])
 
 
 def hint(name: str) -> str:
@@ -293,8 +347,8 @@ def hint(name: str) -> str:
       >>> import gradtx.optax
       >>> gradtx.optax.hint("contrib")
       "gradtx.muon is optax.contrib.muon; gradtx.optax has all of Optax's names."
-      >>> gradtx.optax.hint("adafactor")
-      "optax.adafactor has no twin here; gradtx.optax has all of Optax's names."
+      >>> gradtx.optax.hint("hinge_loss")
+      "optax.hinge_loss has no twin here; gradtx.optax has all of Optax's names."
     """
     if name.startswith("_"):
         return ""

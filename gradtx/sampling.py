@@ -5,7 +5,8 @@ gradient, whatever the sampling: mini-batches, independent or by importance. Key
 `jax.random`; sizes are static; all of it runs under `jit` and `vmap`.
 """
 
-from typing import Annotated
+import math
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jax.typing import ArrayLike
 from gradtx.core import checks
 from gradtx.core.checked import checked
 from gradtx.core.domains import Domain, PositiveInt
-from gradtx.core.numerics import is_key, is_tracer, promote
+from gradtx.core.numerics import default_float, is_key, is_tracer, promote
 
 
 def _is_single_key(value: object) -> bool:
@@ -158,6 +159,46 @@ def sampled_loss(losses: jax.Array, v: jax.Array) -> jax.Array:
         raise checks.WrongValue(f"{found}, expected (n,) for both. The losses of the examples are wanted, not their mean.")
     losses, v = promote(losses), promote(v)
     return jnp.mean(v * jnp.where(v == 0, 0, losses))
+
+
+class MultiNormal(NamedTuple):
+    """A normal distribution of independent components; see `multi_normal`."""
+
+    loc: jax.Array
+    log_scale: jax.Array
+
+    @property
+    def params(self) -> list[jax.Array]:
+        """Mean and logarithm of the deviation."""
+        return [self.loc, self.log_scale]
+
+    def sample(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """Draws of shape `shape`, each of the shape of the parameters."""
+        own = jnp.broadcast_shapes(self.loc.shape, self.log_scale.shape)
+        return jax.random.normal(key, (*shape, *own)) * jnp.exp(self.log_scale) + self.loc
+
+    def log_prob(self, x: ArrayLike) -> jax.Array:
+        """The logarithm of the density, summed over the axes of the parameters."""
+        own = jnp.broadcast_shapes(self.loc.shape, self.log_scale.shape)
+        z = (jnp.asarray(x) - self.loc) * jnp.exp(-self.log_scale)
+        density = -(z**2) / 2 - self.log_scale - math.log(2 * math.pi) / 2
+        return jnp.sum(density, axis=tuple(range(-len(own), 0)))
+
+
+def multi_normal(loc: ArrayLike, log_scale: ArrayLike) -> MultiNormal:
+    """A normal distribution of independent components, with `sample`, `log_prob` and `params`.
+
+    Args:
+      loc: the means.
+      log_scale: logarithms of the deviations.
+
+    Example:
+      >>> import jax, gradtx.optax as optax
+      >>> normal = optax.multi_normal(0.0, 0.0)
+      >>> normal.sample((3,), jax.random.key(0)).shape, round(float(normal.log_prob(0.0)), 4)
+      ((3,), -0.9189)
+    """
+    return MultiNormal(jnp.asarray(loc, default_float()), jnp.asarray(log_scale, default_float()))
 
 
 def _checked_probabilities(probabilities: ArrayLike) -> jax.Array:

@@ -1,6 +1,7 @@
 """One row for each factory that makes a transformation; `tests/test_contract.py` holds every row to every promise."""
 
 import jax.numpy as jnp
+from adaptive_cases import ADAPTIVE
 from case import (
     B1,
     B2,
@@ -362,6 +363,7 @@ CASES: dict[str, Case] = (
     | FIELD
     | SECOND_ORDER
     | MATRIX
+    | ADAPTIVE
     | WRAPPERS
     | RECENT
 )

@@ -33,11 +33,17 @@ FLOORS = {
     "diagnostics": 6,
     "optax": 7,
 }
-OWN = {name for name in registry if name.islower() and ":" not in name and name[0] != "_"} - {"injected"}
-"""The classes of values; bases and Optax's `MultiSteps` are in capitals, and `injected` is what `inject_hyperparams` makes."""
+OWN = {name for name in registry if name.islower() and ":" not in name and name[0] != "_"} - {
+    "injected",
+    "injected_stateful",
+    "track_per_element_mean_and_variance_with_ema",
+}
+"""The classes of values. Bases and Optax's `MultiSteps` are in capitals; what `inject_hyperparams` makes is no factory; and
+Optax's aggregating is loaded where it is used alone.
+"""
 
 
-TWINS = {"apply_if_finite", "lookahead", "sam"}
+TWINS = {"apply_if_finite", "flatten", "lookahead", "sam", "split_real_and_imaginary"}
 """Those that only `gradtx.optax` has, since their shape is Optax's."""
 
 
@@ -120,6 +126,7 @@ def test_every_factory_has_its_row() -> None:
         | schedules
         | {f"projections.{name}" for name in SETS}
         | {"by_path", "matrix_axes", "muon_labels", "norm_balls", "early_stopping"}
+        | {"differentially_private_aggregate", "dpsgd"}  # which take gradients of examples: their mirror test has them
     )  # rules of parameters make no transformation; their mirror tests have them
     assert rows == OWN | {"inject_hyperparams", "MultiSteps"}  # a function, which makes a value when it is called twice
     elsewhere = {name for name in OWN if name.startswith("projections.") or name in TWINS}

@@ -17,7 +17,7 @@ REACHED = {
     "fields of the largest factory": 12,
     "Any per 1,000 code lines": 8,
     "code lines of core": 1635,
-    "public names": 271,
+    "public names": 289,
 }
 
 

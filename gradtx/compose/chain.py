@@ -54,6 +54,11 @@ class chain(Transformation, transparent=True, any_leaves=True):
         """The members, without a name."""
         return [show(tx) for tx in self.members]
 
+    @property
+    def measuring(self) -> bool:  # type: ignore[override]
+        """Whether the first member takes, or gives, another tree than that of the parameters."""
+        return bool(self.members) and self.members[0].measuring
+
     def init(self, params: Params) -> tuple[State, ...]:
         """A state for each member."""
         return tuple(tx.init(params) for tx in self.members)
@@ -130,6 +135,11 @@ class named_chain(Transformation, transparent=True, any_leaves=True):
     def shown(self) -> list[str]:
         """The members as pairs."""
         return [f"({name!r}, {show(tx)})" for name, tx in self.members.items()]
+
+    @property
+    def measuring(self) -> bool:  # type: ignore[override]
+        """Whether the first member takes, or gives, another tree than that of the parameters."""
+        return bool(self.members) and next(iter(self.members.values())).measuring
 
     def init(self, params: Params) -> dict[str, State]:
         """A state for each member, by name."""

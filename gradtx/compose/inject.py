@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -9,14 +10,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.compose.optax_names import StatefulSchedule
 from gradtx.core import checks, domains, trees
-from gradtx.core.domains import FloatDType, Schedule
+from gradtx.core.domains import FloatDType, Schedule, ScheduleArg
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.pairs import Inner, as_transformation
 from gradtx.core.transformation import Part, Transformation
 from gradtx.core.types import Argument, DType, ExtraArg, Params, Scalar, State, Updates
-from gradtx.core.value import call_with, hints_of, same, show
+from gradtx.core.value import Value, call_with, hints_of, same, show
 from gradtx.core.walk import rests
+
+
+def _reported(hyperparams: dict[str, jax.Array], inner_state: State) -> dict[str, jax.Array]:
+    """What `gradtx.metrics` reports: a rate that is in the inner state is reported there."""
+
+    def has_rate(node: object) -> bool:
+        return hasattr(node, "learning_rate")
+
+    twice = any(map(has_rate, jax.tree.leaves(inner_state, is_leaf=has_rate)))
+    return {name: value for name, value in hyperparams.items() if not (twice and name == "learning_rate")}
 
 
 class InjectHyperparamsState(NamedTuple):
@@ -27,16 +39,21 @@ class InjectHyperparamsState(NamedTuple):
     inner_state: State
 
     def metrics(self) -> dict[str, jax.Array]:
-        """What `gradtx.metrics` reports.
+        """What `gradtx.metrics` reports."""
+        return _reported(self.hyperparams, self.inner_state)
 
-        A transformation that keeps the rate in its own state reports it there.
-        """
 
-        def has_rate(node: object) -> bool:
-            return hasattr(node, "learning_rate")
+class InjectStatefulHyperparamsState(NamedTuple):
+    """The same with the states of the schedules."""
 
-        twice = any(map(has_rate, jax.tree.leaves(self.inner_state, is_leaf=has_rate)))
-        return {name: value for name, value in self.hyperparams.items() if not (twice and name == "learning_rate")}
+    count: jax.Array
+    hyperparams: dict[str, jax.Array]
+    hyperparams_states: dict[str, State]
+    inner_state: State
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """What `gradtx.metrics` reports."""
+        return _reported(self.hyperparams, self.inner_state)
 
 
 def inject_hyperparams(
@@ -64,7 +81,9 @@ def inject_hyperparams(
       A function with the arguments of `inner_factory`. Numbers and arrays given to it, or its
       defaults, are injected; schedules of the step count are evaluated at each step, their value at
       step 0 in the state from `init` on. State: `InjectHyperparamsState(count int32, hyperparams,
-      inner_state)`, 4 bytes a hyperparameter.
+      inner_state)`, 4 bytes a hyperparameter. A schedule may have a state of its own: an object
+      with `init()`, `update(state, **extra_args)` and `__call__(state, **extra_args)`; the state is
+      then `InjectStatefulHyperparamsState`, which holds those too.
 
     Raises:
       TypeError: `inner_factory` is no function, or `static_args` names no argument of it.
@@ -81,6 +100,36 @@ def inject_hyperparams(
     `b2 = 0.999` becomes 1. A value set in the state of a scheduled hyperparameter is replaced by
     the schedule at the next step, as there.
     """
+    return _maker(inner_factory, static_args, hyperparam_dtype, always_stateful=False)
+
+
+def inject_stateful_hyperparams(
+    inner_factory: Callable[..., Inner], static_args: str | Iterable[str] = (), hyperparam_dtype: DType = None
+) -> Callable[..., Transformation]:
+    """`inject_hyperparams` whose state always holds those of schedules; deprecated, as in Optax.
+
+    Args:
+      inner_factory: function that makes a transformation.
+      static_args: names of arguments to leave as they are.
+      hyperparam_dtype: dtype of the hyperparameters; None is float32.
+
+    Example:
+      >>> import warnings, jax.numpy as jnp, gradtx.optax as optax
+      >>> warnings.simplefilter("ignore", DeprecationWarning)
+      >>> rate = optax.linear_schedule(1.0, 0.0, 4)
+      >>> tx = optax.inject_stateful_hyperparams(optax.sgd)(learning_rate=rate)
+      >>> _, state = tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+      >>> int(state.hyperparams_states["learning_rate"].count)
+      1
+    """
+    text = "inject_stateful_hyperparams is deprecated, as in Optax; use inject_hyperparams."
+    warnings.warn(text, DeprecationWarning, stacklevel=2)
+    return _maker(inner_factory, static_args, hyperparam_dtype, always_stateful=True)
+
+
+def _maker(
+    inner_factory: Callable[..., Inner], static_args: str | Iterable[str], hyperparam_dtype: DType, *, always_stateful: bool
+) -> Callable[..., Transformation]:
     if not callable(inner_factory) or checks.is_transformation(inner_factory):
         raise TypeError(
             f"inject_hyperparams: inner_factory is {checks.kind(inner_factory)}, expected a factory that was not called, "
@@ -101,7 +150,9 @@ def inject_hyperparams(
         except TypeError as error:
             raise TypeError(f"inject_hyperparams({show(inner_factory)}): {error}.") from None
         bound.apply_defaults()
-        return injected(inner_factory, dict(bound.arguments), static, hyperparam_dtype)
+        stateful = any(is_stateful(value) for name, value in bound.arguments.items() if name not in static)
+        made = injected_stateful if always_stateful or stateful else injected
+        return made(inner_factory, dict(bound.arguments), static, hyperparam_dtype)
 
     return make
 
@@ -188,6 +239,11 @@ class injected(Transformation, any_leaves=True):
         return updates, InjectHyperparamsState(safe_increment(state.count), hyperparams, inner_state)
 
     @property
+    def measuring(self) -> bool:  # type: ignore[override]
+        """As the transformation."""
+        return self.example.measuring
+
+    @property
     def rests(self) -> bool:  # type: ignore[override]
         """As the transformation, if no schedule counts the calls."""
         return not self.schedules and rests(self.example)
@@ -204,6 +260,96 @@ class injected(Transformation, any_leaves=True):
     def undone(self, before: InjectHyperparamsState, after: InjectHyperparamsState) -> InjectHyperparamsState:
         """The state before, with what is left in the transformation."""
         return before._replace(inner_state=self.example.undone(before.inner_state, after.inner_state))
+
+
+class WrappedScheduleState(NamedTuple):
+    """Steps taken."""
+
+    count: jax.Array
+
+
+class WrappedSchedule(Value):
+    """A schedule of the step count as one with a state, which is that count.
+
+    Args:
+      schedule_fn: function from the step count to a number.
+
+    Example:
+      >>> import gradtx.optax as optax
+      >>> schedule = optax.WrappedSchedule(optax.linear_schedule(1.0, 0.0, 4))
+      >>> state = schedule.update(schedule.init())
+      >>> float(schedule(state))
+      0.75
+    """
+
+    schedule_fn: ScheduleArg
+
+    def init(self) -> WrappedScheduleState:
+        """No step."""
+        return WrappedScheduleState(zero_count())
+
+    def update(self, state: WrappedScheduleState, **extra_args: ExtraArg) -> WrappedScheduleState:
+        """One step more."""
+        del extra_args
+        return WrappedScheduleState(safe_increment(state.count))
+
+    def __call__(self, state: WrappedScheduleState, **extra_args: ExtraArg) -> Scalar:
+        del extra_args
+        return self.schedule_fn(state.count)
+
+
+def is_stateful(value: object) -> bool:
+    """Whether an argument is a schedule with a state of its own, and no transformation."""
+    made = not isinstance(value, (type, Transformation)) and callable(value)
+    return made and callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
+
+
+class injected_stateful(injected):
+    """`injected` where schedules have states of their own."""
+
+    @functools.cached_property
+    def stateful(self) -> dict[str, StatefulSchedule]:
+        """The schedules, each with a state."""
+        return {
+            name: value if is_stateful(value) else WrappedSchedule(value)
+            for name, value in self.dynamic.items()
+            if is_stateful(value) or _is_schedule(value, self.domains.get(name))
+        }
+
+    @property
+    def schedules(self) -> dict[str, Schedule]:  # type: ignore[override]
+        """None is a function of the count alone."""
+        return {}
+
+    @functools.cached_property
+    def example(self) -> Transformation:  # type: ignore[override]
+        """The transformation at the first states."""
+        return self.made({name: schedule(schedule.init()) for name, schedule in self.stateful.items()})
+
+    @property
+    def rests(self) -> bool:  # type: ignore[override]
+        """As the transformation, without schedules."""
+        return not self.stateful and rests(self.example)
+
+    def now(self, states: Mapping[str, State], **extra_args: ExtraArg) -> dict[str, jax.Array]:
+        """The values of the schedules at their states."""
+        return {name: self.as_array(jnp.array(f(states[name], **extra_args))) for name, f in self.stateful.items()}
+
+    def init(self, params: Params) -> InjectStatefulHyperparamsState:
+        """The hyperparameters at the first states, and the state of the transformation then."""
+        states = {name: schedule.init() for name, schedule in self.stateful.items()}
+        hyperparams = {name: self.as_array(value) for name, value in self.numbers.items()} | self.now(states)
+        return InjectStatefulHyperparamsState(zero_count(), hyperparams, states, self.made(hyperparams).init(params))
+
+    def step(
+        self, updates: Updates, state: InjectStatefulHyperparamsState, params: Params | None = None, **extra_args: ExtraArg
+    ) -> tuple[Updates, InjectStatefulHyperparamsState]:
+        """A step with the hyperparameters in the state, or what their schedules give."""
+        hyperparams = {name: self.as_array(value) for name, value in state.hyperparams.items()}
+        hyperparams |= self.now(state.hyperparams_states, **extra_args)
+        states = {name: f.update(state.hyperparams_states[name], **extra_args) for name, f in self.stateful.items()}
+        updates, inner_state = self.made(hyperparams).advance(updates, state.inner_state, params, extra_args)
+        return updates, InjectStatefulHyperparamsState(safe_increment(state.count), hyperparams, states, inner_state)
 
 
 def _is_numeric(value: Argument) -> bool:

@@ -183,7 +183,8 @@ class Transformation(_Pair, Value, metaclass=TransformationType):
     - `rests`: updates of zero move nothing, and change nothing of the updates that it gives later.
       A momentum does not rest. What keeps zero and has no state rests without saying so.
     - `narrows`: what is inside it sees some of the parameters alone.
-    - `measuring`: it returns a measurement, of any tree, in the place of updates.
+    - `measuring`: it returns a measurement, of any tree, in the place of updates, or takes any tree
+      in their place, such as gradients of single examples.
     - `any_leaves`: it takes leaves of any kind, integers too, as those do that only hand leaves on
       to others.
     - `transparent`: it only hands updates on, so that `summary` shows what is inside in its place.
@@ -354,7 +355,7 @@ _ARRAYS = (jax.Array, np.ndarray, np.generic, float, complex)
 def _check(tx: Transformation, updates: Updates, state: State, params: Params | None, extra_args: Extra) -> None:
     if extra_args:
         _check_spelling(wants(tx), extra_args)
-    if params is None:
+    if params is None or tx.measuring:
         return
     point = getattr(type(params), "gradient_point", None)  # of parameters in two versions, as LookaheadParams
     like = params if point is None else point(params)

@@ -107,8 +107,8 @@ def _check_like(what: str, returned: Tree, given: Tree) -> None:
 
 def _kind(leaf: Leaf) -> str:
     """What kind of number a leaf holds: real, complex, an integer, a boolean."""
-    dtype = getattr(leaf, "dtype", None)
-    return np.result_type(leaf).kind if dtype is None else "f" if dtype.kind == "V" and is_inexact(leaf) else dtype.kind
+    dtype = getattr(leaf, "dtype", None) or np.result_type(leaf)
+    return "f" if is_inexact_dtype(dtype) and dtype.kind == "V" else getattr(dtype, "kind", str(dtype))  # a random key has none
 
 
 def require_params(params: Params) -> Tree:

@@ -117,6 +117,8 @@ def _touched(node: Node, state: State) -> frozenset[int]:
         handed = frozenset[int]().union(*(inner.got for inner in node.inside))
         return (node.got - handed) | {place for place in owners(state, None, [node]) if place is not None}
     places = [place for place in node.slots if place is not None]
+    if node.got - set(places):  # it sees the parameters in another form, such as one vector
+        return node.got
     return frozenset(itertools.compress(places, node.tx.touches(node.params)))
 
 

@@ -186,6 +186,32 @@ def _unit_norms(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
     return jnp.sqrt(jnp.sum(abs_sq(x), axis=axis, keepdims=True))
 
 
+@checked
+def unitwise_clip(g_norm: jax.Array, max_norm: jax.Array, grad: jax.Array, div_eps: Positive = 1e-6) -> jax.Array:
+    """A unit's gradient, shortened to its largest norm: the rule of `adaptive_grad_clip`.
+
+    Args:
+      g_norm: norms of the units, as `unitwise_norm` gives them: of the shape of `grad`.
+      max_norm: their largest, of the same shape.
+      grad: the gradient.
+      div_eps: floor of the norm in the division, > 0.
+
+    Raises:
+      ValueError: the shapes differ.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx.optax as optax
+      >>> norms, largest = jnp.array([5.0, 5.0]), jnp.array([1.0, 1.0])
+      >>> clipped = optax.transforms.unitwise_clip(norms, largest, jnp.array([3.0, 4.0]))
+      >>> [round(float(x), 2) for x in clipped]
+      [0.6, 0.8]
+    """
+    if not g_norm.shape == max_norm.shape == grad.shape:
+        found = f"g_norm, max_norm and grad have shapes {g_norm.shape}, {max_norm.shape} and {grad.shape}"
+        raise checks.WrongValue(f"{found}, expected one shape.")
+    return jnp.where(g_norm < max_norm, grad, grad * (max_norm / jnp.maximum(g_norm, div_eps)))
+
+
 class adaptive_grad_clip(Transformation, keeps_zero=True, needs_params=True):
     """Clips each unit's gradient by its weights: `u * min(1, clipping * max(|p|, eps) / |u|)`.
 
@@ -281,6 +307,8 @@ def per_example_layer_norm_clip(grads: Updates, global_l2_norm_clip: Bound, unif
 
 
 def _clip_examples(grads: Updates, bound: Scalar) -> tuple[Updates, jax.Array]:
+    if not jax.tree.leaves(grads):
+        return grads, zero_count()
     norms = jax.vmap(lambda g: root_sum_squares(jax.tree.leaves(g)))(grads)
     ratios = jnp.where(norms > bound, bound / jnp.where(norms > bound, norms, 1), 1)
 

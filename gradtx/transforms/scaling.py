@@ -11,7 +11,7 @@ from gradtx.core.domains import Flag, NonNegative, Number, Positive, Rate, Sched
 from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float, root_sum_squares, safe_increment, zero_count
 from gradtx.core.transformation import EmptyState, Transformation
-from gradtx.core.types import ExtraArg, Params, Scalar, Updates
+from gradtx.core.types import ExtraArg, Params, Scalar, Tree, Updates
 
 
 class ScaleByScheduleState(NamedTuple):
@@ -277,3 +277,34 @@ class scale_by_param_block_rms(Transformation, keeps_zero=True, needs_params=Tru
 
 def _norm(x: jax.Array) -> jax.Array:
     return root_sum_squares([x])
+
+
+@jax.custom_jvp
+def _with_scaled_derivative(x: jax.Array, scale: Scalar) -> jax.Array:
+    del scale
+    return x
+
+
+@_with_scaled_derivative.defjvp
+def _derivative(primals: tuple[jax.Array, Scalar], tangents: tuple[jax.Array, Scalar]) -> tuple[jax.Array, jax.Array]:
+    (x, factor), (dx, _) = primals, tangents
+    return x, jnp.asarray(factor * dx).astype(dx.dtype)
+
+
+def scale_gradient(inputs: Tree, scale: Scalar) -> Tree:
+    """`inputs` as they are, with derivatives `scale` times theirs.
+
+    Args:
+      inputs: tree of arrays.
+      scale: the factor; 0 stops derivatives, -1 turns them around, as adversarial training has it.
+
+    Example:
+      >>> import jax, gradtx.optax as optax
+      >>> float(jax.grad(lambda x: optax.scale_gradient(x, 0.5) ** 2)(3.0))
+      3.0
+
+    **Differs:** forward derivatives are scaled too; Optax has none.
+    """
+    if isinstance(scale, (int, float)) and scale in (0, 1):
+        return inputs if scale else jax.tree.map(jax.lax.stop_gradient, inputs)
+    return jax.tree.map(lambda x: _with_scaled_derivative(jnp.asarray(x), scale), inputs)

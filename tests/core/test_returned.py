@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -110,3 +111,15 @@ def test_states_that_come_back_otherwise(f: Any, text: str) -> None:
     tx = counting(f)
     with pytest.raises(ValueError, match=f"^{re.escape(f'counting: {text}')}$"):
         tx.update(PARAMS, tx.init(PARAMS))
+
+
+def test_a_key_in_the_state_hides_no_other_mistake() -> None:
+    class keyed(gradtx.Transformation):
+        def init(self, params: Any) -> Any:
+            return {"key": jax.random.key(0), "mean": jnp.zeros(2)}
+
+        def step(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+            return updates, {"key": jax.random.split(state["key"])[0], "mean": jnp.zeros(3)}
+
+    with pytest.raises(ValueError, match=r"^keyed: step returned state leaf `mean` of shape \(3,\), expected \(2,\)"):
+        keyed().update(PARAMS, keyed().init(PARAMS))
