@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.compose.recompute import after_check
 from gradtx.core.composites import Wrapper
 from gradtx.core.domains import NonNegativeInt, Positive, PositiveInt
 from gradtx.core.leaves import all_finite, in_dtypes_of, select_tree, zeros_like
@@ -13,7 +14,6 @@ from gradtx.core.transformation import Transformation
 from gradtx.core.trees import is_inexact
 from gradtx.core.types import Extra, ExtraArg, Params, State, Updates
 from gradtx.tree.reductions import global_norm
-from gradtx.wrappers.recompute import after_check
 
 
 class SkipNonfiniteState(NamedTuple):
