@@ -95,7 +95,7 @@ def faults(name: str, mesh_name: str, kind: str, expected: Any) -> Iterator[str]
         if on_device_0(large) * 8 > sum(x.nbytes for x in large):
             yield f"{on_device_0(large)} bytes of {sum(x.nbytes for x in large)} on device 0"
         out = {"out_shardings": (where, lies)} if kind == "auto" and mesh_name != "zero1" else {}
-        params, state, traces = trained(tx, case, params, state, RATES.get(name, 1.0), **out)
+        params, state, traces = trained(tx, case, params, state, rate=RATES.get(name, 1.0), **out)
         yield from moved([*where.values(), *jax.tree.leaves(lies)], (params, state))
         if traces != 1:
             yield f"{traces} traces"
@@ -117,7 +117,7 @@ def main(meshes: str, kinds: str, rows: str | None) -> None:
     found = {}
     for name in rows.split(",") if rows else CASES:
         params, tx = jax.tree.map(jnp.asarray, PARAMS), CASES[name].make()
-        expected = trained(tx, CASES[name], params, tx.init(params), RATES.get(name, 1.0))[:2]
+        expected = trained(tx, CASES[name], params, tx.init(params), rate=RATES.get(name, 1.0))[:2]
         for mesh in meshes.split(","):
             for kind in kinds.split(","):
                 try:
