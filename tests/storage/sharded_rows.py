@@ -129,4 +129,4 @@ def main(meshes: str, kinds: str, rows: str | None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], sys.argv[3] if len(sys.argv) > 3 else None)
+    main(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None)
