@@ -18,7 +18,7 @@ ELEMENTWISE = {
     *("abs", "add", "and", "broadcast_in_dim", "complex", "conj", "convert_element_type", "copy", "div", "eq", "exp", "exp2"),
     *("expm1", "ge", "gt", "imag", "integer_pow", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne"),
     *("neg", "not", "or", "pow", "real", "reduce_precision", "reshape", "rsqrt", "select_n", "sign", "sqrt", "square", "sub"),
-    "tanh",
+    *("bitcast_convert_type", "shift_left", "shift_right_arithmetic", "shift_right_logical", "tanh", "xor"),
 }
 """Operations that cost less than to store what they give. Every other one is done once."""
 
