@@ -100,9 +100,10 @@ def load_state(
 
     An array is carried over where its name and the transformation that it belongs to are in both,
     whatever stands around: a clip put into the chain, a schedule in the place of a constant, a
-    wrapper. Hyperparameters may differ; arrays are cast to the dtypes that `tx` keeps. Nothing that
-    runs is touched: the result is a new state, where `state_sharding` says for the devices of
-    `params`.
+    wrapper. Hyperparameters may differ; arrays are cast to the dtypes that `tx` keeps. A schedule
+    that takes the place of a constant goes on at the step count of the checkpoint, if that has one.
+    Nothing that runs is touched: the result is a new state, where `state_sharding` says for the
+    devices of `params`.
 
     Args:
       tx: the transformation that goes on.
@@ -141,6 +142,7 @@ def load_state(
     both = Sides(tx, saved, dict(zip(names, entries, strict=True)), about)
     sources, dropped = both.renamed(rename or {})
     sources |= both.matched(sources, dropped)
+    sources |= both.counts(sources, dropped)
     dropped += tuple(name for name in about if name not in {*sources.values(), *dropped})
     initialized = tuple(name for name in names if name not in sources)
     if initialized and missing == "error":

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,20 +20,22 @@ LONGEST = 2**15
 OF_VECTORS = 256
 """The same for vectors."""
 
+FEW = 32
+"""A longer axis XLA for CPUs reduces in windows of so many."""
+
 
 class Code(NamedTuple):
-    """Between numbers, in units of the largest of their block, and the levels that are stored."""
+    """Whole levels that are stored: roots, so that they are close where numbers are small."""
 
     signed: bool
-    level_of: Callable[[jax.Array], jax.Array]
-    number_of: Callable[[jax.Array], jax.Array]
+    dtype: type
+
+    def most(self, bits: int) -> int:
+        """The highest level, that of the scale."""
+        return 2 ** (bits - self.signed) - 1
 
 
-CODES = {
-    "moment": Code(True, lambda x: jnp.sign(x) * jnp.sqrt(jnp.abs(x)), lambda y: y * jnp.abs(y)),
-    "squares": Code(False, jnp.sqrt, jnp.square),
-}
-"""Levels are of roots, so that they are close where numbers are small."""
+CODES = {"moment": Code(True, jnp.int8), "squares": Code(False, jnp.uint8)}
 
 
 def scales_shape(x: Leaf, block_size: int | None) -> tuple[int, ...]:
@@ -78,10 +79,26 @@ def _devices(x: Leaf, names: str | tuple[str, ...] | None) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def encode(x: jax.Array, kind: str, shape: tuple[int, ...], seed: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """The codes of an array in 8 bits, and the scales of its blocks, of the shape given."""
-    levels, scales = _levels(x, CODES[kind], shape, 8, seed)
-    return levels.astype(jnp.int8 if CODES[kind].signed else jnp.uint8), scales
+def largest(x: jax.Array, shape: tuple[int, ...], platform: str = "") -> jax.Array:
+    """The scales of an array: the largest absolute value of each block. `shape` is theirs.
+
+    XLA for CPUs stores what a reduction reads, unless it is of few elements. Maxima of whole
+    numbers take vector instructions, and the bits of positive numbers are ordered as they are.
+    """
+    blocks = _in_blocks(jnp.abs(x), shape)
+    axes, length = _within(blocks, shape), blocks.shape[-1]
+    if platform == "cpu" and length > FEW:
+        bits = jax.lax.bitcast_convert_type(blocks, f"int{8 * x.dtype.itemsize}")
+        part = next(part for part in range(FEW, 0, -1) if length % part == 0)
+        parts = _reshaped(bits, (*bits.shape[:-1], length // part, part), (*jax.typeof(bits).sharding.spec, None))
+        blocks = jax.lax.bitcast_convert_type(jnp.max(parts, axis=-1), x.dtype)
+    return jnp.max(blocks, axis=axes).reshape(shape)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def encode(x: jax.Array, scales: jax.Array, kind: str, seed: jax.Array | None) -> jax.Array:
+    """The codes of an array in 8 bits."""
+    return _levels(x, scales, CODES[kind], 8, seed).astype(CODES[kind].dtype)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -90,14 +107,13 @@ def decode(codes: jax.Array, scales: jax.Array, kind: str) -> jax.Array:
     return _numbers(codes, scales, CODES[kind], 8)
 
 
-@functools.partial(jax.jit, static_argnums=2)
+@jax.jit
 def encode_pair(
-    m: jax.Array, v: jax.Array, shape: tuple[int, ...], seeds: tuple[jax.Array | None, ...]
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A moment and squares of one shape in 4 bits each, which share a byte, and their scales."""
-    low, m_scales = _levels(m, CODES["moment"], shape, 4, seeds[0])
-    high, v_scales = _levels(v, CODES["squares"], shape, 4, seeds[1])
-    return (low + 8).astype(jnp.uint8) | (high.astype(jnp.uint8) << np.uint8(4)), m_scales, v_scales
+    m: jax.Array, v: jax.Array, m_scales: jax.Array, v_scales: jax.Array, seeds: tuple[jax.Array | None, ...]
+) -> jax.Array:
+    """The codes of a moment and squares of one shape in 4 bits each, which share a byte."""
+    low, high = _levels(m, m_scales, CODES["moment"], 4, seeds[0]), _levels(v, v_scales, CODES["squares"], 4, seeds[1])
+    return ((low + 8) | (high << 4)).astype(jnp.uint8)
 
 
 @jax.jit
@@ -107,33 +123,35 @@ def decode_pair(codes: jax.Array, m_scales: jax.Array, v_scales: jax.Array) -> t
     return _numbers(low, m_scales, CODES["moment"], 4), _numbers(high, v_scales, CODES["squares"], 4)
 
 
-def _most(code: Code, bits: int) -> int:
-    """The highest level."""
-    return 2 ** (bits - code.signed) - 1
-
-
-def _levels(x: jax.Array, code: Code, shape: tuple[int, ...], bits: int, seed: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Whole levels of an array, and the scales.
+def _levels(x: jax.Array, scales: jax.Array, code: Code, bits: int, seed: jax.Array | None) -> jax.Array:
+    """Whole levels of an array, in int32, to the nearest, or with a seed at random.
 
     No positive square gets level 0: steps are divided by it.
     """
+    shape, most = scales.shape, code.most(bits)
     blocks = _in_blocks(x, shape)
-    scales = jnp.max(jnp.abs(blocks), axis=_within(blocks, shape), keepdims=True)
-    level = _most(code, bits) * code.level_of(blocks * (1 / jnp.where(scales == 0, 1, scales)))
-    if seed is None:
-        level = jnp.round(level)
-    else:
-        level = jnp.floor(level + (noise_like(blocks, seed) >> np.uint32(8)).astype(level.dtype) * 2.0**-24)
-    if not code.signed:
-        level = jnp.where(blocks > 0, jnp.maximum(level, 1), level)
-    return _in_rows(level, shape), scales.reshape(shape)
+    part = blocks * _of_blocks(1 / jnp.where(scales == 0, 1, scales), blocks)
+    root = (jnp.sqrt(jnp.abs(part)) * most).astype(jnp.float32)
+    # From 256 to 512 the bits of a float32 number are those of a whole number of 2^-15.
+    fixed = jax.lax.bitcast_convert_type(root + np.float32(256), jnp.int32) - np.float32(256).view(np.int32)
+    more = np.int32(2**14) if seed is None else (noise_like(blocks, seed) >> np.uint32(17)).astype(jnp.int32)
+    level = jnp.minimum((fixed + more) >> 15, most)
+    level = jnp.where(part < 0, -level, level) if code.signed else jnp.where(part > 0, jnp.maximum(level, 1), level)
+    return _in_rows(level, shape)
 
 
 def _numbers(levels: jax.Array, scales: jax.Array, code: Code, bits: int) -> jax.Array:
-    shape, blocks = scales.shape, _in_blocks(levels.astype(scales.dtype), scales.shape)
-    whole = shape[-1] == 1
-    scales = scales.reshape(*shape[:-1], *(1 for _ in _within(blocks, shape))) if whole else scales[..., None]
-    return _in_rows(scales * code.number_of(blocks * (1 / _most(code, bits))), shape)
+    blocks = _in_blocks(levels.astype(jnp.int32), scales.shape)
+    part = (blocks * jnp.abs(blocks)).astype(scales.dtype) * (1 / code.most(bits) ** 2)
+    return _in_rows(_of_blocks(scales, blocks) * part, scales.shape)
+
+
+def _of_blocks(scales: jax.Array, blocks: jax.Array) -> jax.Array:
+    """Scales in a shape that broadcasts to their blocks."""
+    shape = scales.shape
+    if shape[-1] == 1:
+        return scales.reshape(*shape[:-1], *(1 for _ in _within(blocks, shape)))
+    return scales[..., None]
 
 
 def _within(blocks: jax.Array, shape: tuple[int, ...]) -> tuple[int, ...]:

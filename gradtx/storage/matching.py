@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from gradtx.core import checks
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import Tree
@@ -73,6 +75,20 @@ class Sides(NamedTuple):
             if owner[-1] == other[-1] and not _kin(owner, other):
                 self.raise_other(field, owner, other)
         return found
+
+    def counts(self, sources: dict[str, str], dropped: tuple[str, ...]) -> dict[str, str]:
+        """The step count of the checkpoint for schedules in the place of constants.
+
+        They are those that lack nothing but a count; where the checkpoint has counts that differ,
+        nobody knows which is meant.
+        """
+        kept = {name: x for name, x in self.about.items() if name not in dropped}
+        steps = {name: self.saved["leaves"][name] for name, x in kept.items() if x["field"] == "count"}
+        if len({int(x) for x in steps.values() if np.ndim(x) == 0}) != 1:
+            return {}
+        lacking = {(x.labels, x.owner) for name, x in self.new.items() if name not in sources and x.field != "count"}
+        missing = [name for name, x in self.new.items() if name not in sources and x.field == "count"]
+        return {name: next(iter(steps)) for name in missing if self.new[name][:2] not in lacking}
 
     def raise_other(self, field: str, owner: Owner, other: Owner) -> None:
         """Raises for the state of another optimizer."""

@@ -16,7 +16,7 @@ from gradtx.core.leaves import cast_like, widen
 from gradtx.core.numerics import guarded_ratio, promote
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import DType, Extra, ExtraArg, Leaf, LeafRule, Params, State, Tree, Updates
-from gradtx.storage.rounding import joined, nearest, noise_like, split, stochastic
+from gradtx.storage.rounding import joined, nearest, noise_like, rest_of, split, stochastic
 from gradtx.transforms.noise import as_key
 
 ROUNDING = one_of("nearest", "stochastic")
@@ -199,10 +199,23 @@ def _moved(p: jax.Array, stored: jax.Array, u: jax.Array) -> tuple[jax.Array, ja
     """The update that takes a parameter to its rounded master after a step, and what to store."""
     w = _whole(p, stored)
     w = w + u.astype(w.dtype)
-    if jnp.issubdtype(stored.dtype, jnp.integer):
-        top, rest = split(w, stored.dtype)
-        return top - p.astype(w.dtype), rest
-    return nearest(w, p.dtype) - p.astype(w.dtype), w
+    if not jnp.issubdtype(stored.dtype, jnp.integer):
+        return nearest(w, p.dtype) - p.astype(w.dtype), w
+    top, _ = split(w, stored.dtype)
+    move, end = _move(p, top)
+    return move, rest_of(w, end, stored.dtype)
+
+
+def _move(p: jax.Array, to: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The update that takes a parameter to a number of its dtype, and where it ends, in float32.
+
+    Both in the precision of the parameter. Where it ends is the sum that `apply_updates` computes:
+    XLA for TPUs then makes one pass of both, and what is stored of the rest is right where that sum
+    is another number.
+    """
+    move = nearest(to - p.astype(to.dtype), p.dtype).astype(p.dtype).astype(to.dtype)
+    end = (p.astype(to.dtype) + move).astype(p.dtype)
+    return move, nearest(end.astype(to.dtype), p.dtype)
 
 
 def at_precision_of(params: Params, extra_args: Extra) -> dict[str, ExtraArg]:
@@ -275,8 +288,8 @@ class kahan(Wrapper, final=True, guards=True, keeps_zero=True, needs_params=True
 @jax.jit
 def _compensated(p: jax.Array, u: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
     whole = p.astype(u.dtype) + (u + c)
-    rounded = nearest(whole, p.dtype)
-    return rounded - p.astype(u.dtype), whole - rounded
+    move, end = _move(p, nearest(whole, p.dtype))
+    return move, whole - end
 
 
 # Seeing what is lost

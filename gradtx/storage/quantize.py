@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.compose.labels import spread
+from gradtx.compose.recompute import twice
 from gradtx.core import checks
 from gradtx.core.composites import Wrapper
 from gradtx.core.domains import Domain, PositiveInt, check_argument, one_of
 from gradtx.core.numerics import promote
 from gradtx.core.paths import ROOT, leaves_by_path
+from gradtx.core.platforms import on_platform
 from gradtx.core.types import ExtraArg, Leaf, Params, State, Tree, Updates
 from gradtx.storage.cast import KEEP
-from gradtx.storage.codes import decode, decode_pair, encode, encode_pair, scales_shape
+from gradtx.storage.codes import decode, decode_pair, encode, encode_pair, largest, scales_shape
 from gradtx.storage.kinds import kinds_in
 from gradtx.storage.precision import Rounding
 from gradtx.transforms.noise import Key, as_key
@@ -118,7 +120,7 @@ class quantize_state(Wrapper, keeps_zero=True):
                 coded[i] = Coded(path, kind, scales_shape(leaves[i], self.block_size))
                 leaves[i] = promote(leaves[i])
         pairs = {i: j for i, j in _partners(coded).items() if self.bits == 4 and leaves[i].shape == leaves[j].shape}
-        leaves, scales = _encoded(leaves, coded, pairs, [None] * len(leaves))
+        leaves, scales = _encoded(leaves, leaves, coded, pairs, [None] * len(leaves))
         return QuantizeState(treedef.unflatten(leaves), scales, as_key(self.key) if self.rounding == "stochastic" else None)
 
     def step(
@@ -131,10 +133,20 @@ class quantize_state(Wrapper, keeps_zero=True):
             if kind is not None and (own := scales.get(path)) is not None:
                 coded[i] = Coded(path, kind, own.shape)
         pairs = {i: j for i, j in _partners(coded).items() if leaves[j].size == 0}
-        leaves = _decoded(leaves, coded, pairs, scales)
-        updates, inner_state = self.inner.advance(updates, treedef.unflatten(leaves), params, extra_args)
+
+        def run(updates: Updates, leaves: list[Leaf], params: Params | None) -> tuple[Updates, list[Leaf]]:
+            wide = treedef.unflatten(_decoded(leaves, coded, pairs, scales))
+            updates, inner_state = self.inner.advance(updates, wide, params, extra_args)
+            return updates, jax.tree.leaves(inner_state)
+
         key, seeds = self._seeds(state.rng_key, len(leaves))
-        leaves, after = _encoded(jax.tree.leaves(inner_state), coded, pairs, seeds)
+
+        def encoded(platform: str, leaves: list[Leaf]) -> tuple[list[Leaf], dict[str, Tree]]:
+            same = again()[1] if platform == "cpu" else leaves
+            return _encoded(leaves, same, coded, pairs, seeds, platform)
+
+        (updates, leaves), again = twice(run, updates, leaves, params)
+        leaves, after = on_platform(encoded, leaves)
         return updates, QuantizeState(treedef.unflatten(leaves), after, key)
 
     def kinds(self, state: State) -> list[tuple[tuple[str, ...], str | None]]:
@@ -185,18 +197,27 @@ def _all_but_one(path: tuple[str, ...]) -> list[tuple[str | None, ...]]:
 
 
 def _encoded(
-    leaves: list[Leaf], coded: dict[int, Coded], pairs: dict[int, int], seeds: list[jax.Array | None]
+    given: list[Leaf],
+    same: list[Leaf],
+    coded: dict[int, Coded],
+    pairs: dict[int, int],
+    seeds: list[jax.Array | None],
+    platform: str = "",
 ) -> tuple[list[Leaf], dict[str, Tree]]:
-    """The leaves of a state with codes in their place, and the scales."""
-    leaves, scales = list(leaves), {}
+    """The leaves of a state with codes in their place, and the scales.
+
+    Scales are those of the leaves given, and codes of the same leaves, which may have been computed
+    anew.
+    """
+    leaves, scales = list(given), {}
+    own = {i: largest(given[i], one.scales, platform) for i, one in coded.items()}
     for i, j in pairs.items():
-        leaves[i], *both = encode_pair(leaves[i], leaves[j], coded[i].scales, (seeds[i], seeds[j]))
+        leaves[i] = encode_pair(same[i], same[j], own[i], own[j], (seeds[i], seeds[j]))
         leaves[j] = jnp.zeros((0,), jnp.uint8)
-        for one, own in zip((coded[i], coded[j]), both, strict=True):
-            _put(scales, one.path, own)
     for i in _alone(coded, pairs):
-        leaves[i], own = encode(leaves[i], coded[i].kind, coded[i].scales, seeds[i])
-        _put(scales, coded[i].path, own)
+        leaves[i] = encode(same[i], own[i], coded[i].kind, seeds[i])
+    for i, one in coded.items():
+        _put(scales, one.path, own[i])
     return leaves, scales
 
 

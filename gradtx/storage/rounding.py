@@ -68,9 +68,20 @@ def split(x: jax.Array, dtype: DType) -> tuple[jax.Array, jax.Array]:
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     bits = bits + np.uint32(1 << shift >> 1) >> np.uint32(shift)
     high = bits + np.uint32(1 << 15 - shift) >> np.uint32(16 - shift)
-    rest = (bits - (high << np.uint32(16 - shift))).astype(jnp.int32).astype(dtype)
     top = jax.lax.bitcast_convert_type(high << np.uint32(16), jnp.float32)
-    return jnp.where(jnp.isnan(x), x, top), jnp.where(jnp.isnan(x), 0, rest)
+    top = jnp.where(jnp.isnan(x), x, top)
+    return top, rest_of(x, top, dtype)
+
+
+def rest_of(x: jax.Array, top: jax.Array, dtype: DType) -> jax.Array:
+    """The bits of a float32 `x` behind a bfloat16 `top` near it, in int16 or int8.
+
+    The most that there are where `top` is not the nearest, and none where its sign is another.
+    """
+    shift, limits = 16 - 8 * np.dtype(dtype).itemsize, np.iinfo(dtype)
+    bits, near = (jax.lax.bitcast_convert_type(jnp.abs(y), jnp.int32) for y in (x, top))
+    rest = jnp.clip((bits + np.int32(1 << shift >> 1) >> shift) - (near >> shift), limits.min, limits.max)
+    return jnp.where((jnp.signbit(x) != jnp.signbit(top)) | jnp.isnan(x), 0, rest).astype(dtype)
 
 
 def joined(top: jax.Array, rest: jax.Array) -> jax.Array:

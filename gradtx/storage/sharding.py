@@ -106,14 +106,18 @@ def state_shapes(tx: Transformation, params: Params) -> State:
 
 def init_part(tx: Transformation, params: Params, part: Callable[[State], Tree], shapes: State) -> Tree:
     """Some arrays of `tx.init(params)`, where their shapes say; nothing else is computed."""
-    mesh = mesh_of(params)
 
     def init(params: Params) -> Tree:
-        with mesh:
-            return part(tx.init(params))
+        return part(tx.init(params))
 
-    where = {"out_shardings": part(jax.tree.map(lambda x: x.sharding, shapes))} if on_a_mesh(params) else {}
-    return jax.jit(init, **where)(params)
+    if not on_a_mesh(params):
+        return jax.jit(init)(params)
+    mesh, specs = _layout(params, None)
+    lies = jax.tree.structure(params).unflatten(specs)
+    # As the shapes were traced: what a type does not show, `init` cannot cut.
+    explicit = init if _is_explicit(mesh) else jax.sharding.explicit_axes(init, in_sharding=(lies,))
+    with mesh_of(params):
+        return jax.jit(explicit, out_shardings=part(jax.tree.map(lambda x: x.sharding, shapes)))(params)
 
 
 def _layout(params: Params, shardings: Tree | None) -> tuple[Any, list[PartitionSpec]]:

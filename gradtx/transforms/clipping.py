@@ -16,7 +16,7 @@ from gradtx.core.paths import ROOT, leaves_by_path
 from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.types import ExtraArg, Params, Scalar, Updates
 from gradtx.transforms.scaling import scaled
-from gradtx.tree.reductions import AxisNames, global_norm
+from gradtx.tree.reductions import AxisNames, global_norm, mean_square
 
 
 def _is_axes(value: object) -> bool:
@@ -122,6 +122,8 @@ class clip_by_block_rms(Transformation, keeps_zero=True):
 
     Args:
       threshold: largest root mean square, > 0.
+      axis_name: inside `jax.shard_map`, the mesh axes along which devices hold the shards of
+        updates; see `global_norm`.
 
     State: `EmptyState()`, 0 bytes.
 
@@ -135,6 +137,8 @@ class clip_by_block_rms(Transformation, keeps_zero=True):
     """
 
     threshold: Positive
+    _: KW_ONLY
+    axis_name: AxisNames | None = None
 
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
@@ -143,7 +147,7 @@ class clip_by_block_rms(Transformation, keeps_zero=True):
         def rule(u: jax.Array) -> jax.Array:
             if not u.size:
                 return u
-            rms = jnp.sqrt(jnp.mean(abs_sq(u)))
+            rms = jnp.sqrt(mean_square(u, self.axis_name))
             return u / jnp.maximum(1.0, rms / self.threshold)
 
         return rule(updates), state

@@ -12,6 +12,7 @@ from gradtx.core.leaves import each_leaf
 from gradtx.core.numerics import default_float, root_sum_squares, safe_increment, zero_count
 from gradtx.core.transformation import EmptyState, Transformation
 from gradtx.core.types import ExtraArg, Params, Scalar, Tree, Updates
+from gradtx.tree.reductions import AxisNames, global_norm
 
 
 class ScaleByScheduleState(NamedTuple):
@@ -182,6 +183,8 @@ class scale_by_trust_ratio(Transformation, keeps_zero=True, needs_params=True):
       min_norm: floor of both norms, >= 0.
       trust_coefficient: the factor, any finite number.
       eps: added to the update's norm, >= 0.
+      axis_name: inside `jax.shard_map`, the mesh axes along which devices hold the shards of
+        parameters; see `global_norm`.
 
     State: `EmptyState()`, 0 bytes.
 
@@ -198,13 +201,15 @@ class scale_by_trust_ratio(Transformation, keeps_zero=True, needs_params=True):
     min_norm: NonNegative = 0.0
     trust_coefficient: Number = 1.0
     eps: NonNegative = 0.0
+    _: KW_ONLY
+    axis_name: AxisNames | None = None
 
     def step(
         self, updates: Updates, state: EmptyState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, EmptyState]:
         @each_leaf
         def rule(u: jax.Array, p: jax.Array) -> jax.Array:
-            p_norm, u_norm = jnp.maximum(_norm(p), self.min_norm), jnp.maximum(_norm(u), self.min_norm)
+            p_norm, u_norm = (jnp.maximum(global_norm(x, axis_name=self.axis_name), self.min_norm) for x in (p, u))
             either_zero = (p_norm == 0) | (u_norm == 0)
             ratio = self.trust_coefficient * p_norm / jnp.where(either_zero, 1, u_norm + self.eps)
             return u * jnp.where(either_zero, 1, ratio)

@@ -118,12 +118,32 @@ def global_norm(updates: Updates, *, axis_name: AxisNames | None = None) -> jax.
     """
     if axis_name is None:
         return norm(updates)
-    names = frozenset({axis_name} if isinstance(axis_name, str) else axis_name)
-    groups: dict[frozenset[str], list[Leaf]] = {}
+    groups: dict[tuple[str, ...], list[Leaf]] = {}
     for x in jax.tree.leaves(updates):
-        own = frozenset(name for name in names if name in axes_of(x) or name not in axes_of(jax.lax.axis_index(name)))
-        groups.setdefault(own, []).append(x)
-    return root_sum_squares([_over(norm(leaves), tuple(sorted(own))) for own, leaves in groups.items()])
+        groups.setdefault(shards_over(x, axis_name), []).append(x)
+    return root_sum_squares([_over(norm(leaves), names) for names, leaves in groups.items()])
+
+
+def mean_square(x: Leaf, axis_name: AxisNames | None = None) -> jax.Array:
+    """The mean of squared magnitudes of an array, or of the one whose shards devices hold."""
+    local = jnp.mean(abs_sq(x))
+    names = shards_over(x, axis_name)
+    return jax.lax.pmean(local, names) if names else local
+
+
+def on_every_device(condition: jax.Array, axis_name: AxisNames | None) -> jax.Array:
+    """Whether a condition holds on all devices along mesh axes."""
+    names = shards_over(condition, axis_name)
+    return jax.lax.pmin(condition.astype(jnp.int32), names) > 0 if names else condition
+
+
+def shards_over(x: Leaf, axis_name: AxisNames | None) -> tuple[str, ...]:
+    """The mesh axes, of those named, along which devices hold different values of an array.
+
+    All of them where types do not tell.
+    """
+    names = (axis_name,) if isinstance(axis_name, str) else axis_name or ()
+    return tuple(sorted(name for name in {*names} if name in axes_of(x) or name not in axes_of(jax.lax.axis_index(name))))
 
 
 def _over(local: jax.Array, names: tuple[str, ...]) -> jax.Array:

@@ -1,10 +1,12 @@
 """Steps that are not taken: where something is not finite, or far larger than usual."""
 
+from dataclasses import KW_ONLY
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.compose.recompute import after_check
 from gradtx.core.composites import Wrapper
 from gradtx.core.domains import NonNegativeInt, Positive, PositiveInt
 from gradtx.core.leaves import all_finite, in_dtypes_of, select_tree, zeros_like
@@ -12,8 +14,7 @@ from gradtx.core.numerics import cond, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
 from gradtx.core.trees import is_inexact
 from gradtx.core.types import Extra, ExtraArg, Params, State, Updates
-from gradtx.tree.reductions import global_norm
-from gradtx.wrappers.recompute import after_check
+from gradtx.tree.reductions import AxisNames, global_norm, on_every_device
 
 
 class SkipNonfiniteState(NamedTuple):
@@ -74,7 +75,13 @@ def _became_nonfinite(new: State, old: State) -> jax.Array:
 
 
 def attempt(
-    inner: Transformation, allowed: jax.Array, updates: Updates, state: State, params: Params | None, extra_args: Extra
+    inner: Transformation,
+    allowed: jax.Array,
+    axis_name: AxisNames | None,
+    updates: Updates,
+    state: State,
+    params: Params | None,
+    extra_args: Extra,
 ) -> tuple[Updates, State, jax.Array]:
     """A step of `inner` if it is allowed and all that it gives is finite.
 
@@ -88,7 +95,7 @@ def attempt(
 
     def is_good(result: tuple[Updates, State]) -> jax.Array:
         applied = in_dtypes_of(result[0], params)  # in float16 it may be infinite
-        return allowed & all_finite(applied) & ~_became_nonfinite(result[1], state)
+        return allowed & on_every_device(all_finite(applied) & ~_became_nonfinite(result[1], state), axis_name)
 
     (changed, after), good = after_check(run, is_good, updates, state, params)
     left = select_tree(allowed, inner.undone(state, after), state)
@@ -109,6 +116,8 @@ class skip_nonfinite(Wrapper, keeps_zero=True):
       inner: the optimizer.
       max_consecutive: >= 0, or None; after so many skipped steps in a row the next one sets all
         updates to NaN, so that a run that no longer trains ends visibly. The state stays finite.
+      axis_name: inside `jax.shard_map`, the mesh axes along which devices hold the shards of
+        parameters: they skip a step together.
 
     State: `SkipNonfiniteState(skipped int32, skipped_in_a_row int32, inner_state)`; 8 bytes more.
       `gradtx.metrics` reports both.
@@ -123,6 +132,8 @@ class skip_nonfinite(Wrapper, keeps_zero=True):
     """
 
     max_consecutive: NonNegativeInt | None = None
+    _: KW_ONLY
+    axis_name: AxisNames | None = None
 
     def init(self, params: Params) -> SkipNonfiniteState:
         return SkipNonfiniteState(zero_count(), zero_count(), self.inner.init(params))
@@ -130,7 +141,8 @@ class skip_nonfinite(Wrapper, keeps_zero=True):
     def step(
         self, updates: Updates, state: SkipNonfiniteState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, SkipNonfiniteState]:
-        changed, inner_state, taken = attempt(self.inner, all_finite(updates), updates, state.inner_state, params, extra_args)
+        allowed = on_every_device(all_finite(updates), self.axis_name)
+        changed, inner_state, taken = attempt(self.inner, allowed, self.axis_name, updates, state.inner_state, params, extra_args)
         row = jnp.where(taken, 0, safe_increment(state.skipped_in_a_row))
         if self.max_consecutive is not None:
             gave_up = row > self.max_consecutive
@@ -159,6 +171,8 @@ class skip_spikes(Wrapper, keeps_zero=True):
       inner: the optimizer.
       sigma: how many standard deviations above the mean is a spike, > 0.
       window: over how many steps to average, >= 1.
+      axis_name: inside `jax.shard_map`, the mesh axes along which devices hold the shards of
+        parameters: the norm is that of all, and they skip a step together.
 
     State: `SkipSpikesState(skipped, skipped_in_a_row, large_in_a_row, counted int32, mean, variance
       float32, inner_state)`; 24 bytes more. `gradtx.metrics` reports `skipped`, `skipped_in_a_row`,
@@ -183,6 +197,8 @@ class skip_spikes(Wrapper, keeps_zero=True):
 
     sigma: Positive = 6.0
     window: PositiveInt = 128
+    _: KW_ONLY
+    axis_name: AxisNames | None = None
 
     def init(self, params: Params) -> SkipSpikesState:
         zero = jnp.zeros((), jnp.float32)
@@ -191,7 +207,7 @@ class skip_spikes(Wrapper, keeps_zero=True):
     def step(
         self, updates: Updates, state: SkipSpikesState, params: Params | None = None, **extra_args: ExtraArg
     ) -> tuple[Updates, SkipSpikesState]:
-        norm = global_norm(updates).astype(jnp.float32)
+        norm = global_norm(updates, axis_name=self.axis_name).astype(jnp.float32)
         finite = jnp.isfinite(norm)
         sized = finite & (norm > 0)
         size = jnp.log(jnp.where(sized, norm, 1))
@@ -199,7 +215,8 @@ class skip_spikes(Wrapper, keeps_zero=True):
         reach = self.sigma * jnp.maximum(jnp.sqrt(state.variance), LEAST_SPREAD)
         large = sized & trusted & (size > state.mean + reach)
         anew = large & (state.large_in_a_row >= self.window)
-        changed, inner_state, taken = attempt(self.inner, finite & (~large | anew), updates, state.inner_state, params, extra_args)
+        allowed = finite & (~large | anew)
+        changed, inner_state, taken = attempt(self.inner, allowed, self.axis_name, updates, state.inner_state, params, extra_args)
         seen = jnp.where(trusted & ~anew, jnp.maximum(size, state.mean - reach), size)
         enters = taken & sized
         usual = state.counted, state.mean, state.variance

@@ -1,5 +1,6 @@
 """Steps that are not taken where the loss or the gradient norm is an outlier in a window."""
 
+from dataclasses import KW_ONLY
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from gradtx.core.composites import Wrapper
 from gradtx.core.domains import Positive, PositiveInt
 from gradtx.core.numerics import default_float, safe_increment, zero_count
 from gradtx.core.types import ExtraArg, Params, Scalar, State, Updates
-from gradtx.tree.reductions import global_norm
+from gradtx.tree.reductions import AxisNames, global_norm
 from gradtx.wrappers.nonfinite import attempt
 
 LEAST_VALUES = 20
@@ -54,6 +55,9 @@ class skip_outliers(Wrapper, keeps_zero=True):
       inner: the optimizer.
       sigma: how many standard deviations above the mean is an outlier, > 0.
       window: steps that are remembered, >= 1.
+      axis_name: inside `jax.shard_map`, the mesh axes along which devices hold the shards of
+        gradients: one name or a tuple of them. The norm is of all shards, and devices skip a step
+        together. None elsewhere.
 
     State: `SkipOutliersState(skipped, skipped_in_a_row, counted int32, losses, norms float32,
       inner_state)`; `12 + 8 * window` bytes more. `gradtx.metrics` reports `skipped` and
@@ -78,6 +82,8 @@ class skip_outliers(Wrapper, keeps_zero=True):
 
     sigma: Positive = 6.0
     window: PositiveInt = 128
+    _: KW_ONLY
+    axis_name: AxisNames | None = None
 
     def init(self, params: Params) -> SkipOutliersState:
         losses, norms = (jnp.zeros(self.window, default_float()) for _ in range(2))
@@ -89,11 +95,12 @@ class skip_outliers(Wrapper, keeps_zero=True):
         if not domains.is_real_scalar(value):
             raise checks.WrongType(f"value is {checks.kind(value)}, expected a real scalar, such as the loss.")
         loss = jnp.asarray(value).astype(state.losses.dtype)
-        norm = global_norm(updates).astype(state.norms.dtype)
+        norm = global_norm(updates, axis_name=self.axis_name).astype(state.norms.dtype)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         large = self.is_large(loss, state.losses, state.counted) | self.is_large(norm, state.norms, state.counted)
         extra_args = {**extra_args, "value": value}
-        changed, inner_state, taken = attempt(self.inner, finite & ~large, updates, state.inner_state, params, extra_args)
+        allowed = finite & ~large
+        changed, inner_state, taken = attempt(self.inner, allowed, self.axis_name, updates, state.inner_state, params, extra_args)
         here = finite & (jnp.arange(self.window) == state.counted % self.window)
         return changed, SkipOutliersState(
             jnp.where(taken, state.skipped, safe_increment(state.skipped)),

@@ -28,9 +28,31 @@ PAIRS = {
 }
 
 
+GUARDED = {
+    "clip_by_block_rms": lambda axis_name: gradtx.clip_by_block_rms(0.5, axis_name=axis_name),
+    "scale_by_trust_ratio": lambda axis_name: gradtx.scale_by_trust_ratio(axis_name=axis_name),
+    "skip_nonfinite": lambda axis_name: gradtx.skip_nonfinite(gradtx.sgd(0.1), axis_name=axis_name),
+    "skip_outliers": lambda axis_name: gradtx.skip_outliers(gradtx.sgd(0.1), window=4, axis_name=axis_name),
+    "skip_spikes": lambda axis_name: gradtx.skip_spikes(gradtx.sgd(0.1), window=4, axis_name=axis_name),
+}
+GRADS = [{**UPDATES, "kernel": UPDATES["kernel"].at[0, 0].multiply(size)} for size in (1.0, 1.1, jnp.nan, 1e4, 0.9)]
+"""One device alone holds the NaN, and the spike."""
+
+
+def guarded(tx: Any, params: Any, grads: list[Any]) -> Any:
+    """Updates of each step, and what the last state counted."""
+    state, found = tx.init(params), []
+    for g in grads:
+        updates, state = tx.update(g, state, params, value=1.0)
+        found.append(updates)
+    return found, list(gradtx.metrics(state).values())
+
+
 def off(found: Any, expected: Any) -> float:
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
-    return max(float(np.max(np.abs(x - y) / np.maximum(np.abs(y), 1))) for x, y in pairs)
+    same = [(np.isnan(x) & np.isnan(y)) | (x == y) for x, y in pairs]
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), same, strict=True)
+    return max(float(np.max(np.where(z, 0, np.abs(x - y) / np.maximum(np.abs(y), 1)))) for x, y, z in pairs)
 
 
 def main() -> None:
@@ -41,6 +63,14 @@ def main() -> None:
         expected = alone.update(UPDATES, alone.init(UPDATES))
         run = jax.shard_map(lambda u, tx=tx: tx.update(u, tx.init(u)), mesh=mesh, in_specs=(SPECS,), out_specs=(SPECS, P()))
         errors[name] = off(jax.device_get(jax.jit(run)(UPDATES)), expected)
+    for name, make in GUARDED.items():
+        alone, tx = make(None), make(AXES)
+        expected = guarded(alone, UPDATES, GRADS)
+        specs = [SPECS] * len(GRADS)
+        run = jax.shard_map(
+            lambda p, g, tx=tx: guarded(tx, p, g), mesh=mesh, in_specs=(SPECS, specs), out_specs=(specs, [P()] * len(expected[1]))
+        )
+        errors[name] = off(jax.device_get(jax.jit(run)(UPDATES, GRADS)), expected)
     for scale in (0.0, 1e25, jnp.inf, jnp.nan):
         large = jax.tree.map(lambda x: x * scale, UPDATES)  # noqa: B023
         norm = jax.shard_map(lambda u: gradtx.global_norm(u, axis_name=AXES), mesh=mesh, in_specs=(SPECS,), out_specs=P())

@@ -141,7 +141,7 @@ def test_an_edited_chain_keeps_its_moments_there_and_back(tx: Any) -> None:
         old = jax.tree.map(lambda x: x, old)
         old = (old[0]._replace(mu=jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(x.dtype), old[0].mu)), *old[1:])
     assert_same(back.state, old)
-    assert len(back.dropped) == len(there.initialized)
+    assert len(back.dropped) == len(fresh) - len(jax.tree.leaves(old))
 
 
 def test_groups_keep_their_own_moments() -> None:
@@ -180,6 +180,31 @@ def test_renamed_layers_and_a_count_for_two() -> None:
     step = jax.jit(lambda grads, state: tx.update(grads, state, new), donate_argnums=1)
     step(new, loaded.state)  # no array is there twice, nor one of the old state
     assert all(not x.is_deleted() for x in jax.tree.leaves(old))
+
+
+def test_a_schedule_in_the_place_of_a_constant_goes_on_at_the_step_count() -> None:
+    """Where the checkpoint has one count alone, and nothing else of the link is missing."""
+    rate, old = gradtx.linear_schedule(0.1, 0.0, 9), after(ADAMW)
+    saved = gradtx.state_dict(ADAMW, old)
+    loaded = gradtx.load_state(gradtx.adamw(rate, weight_decay=rate), PARAMS, saved)
+    counts = {
+        name: int(x)
+        for name, x in gradtx.state_dict(gradtx.adamw(rate, weight_decay=rate), loaded.state)["leaves"].items()
+        if name.endswith("count")
+    }
+    assert counts == {"scale_by_adam/count": 2, "add_decayed_weights/count": 2, "scale_by_learning_rate/count": 2}
+    average = gradtx.chain(gradtx.ema(0.9), ADAMW)  # its count is of its own sums, which begin here
+    assert int(gradtx.load_state(average, PARAMS, saved, missing="init").state[0].count) == 0
+    two = gradtx.chain(gradtx.trace(0.9), gradtx.scale_by_learning_rate(0.1))
+    without = gradtx.load_state(
+        gradtx.chain(gradtx.trace(0.9), gradtx.scale_by_learning_rate(rate)),
+        PARAMS,
+        gradtx.state_dict(two, after(two)),
+        missing="init",
+    )
+    assert without.initialized == ("count",)
+    dropped = gradtx.load_state(gradtx.adamw(rate), PARAMS, saved, missing="init", rename={"count": None})
+    assert dropped.initialized == ("scale_by_adam/count", "scale_by_learning_rate/count")
 
 
 def test_what_is_left_out_starts_anew() -> None:

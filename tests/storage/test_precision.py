@@ -279,6 +279,18 @@ def test_kahan_follows_float64() -> None:
     assert np.max(np.abs(np.asarray(plain["w"], np.float64) - expected)) > 10 * np.max(np.abs(whole - expected))
 
 
+def test_kahan_keeps_what_updates_of_half_precision_miss() -> None:
+    """Where one turns a parameter's sign, the update itself is rounded, and the parameter ends elsewhere."""
+    p = jnp.asarray(RNG.uniform(0.5, 1, 1000), BF16)
+    g = jnp.asarray(RNG.uniform(0.5, 1, 1000), BF16)
+    tx = gradtx.kahan(gradtx.sgd(1.37))
+    updates, state = jax.jit(tx.update)(g, tx.init(p), p)
+    end, lost = (np.asarray(x, np.float64) for x in (gradtx.apply_updates(p, updates), state.compensation))
+    expected = np.asarray(p, np.float64) - 1.37 * np.asarray(g, np.float64)
+    assert np.mean(end != np.asarray(jnp.asarray(expected, BF16), np.float64)) > 0.1
+    np.testing.assert_allclose(end + lost, expected, atol=2.0**-16)
+
+
 def test_kahan_leaves_wide_parameters_alone() -> None:
     params = tree(jnp.float32)
     grads = gradients(params, 5)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradtx.wrappers.recompute import after_check
+from gradtx.compose.recompute import after_check
 
 MATRIX = jnp.linspace(-1.0, 1.0, 9).reshape(3, 3)
 
