@@ -15,10 +15,8 @@ from gradtx.core.leaves import is_masked_or_none
 from gradtx.core.numerics import promote
 from gradtx.core.paths import ROOT, beginning, leaves_by_path
 from gradtx.core.types import Params, Scalar, Tree
-from gradtx.core.value import record
 
 
-@record
 class HeadAxis(NamedTuple):
     """Where the heads of an attention lie in a parameter, and which share of a clip it takes.
 
@@ -34,7 +32,7 @@ class HeadAxis(NamedTuple):
 
 def _are_heads(value: object) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(pattern, str) and isinstance(one, HeadAxis) and 0 < one.power <= 1  # type: ignore[attr-defined]
+        isinstance(pattern, str) and isinstance(one, HeadAxis) and 0 < one.power <= 1
         for pattern, one in value.items()
     )
 

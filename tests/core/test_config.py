@@ -242,7 +242,7 @@ SPEC = "a list of names of mesh axes"
         (
             {"$record": ["Distributed", []]},
             TypeError,
-            "value.$record is a list of 2, expected a pair of one of 'Distribution', 'MuonDimensionNumbers' and a list.",
+            "value.$record is a list of 2, expected a pair of one of 'Distribution', 'Graft', 'MuonDimensionNumbers', 'NormBall' and a list.",
         ),
         (
             {"$record": ["Distribution", [1, 2, 3]]},
