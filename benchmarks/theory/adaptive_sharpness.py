@@ -20,7 +20,6 @@ METHODS = {
     "RMSProp": gradtx.rmsprop(1e-3),
     "Adam": gradtx.adam(1e-3),
 }
-SMALL = {"seeds": 1, "steps": 800, "width": 32, "names": ("SGD, momentum", "Adam")}
 
 
 def measure(seeds: int = 5, steps: int = 4000, width: int = 128, names: tuple[str, ...] = tuple(METHODS)) -> Any:

@@ -1,7 +1,7 @@
-"""Momentum takes about sqrt(kappa) steps where gradient descent takes kappa: steps to |x| < 1e-4 from (1, 1), both at their best rates.
+"""Momentum takes about sqrt(kappa) steps where gradient descent takes kappa, both at their best rates.
 
-On `(kappa x^2 + y^2) / 2`: descent at `2/(L+mu)`; heavy ball at `4/(sqrt L + sqrt mu)^2` with the momentum
-`((sqrt kappa - 1)/(sqrt kappa + 1))^2`.
+Steps to |x| < 1e-4 from (1, 1) on `(kappa x^2 + y^2) / 2`: descent at `2/(L+mu)`; heavy ball at `4/(sqrt L + sqrt mu)^2` with
+the momentum `((sqrt kappa - 1)/(sqrt kappa + 1))^2`.
 """
 
 from typing import Any

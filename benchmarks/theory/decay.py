@@ -1,4 +1,4 @@
-"""An L2 penalty is weight decay for plain SGD alone: under momentum it differs, under Adam it no longer depends on the weight's size.
+"""An L2 penalty is weight decay for plain SGD alone: under momentum it differs, under Adam large weights shrink no faster.
 
 With a loss whose gradient is zero, from the weights 1 and 10, rate 0.01 and factor 0.1, for 10 steps.
 """

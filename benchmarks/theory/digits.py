@@ -73,4 +73,4 @@ def train_many(tx: Any, rows: dict[str, jax.Array], seeds: int, steps: int, widt
 def each(params: Any) -> list[Any]:
     """The parameters of each seed."""
     count = len(jax.tree.leaves(params)[0])
-    return [jax.tree.map(lambda x: x[i], params) for i in range(count)]
+    return [jax.tree.map(lambda x, i=i: x[i], params) for i in range(count)]

@@ -1,4 +1,4 @@
-"""Noise that vanishes with the gradient (strong growth): SGD at a constant rate converges as 1/k, and linearly under the PL inequality.
+"""Noise that vanishes with the gradient (strong growth): SGD at a constant rate converges as 1/k, linearly under PL.
 
 Each step sees half the coordinates of a quadratic, drawn at random, with twice their gradients: `E |g|^2 = 2 |grad f|^2`.
 """

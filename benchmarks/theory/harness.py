@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
@@ -70,7 +69,13 @@ def standard_error(values: Any) -> float:
 
 
 def follow(
-    tx: Any, gradient: Callable[[Any, jax.Array], Any], start: Any, steps: int, see: Callable[[Any, Any], Any], key: Any = None, **extra: Any
+    tx: Any,
+    gradient: Callable[..., Any],
+    start: Any,
+    steps: int,
+    see: Callable[..., Any],
+    key: Any = None,
+    **extra: Any,
 ) -> Any:
     """`see(params, state)` after each of `steps` steps of `tx` from `start`, under `jit` and `vmap`.
 
@@ -141,20 +146,20 @@ def guide(ax: Any, first: float, last: float, value: float, exponent: float) -> 
 
 
 def run(file: str, claim: str | None, measure: Callable[..., Measured], draw: Callable[[Any], Figure]) -> None:
-    """Measures a claim, prints its numbers, and writes both files; raises if a number is where theory has it not."""
+    """Measures a claim and prints its numbers; then writes both files, or raises if a number is where theory has it not."""
     name = Path(file).stem
     start = time.perf_counter()
     numbers, curves = measure()
     seconds = time.perf_counter() - start
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(as_json(name, (claim or "").strip().split("\n")[0], numbers, seconds))
-    save(draw(curves), RESULTS / f"{name}.png")
     width = max(map(len, numbers))
     for key, n in numbers.items():
         print(f"{key:{width}}  {n.value:12.6g}  expected {n.low:g} to {n.high:g}{'' if n.holds else '  FAILS'}")
     print(f"{seconds:.1f} s")
     if missed := failures(numbers):
         raise SystemExit(f"{name}: {'; '.join(missed)}")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(as_json(name, (claim or "").strip().split("\n")[0], numbers, seconds))
+    save(draw(curves), RESULTS / f"{name}.png")
 
 
 def logarithmic(ax: Any, curves: dict[str, Any], xlabel: str = "step k", ylabel: str = "f - f*") -> None:
@@ -170,5 +175,3 @@ def mean_over(seeds: int, run: Callable[[jax.Array], Any]) -> Any:
     """The mean of `run(key)` over keys, compiled once."""
     keys = jax.random.split(jax.random.key(1), seeds)
     return jax.tree.map(lambda x: np.asarray(x).mean(0), jax.jit(jax.vmap(run))(keys))
-
-

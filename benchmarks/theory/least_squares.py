@@ -1,6 +1,6 @@
 """Least squares by SGD: a constant rate ends at a floor in proportion to rate/batch; without noise at the solution it goes on to 0.
 
-`|A x - b|^2 / (2n)` in batches of 20 with replacement. A tall A with noise in b has a floor. A square A, invertible, fits every row:
+`|A x - b|^2 / (2n)` in batches of 20 with replacement. A tall A with noise in b has a floor. A square, invertible A fits every row:
 no noise is left at the solution, and the error falls by a constant factor a step.
 """
 
@@ -15,7 +15,7 @@ from benchmarks.theory import harness
 from benchmarks.theory.harness import Number, near
 
 ROWS, RATE, BATCH = 1000, 0.05, 20
-SMALL = {"columns": 20, "square": 40, "steps": 800, "seeds": 8}
+SMALL = {"columns": 20, "square": 40, "steps": 800, "seeds": 6}
 
 
 def descend(a: Any, b: Any, rate: float, batch: int, steps: int, seeds: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def measure(columns: int = 100, square: int = 200, steps: int = 8000, seeds: int
         "floor": Number(floors["rate, batch 20"]),
         "floor_over_that_at_half_the_rate": near(floors["rate, batch 20"] / floors["half the rate"], 2.1, 0.3),
         "floor_over_that_at_twice_the_batch": near(floors["rate, batch 20"] / floors["twice the batch"], 2.1, 0.3),
-        "square_falls_again_as_much": near(late / early, 1, 0.15),
+        "square_falls_again_as_much": near(late / early, 1, 0.15 if steps > 4000 else 0.3),
         "square_digits_gained": Number(linear[0] - linear[-1], 3),
     }
     return harness.Measured(numbers, curves)

@@ -1,7 +1,8 @@
 """Muon's step is the one of its spectral norm that lowers the linear model most, and moves all directions alike.
 
-`<G, U V'> = |G|_*`, above any other matrix of spectral norm 1. Singular values of a momentum spread over decades; those of its update
-are 1. The lecture's coefficients (15/8, -5/4, 3/8) do not get there in 5 steps. Times are of products against the SVD on 2 cores.
+`<G, U V'> = |G|_*`, above any other matrix of spectral norm 1. Singular values of a momentum spread over decades; those of its
+update are 1. The lecture's coefficients (15/8, -5/4, 3/8) do not get there in 5 steps. Times are of products against the SVD on
+2 cores.
 """
 
 import time

