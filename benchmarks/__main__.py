@@ -73,9 +73,8 @@ def benchmarks() -> list[Benchmark]:
     for name, (arguments, result) in WRITING.items():
         found.append(Benchmark(name, FOLDER / f"{name}.py", (f"benchmarks/{name}.py", *arguments), (RESULTS / result,)))
     for name in EXAMPLES:
-        picture = RESULTS / f"{name}.png"
-        command = (f"examples/{name}.py", "--plot", str(picture))
-        found.append(Benchmark(f"examples.{name}", ROOT / "examples" / f"{name}.py", command, (picture,)))
+        files = tuple(RESULTS / f"{name}{suffix}" for suffix in (".json", ".png"))
+        found.append(Benchmark(f"networks.{name}", ROOT / "examples" / f"{name}.py", ("-m", "benchmarks.networks", name), files))
     for path in sorted((FOLDER / "theory").glob("*.py")):
         if "harness.run(" in path.read_text() and path.stem != "harness":
             files = tuple(RESULTS / "theory" / f"{path.stem}{suffix}" for suffix in (".json", ".png"))
@@ -85,7 +84,7 @@ def benchmarks() -> list[Benchmark]:
 
 def shared_code() -> list[Path]:
     """What every result depends on."""
-    shared = [FOLDER / "common.py", FOLDER / "theory" / "harness.py", FOLDER / "theory" / "digits.py"]
+    shared = [FOLDER / "common.py", FOLDER / "theory" / "harness.py", FOLDER / "theory" / "digits.py", FOLDER / "networks.py"]
     return [*shared, *(ROOT / "gradtx").rglob("*.py")]
 
 

@@ -4,20 +4,23 @@
     python -m benchmarks.quotes --write    # puts the measured ones in, with as many digits as before
 
 A quote is `2.01<!-- theory/rates.json nesterov -->`: the number, its unit `%` if it has one (the result is then a share of 1), and
-the comment. The file is one below `benchmarks/results`, the key one of its `numbers`.
+the comment. The file is one below `benchmarks/results`, the key one of its `numbers`. Of a result in tables,
+`183<!-- muon_cpu.md "row" 0 -->`, the key is the first cell of a row, and which of the numbers in the other cells, from 0.
 """
 
 import argparse
 import json
 import re
 from collections.abc import Iterator
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-COMMENT = re.compile(r"<!--\s*(?P<file>\S+\.json)(?:\s+(?P<key>\S+))?\s*-->")
-QUOTE = re.compile(r"(?P<number>[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?P<unit>\s?%)?\s*" + COMMENT.pattern)
+NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?"
+COMMENT = re.compile(r'<!--\s*(?P<file>\S+\.(?:json|md))(?:\s+(?P<key>"[^"]*" \d+|\S+))?\s*-->')
+QUOTE = re.compile(rf"(?P<number>{NUMBER})(?P<unit>\s?%)?\s*{COMMENT.pattern}")
 
 
 class Quote(NamedTuple):
@@ -33,13 +36,32 @@ class Quote(NamedTuple):
         path = results / self.file
         if not path.is_file():
             raise LookupError(f"there is no result {self.file}")
-        numbers = json.loads(path.read_text())["numbers"]
-        if self.key not in numbers:
+        find = in_tables if path.suffix == ".md" else in_json
+        if self.key is None or (value := find(path.read_text(), self.key)) is None:
             raise LookupError(f"{self.file} has no number {self.key}")
-        value = numbers[self.key]["value"] * (100 if self.percent else 1)
+        value *= 100 if self.percent else 1
         mantissa, exponent, _ = self.number.partition("e")
         digits = len(mantissa.partition(".")[2])
-        return f"{value:.{digits}e}".replace("e+0", "e").replace("e-0", "e-") if exponent else f"{value:,.{digits}f}"
+        if exponent:
+            return f"{value:.{digits}e}".replace("e+0", "e").replace("e-0", "e-")
+        return f"{value.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):,}"
+
+
+def in_json(text: str, key: str) -> Decimal | None:
+    """A number of a result by its key."""
+    number = json.loads(text)["numbers"].get(key)
+    return number and Decimal(repr(number["value"]))
+
+
+def in_tables(text: str, key: str) -> Decimal | None:
+    """A number of a result in tables: `"first cell of the row" which`."""
+    row, _, which = key.removeprefix('"').rpartition('" ')
+    for line in text.splitlines():
+        first, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells and first.replace("`", "") == row:  # Markdown would read code inside a comment
+            numbers = re.findall(NUMBER, " ".join(cells))
+            return Decimal(numbers[int(which)].replace(",", "")) if int(which) < len(numbers) else None
+    return None
 
 
 def texts() -> list[Path]:

@@ -103,7 +103,7 @@ def in_float64(measure: Callable[..., Measured]) -> Callable[..., Measured]:
     return measured
 
 
-def as_json(name: str, claim: str, numbers: dict[str, Number], seconds: float) -> str:
+def as_json(benchmark: str, claim: str, numbers: dict[str, Number], seconds: float) -> str:
     """The file of a result."""
 
     def entry(n: Number) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def as_json(name: str, claim: str, numbers: dict[str, Number], seconds: float) -
         return {"value": float(f"{n.value:.{DIGITS}g}"), "expected": bounds, "holds": n.holds, **spread}
 
     content = {
-        "benchmark": f"benchmarks.theory.{name}",
+        "benchmark": benchmark,
         "claim": claim,
         "numbers": {key: entry(n) for key, n in numbers.items()},
         "versions": {"gradtx": gradtx.__version__, "jax": jax.__version__, "numpy": np.__version__},
@@ -122,11 +122,16 @@ def as_json(name: str, claim: str, numbers: dict[str, Number], seconds: float) -
     return json.dumps(content, indent=1) + "\n"
 
 
+def shrink(picture: Any, path: Path) -> None:
+    """Writes a picture small: 128 colours are enough for lines."""
+    Image.open(picture).convert("RGB").quantize(128).save(path, optimize=True)
+
+
 def save(figure: Figure, path: Path) -> None:
-    """As a small picture: 256 colours are enough for lines."""
+    """Writes a figure as a small picture."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100)
-    Image.open(buffer).convert("RGB").quantize(128).save(path, optimize=True)
+    shrink(buffer, path)
 
 
 def picture(columns: int = 1) -> tuple[Figure, Any]:
@@ -158,7 +163,9 @@ def run(file: str, claim: str | None, measure: Callable[..., Measured], draw: Ca
     if missed := failures(numbers):
         raise SystemExit(f"{name}: {'; '.join(missed)}")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(as_json(name, (claim or "").strip().split("\n")[0], numbers, seconds))
+    (RESULTS / f"{name}.json").write_text(
+        as_json(f"benchmarks.theory.{name}", (claim or "").strip().split("\n")[0], numbers, seconds)
+    )
     save(draw(curves), RESULTS / f"{name}.png")
 
 

@@ -14,7 +14,7 @@ from benchmarks.theory import harness
 from benchmarks.theory.harness import Number, near
 
 D = 120
-SMALL = {"steps": 3000}
+SMALL = {"steps": 6000}
 
 
 def coming(count: Any) -> Any:
