@@ -124,7 +124,9 @@ def as_json(benchmark: str, claim: str, numbers: dict[str, Number], seconds: flo
 
 def shrink(picture: Any, path: Path) -> None:
     """Writes a picture small: 128 colours are enough for lines."""
-    Image.open(picture).convert("RGB").quantize(128).save(path, optimize=True)
+    with Image.open(picture) as image:
+        small = image.convert("RGB").quantize(128)
+    small.save(path, optimize=True)
 
 
 def save(figure: Figure, path: Path) -> None:

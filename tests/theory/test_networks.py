@@ -25,7 +25,8 @@ def test_numbers_of_the_language_model(tmp_path: Path, monkeypatch: pytest.Monke
     networks.main(["train_lm"], tmp_path)
     result = json.loads((tmp_path / "train_lm.json").read_text())
     assert {name: number["value"] for name, number in result["numbers"].items()} == {"loss_sgd": 2.5, "state_bytes_sgd": 400.0}
-    assert Image.open(tmp_path / "train_lm.png").mode == "P"  # few colours
+    with Image.open(tmp_path / "train_lm.png") as picture:
+        assert picture.mode == "P"  # few colours
     assert result["benchmark"] == "benchmarks.networks"
 
 
