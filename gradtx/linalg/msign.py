@@ -62,7 +62,7 @@ def msign(
         table.
       coefficients: 'polar_express' (minimax), 'jordan', 'dion', 'quintic' (the lecture notes' 15/8,
         -5/4, 3/8, which brings singular values within 5 steps to 1 only if they start near 1: at
-        0.01 it ends at 0.22), one row of three numbers, or a table of rows.
+        0.01 it ends at 0.23), one row of three numbers, or a table of rows.
       normalization: what `X` is divided by: 'schatten8' (the least bound on its spectral norm that
         costs nothing), 'frobenius', 'schatten4', 'spectral' (exact, by eigenvalues), or 'aol' (row
         by row, which moves the result away from `U V^H`).

@@ -1,0 +1,1 @@
+"""Measurements of gradtx: speed, size, and what the theory of optimization promises."""
