@@ -211,7 +211,7 @@ def test_soap_muon_is_the_sign_of_a_whitened_momentum() -> None:
 def test_calls_of_lapack_do_not_wait_for_each_other() -> None:
     """Programs with several shapes, large enough to run on threads, come to an end on two of them.
 
-    Without an order of the calls one of 14 to 44 steps does not.
+    Without an order of the calls it was step 45 that did not, where this was measured.
     """
     script = """
 import jax, gradtx
