@@ -18,9 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 import gradtx
 
-PARTS = gradtx.matrix_axes(
-    {"w0": gradtx.MuonDimensionNumbers(0, 1, (20, 8, 4)), "w1": gradtx.MuonDimensionNumbers(0, 1, 1, 2)}
-)
+PARTS = gradtx.matrix_axes({"w0": gradtx.MuonDimensionNumbers(0, 1, (20, 8, 4)), "w1": gradtx.MuonDimensionNumbers(0, 1, 1, 2)})
 METHODS = {
     "scion": lambda: gradtx.scion(0.1, balls=gradtx.norm_balls({"bias": gradtx.NormBall("rms", 2.0)}, radius=2.0)),
     "adamuon": lambda: gradtx.adamuon(0.1),
