@@ -40,13 +40,14 @@ def apply_inverse_sqrt(matrix: jax.Array, vector: jax.Array, eps: Scalar = 0.0) 
 def inverse_root(matrices: jax.Array, root: Scalar, eps: Scalar = 0.0) -> jax.Array:
     """`(A + eps I)^(-1/root)` of each matrix, from its eigenvalues.
 
-    Where rounding leaves an eigenvalue below `eps`, all are shifted so that the smallest is `eps`.
+    Eigenvalues are known to about `n * rounding * largest` only. Where one is below that, or below
+    `eps`, all are shifted so that the smallest is the larger of the two: a direction in which there
+    is nothing but rounding is not amplified beyond it.
 
     Args:
       matrices: `(..., n, n)`, symmetric or Hermitian, positive semidefinite up to rounding.
       root: > 0; 2 gives the inverse square root.
-      eps: added to the diagonal, >= 0. With 0, eigenvalues that are not positive count as those of
-        a null space, where the root is 0.
+      eps: added to the diagonal, >= 0. With 0, the root of a zero matrix is 0.
 
     Returns:
       An array like `matrices`; NaN for a matrix that is not finite.
@@ -56,7 +57,8 @@ def inverse_root(matrices: jax.Array, root: Scalar, eps: Scalar = 0.0) -> jax.Ar
     matrices = jnp.where(finite, matrices, 0)  # from an infinite entry LAPACK may not return
     values, q = jnp.linalg.eigh(matrices + eps * jnp.eye(matrices.shape[-1], dtype=matrices.dtype))
     least = values[..., :1]
-    values = jnp.where(least < eps, values - least + eps, values)
+    floor = jnp.maximum(eps, matrices.shape[-1] * jnp.finfo(values.dtype).eps * values[..., -1:]).astype(values.dtype)
+    values = jnp.where(least < floor, values - least + floor, values)
     positive = values > 0
     roots = jnp.where(positive, jnp.where(positive, values, 1) ** (-1 / root), 0)
     powers = jnp.matmul(q * roots[..., None, :], q.conj().swapaxes(-2, -1), precision="highest")

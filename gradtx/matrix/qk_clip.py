@@ -32,8 +32,7 @@ class HeadAxis(NamedTuple):
 
 def _are_heads(value: object) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(pattern, str) and isinstance(one, HeadAxis) and 0 < one.power <= 1
-        for pattern, one in value.items()
+        isinstance(pattern, str) and isinstance(one, HeadAxis) and 0 < one.power <= 1 for pattern, one in value.items()
     )
 
 

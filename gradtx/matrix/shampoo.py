@@ -106,7 +106,8 @@ class scale_by_shampoo(Transformation, keeps_zero=True):
     https://github.com/facebookresearch/optimizers.
 
     **Differs:** the authors' code merges short axes into one, which `weight_dimension_numbers` does
-    here by name; and its last block along an axis is the rest, where blocks here have equal size.
+    here by name; its last block along an axis is the rest, where blocks here have equal size; and
+    it lets `eps` be less than the rounding of the largest eigenvalue, which amplifies noise.
     """
 
     b1: Decay = 0.9

@@ -72,10 +72,10 @@ def test_inverse_roots_of_a_stack(root):
         np.testing.assert_allclose(np.linalg.matrix_power(np.linalg.inv(x), root), y, rtol=1e-9, atol=1e-9)
 
 
-def test_inverse_roots_leave_out_the_null_space_where_nothing_is_added():
+def test_rounding_bounds_inverse_roots():
     assert not jnp.any(inverse_root(jnp.zeros((2, 3, 3)), 2))
-    found = inverse_root(jnp.diag(jnp.array([4.0, 0.0])), 2)
-    np.testing.assert_allclose(found, np.diag([0.5, 0.0]), atol=1e-6)
+    found = inverse_root(jnp.diag(jnp.array([4.0, 0.0])), 2, 1e-30)
+    np.testing.assert_allclose(found, np.diag([0.5, (2 * np.finfo(np.float32).eps * 4) ** -0.5]), rtol=1e-5)
 
 
 def test_what_is_below_eps_is_shifted():

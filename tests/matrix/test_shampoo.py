@@ -106,3 +106,13 @@ def test_another_trees_state_is_refused():
     own = tx.init({"w": jnp.ones((2, 4))})
     with pytest.raises(ValueError, match=text):
         tx.update({"w": jnp.ones((2, 4))}, own._replace(statistics=other.statistics))
+
+
+def test_noise_of_gradients_of_low_rank_is_not_amplified():
+    """In float32, rounding is far above the default `eps` where gradients have a null space."""
+    g = jnp.sin(jnp.linspace(-1.0, 1.0, 40)[:, None] + jnp.linspace(0.0, 2.0, 30))  # of rank 2
+    tx = gradtx.scale_by_shampoo(graft=Graft("sgd"))
+    updates, _ = tx.update(g, tx.init(g))
+    u, _, vt = np.linalg.svd(np.asarray(g, np.float64))
+    inside = u[:, :2] @ (u[:, :2].T @ updates @ vt[:2].T) @ vt[:2]
+    assert np.linalg.norm(updates - inside) < 0.02 * np.linalg.norm(updates)
