@@ -26,7 +26,7 @@ except ImportError:  # rich belongs to the extra `examples`
 
 ROOT = Path(__file__).parent.parent
 FOLDER, RESULTS = ROOT / "benchmarks", ROOT / "benchmarks" / "results"
-PRINTING = ("diagnostics", "muon", "step_time", "structure", "trace_time")
+TOOLS = ("__main__", "networks", "quotes")  # programs that are no benchmark, or several
 WRITING = {"low_precision": (("--write",), "low_precision.md"), "compiled": (("--write", "--resume"), "tpu_compiled.md")}
 EXAMPLES = ("train_lm", "sam_flatness")
 
@@ -68,8 +68,9 @@ class Benchmark(NamedTuple):
 def benchmarks() -> list[Benchmark]:
     """All of them, by name."""
     found = []
-    for name in PRINTING:
-        found.append(Benchmark(name, FOLDER / f"{name}.py", (f"benchmarks/{name}.py",), (RESULTS / f"{name}.txt",), prints=True))
+    for path in FOLDER.glob("*.py"):
+        if path.stem not in (*TOOLS, *WRITING) and "\nif __name__ ==" in path.read_text():
+            found.append(Benchmark(path.stem, path, (f"benchmarks/{path.name}",), (RESULTS / f"{path.stem}.txt",), prints=True))
     for name, (arguments, result) in WRITING.items():
         found.append(Benchmark(name, FOLDER / f"{name}.py", (f"benchmarks/{name}.py", *arguments), (RESULTS / result,)))
     for name in EXAMPLES:

@@ -3,6 +3,7 @@
 A claim that takes longer than seconds has no small form.
 """
 
+import ast
 import importlib
 import json
 import math
@@ -38,6 +39,7 @@ def test_it_holds(name: str) -> None:
 def test_its_result_is_there_and_holds(name: str) -> None:
     result = json.loads((harness.RESULTS / f"{name}.json").read_text())
     assert result["benchmark"] == f"benchmarks.theory.{name}"
+    assert result["claim"] == ast.get_docstring(ast.parse(SOURCES[name])).split("\n")[0]  # type: ignore[union-attr]
     for key, number in result["numbers"].items():
         low, high = number["expected"]
         assert number["holds"], key
