@@ -18,7 +18,6 @@ from jax.sharding import PartitionSpec as P
 
 import gradtx
 
-jax.config.update("jax_enable_x64", True)  # so that what is left is no rounding
 STEPS = 4
 
 
@@ -83,6 +82,7 @@ def measured(tx: Any, params: Any, kind: AxisType, shape: tuple[int, ...], spec:
 
 
 def main() -> None:
+    jax.config.update("jax_enable_x64", True)  # so that what is left is no rounding
     auto, explicit = AxisType.Auto, AxisType.Explicit
     rules = gradtx.matrix_axes({"experts": gradtx.MuonDimensionNumbers(1, 2)})
     soap = gradtx.soap(0.1, precondition_frequency=2)
