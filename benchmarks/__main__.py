@@ -27,7 +27,12 @@ except ImportError:  # rich belongs to the extra `examples`
 ROOT = Path(__file__).parent.parent
 FOLDER, RESULTS = ROOT / "benchmarks", ROOT / "benchmarks" / "results"
 TOOLS = ("__main__", "networks", "quotes")  # programs that are no benchmark, or several
-WRITING = {"low_precision": (("--write",), "low_precision.md"), "compiled": (("--write", "--resume"), "tpu_compiled.md")}
+WRITING = {
+    "low_precision": (("--write",), "low_precision.md"),
+    "compiled": (("--write", "--resume"), "tpu_compiled.md"),
+    "cutest": (("--write",), "cutest.md"),
+    "ranking": ((), "ranking.md"),
+}
 EXAMPLES = ("train_lm", "sam_flatness")
 
 

@@ -21,6 +21,10 @@ import gradtx
 from gradtx.core.value import registry
 
 ROWS = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
+HOSTED = pytest.mark.parametrize(
+    "case", [pytest.param(case, id=name, marks=() if i % 3 == 0 else pytest.mark.slow) for i, (name, case) in enumerate(CASES.items())]
+)
+"""Hosts hand on what every transformation gives alike: a third of the rows, and all in the slow tests."""
 HALF = (jnp.bfloat16, jnp.float16)
 
 
@@ -215,7 +219,7 @@ def test_config_round_trip(case: Case) -> None:
     assert gradtx.from_config(config) == tx
 
 
-@ROWS
+@HOSTED
 @operation_by_operation
 def test_optax_chain_hands_on_extra_arguments(case: Case) -> None:
     seen = []
@@ -239,7 +243,7 @@ class Dense(nnx.Module):
         self.dense = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
 
 
-@ROWS
+@HOSTED
 @operation_by_operation
 def test_nnx_optimizer(case: Case) -> None:
     model = Dense()
@@ -254,7 +258,7 @@ def test_nnx_optimizer(case: Case) -> None:
     assert_trees_close(after, gradtx.apply_updates(params, expected))
 
 
-@ROWS
+@HOSTED
 @operation_by_operation
 def test_linen_train_state(case: Case) -> None:
     if case.extra:
@@ -274,7 +278,7 @@ class Module(eqx.Module):
     activation: Any
 
 
-@ROWS
+@HOSTED
 @operation_by_operation
 def test_equinox_module(case: Case) -> None:
     model = Module(jnp.ones((3, 2)), jnp.ones(2), jax.nn.relu)

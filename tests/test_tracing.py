@@ -33,7 +33,7 @@ def calls_to_trace(case: Any, leaves: int) -> int:
     return count
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.slow if i % 2 else ()) for i, x in enumerate(CASES)])
 def test_tracing_grows_linearly(name: str) -> None:
     calls_to_trace(CASES[name], 4)  # what leaves of one shape share
     assert any(grows_linearly(CASES[name], sizes) for sizes in (SMALL, LARGE))

@@ -166,10 +166,12 @@ OPTIMIZERS = {
     "ema": lambda: gradtx.ema_params(gradtx.adam(1e-2), 0.9),
     "cautious": lambda: gradtx.cautious(gradtx.adam(1e-2)),
 }
+OFTEN = ("adamw", "lion", "muon", "schedule_free")
+"""The rest is for the slow tests."""
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", [x if x in OFTEN else pytest.param(x, marks=pytest.mark.slow) for x in OPTIMIZERS])
 def test_any_optimizer_arrives_where_it_does_without(name: str, bits: int) -> None:
     params = some()
     end, _ = run(OPTIMIZERS[name](), params, 200)
