@@ -17,6 +17,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from gradtx.core import checks
 from gradtx.core.numerics import abs_sq, compute_dtype
 from gradtx.core.types import DType, Leaf, Params, Tree
+from gradtx.linalg.eigenbasis import after
 from gradtx.matrix.automatic import ANY, Share
 from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, fan, from_matrices, numbers_for, to_matrices
 from gradtx.matrix.parts import are_plain
@@ -228,7 +229,10 @@ def on_shares(run: Run, moved: Sequence[Tree], kept: Sequence[Tree], shared: Tre
     mesh_share = _share(leaves)
 
     def local(moved: Sequence[Tree], kept: Sequence[Tree], shared: Tree) -> list[Tree]:
-        return [run(one, other, shared) for one, other in zip(moved, kept, strict=True)]
+        found: list[Tree] = []
+        for one, other in zip(moved, kept, strict=True):
+            found.append(run(one, other, after(shared, found)))
+        return found
 
     if mesh_share is None:
         return local(moved, kept, shared)

@@ -17,6 +17,7 @@ from gradtx.core.numerics import abs_sq, cond, guarded_ratio, one_minus_power, r
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import ExtraArg, Moment, Params, Scalar, Squares, Tree, Updates
 from gradtx.core.value import record
+from gradtx.linalg.eigenbasis import after
 from gradtx.linalg.roots import inverse_root
 from gradtx.matrix.blocks import Group, Stacking, along, lying_as_a_stack, on_automatic_axes, on_shares, outer, stacking_once
 from gradtx.matrix.dimensions import MatrixRule
@@ -195,7 +196,10 @@ class scale_by_shampoo(Transformation, keeps_zero=True):
         statistics = tuple((self.b2 * s + weight * outer(g, i)).astype(s.dtype) for i, s in zip(axes, statistics, strict=True))
 
         def computed() -> Tree:
-            return tuple(inverse_root(s / correction, 2 * len(statistics), self.eps).astype(s.dtype) for s in statistics)
+            found: list[jax.Array] = []
+            for s in statistics:
+                found.append(inverse_root(after(s, found) / correction, 2 * len(statistics), self.eps).astype(s.dtype))
+            return tuple(found)
 
         due = (t == self.first) | ((t > self.first) & (t % self.frequency == 0))
         roots = cond(due, computed, lambda: roots)
