@@ -22,7 +22,8 @@ from gradtx.core.value import registry
 
 ROWS = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
 HOSTED = pytest.mark.parametrize(
-    "case", [pytest.param(case, id=name, marks=() if i % 3 == 0 else pytest.mark.slow) for i, (name, case) in enumerate(CASES.items())]
+    "case",
+    [pytest.param(case, id=name, marks=() if i % 3 == 0 else pytest.mark.slow) for i, (name, case) in enumerate(CASES.items())],
 )
 """Hosts hand on what every transformation gives alike: a third of the rows, and all in the slow tests."""
 HALF = (jnp.bfloat16, jnp.float16)

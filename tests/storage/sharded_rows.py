@@ -42,8 +42,9 @@ MESHES: dict[str, tuple[tuple[int, ...], tuple[str, ...], dict[str, P]]] = {
 }
 
 
-RATES = {"centralize": -0.1}
-"""Of links that make parameters grow without end: elements near 0 would be rounding errors of the others."""
+RATES = {"centralize": -0.1, "galore": 0.1}
+"""Of links that make parameters grow without end, where elements near 0 would be rounding errors of the others; and of a basis that
+is found anew from gradients near 0."""
 SUMS = {"prodigy": "grad_sum"}
 """Fields whose elements are sums over steps of large numbers of both signs: off by a part of the largest element."""
 

@@ -51,7 +51,7 @@ BIG = {"bias": jax.ShapeDtypeStruct((128,), jnp.float32), "kernel": jax.ShapeDty
 @ROWS
 def test_zero1_shares_the_state_of_every_row(case: Case) -> None:
     """An eighth and 1 % for each device, and the arrays that are small for good."""
-    if "sharding" in case.exceptions:
+    if case.exceptions.keys() & {"sharding", "zero1"}:
         return
     tx = gradtx.zero1(case.make(), "data")
     shapes = jax.tree.leaves(jax.eval_shape(case.make().init, BIG))
@@ -160,7 +160,7 @@ def test_checkpoints_on_other_device_counts() -> None:
 
 def test_norms_inside_shard_map() -> None:
     found = on_eight_devices(script="shard_map_norms.py")
-    assert len(found) == 11
+    assert len(found) == 12
     assert max(found.values()) < 1e-6, found
 
 
