@@ -1,6 +1,7 @@
 """One row for each factory that makes a transformation; `tests/test_contract.py` holds every row to every promise."""
 
 import jax.numpy as jnp
+import pytest
 from adaptive_cases import ADAPTIVE
 from case import (
     B1,
@@ -367,3 +368,11 @@ CASES: dict[str, Case] = (
     | WRAPPERS
     | RECENT
 )
+
+
+def rows(every: int = 1) -> pytest.MarkDecorator:
+    """All rows as `case`. Where every so many of them tell enough, the others are for the slow tests."""
+    marks = [() if i % every == 0 else pytest.mark.slow for i in range(len(CASES))]
+    return pytest.mark.parametrize(
+        "case", [pytest.param(case, id=name, marks=m) for (name, case), m in zip(CASES.items(), marks, strict=True)]
+    )

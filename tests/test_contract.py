@@ -13,19 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import CASES, Case
+from cases import CASES, Case, rows
 from flax import nnx
 from flax.training.train_state import TrainState
 
 import gradtx
 from gradtx.core.value import registry
 
-ROWS = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
-HOSTED = pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, id=name, marks=() if i % 3 == 0 else pytest.mark.slow) for i, (name, case) in enumerate(CASES.items())],
-)
-"""Hosts hand on what every transformation gives alike: a third of the rows, and all in the slow tests."""
+ROWS = rows()
 HALF = (jnp.bfloat16, jnp.float16)
 
 
@@ -127,7 +122,7 @@ def test_scan_equals_loop_jit_equals_eager_and_both_arguments_can_be_donated(cas
     assert all(not x.is_deleted() for x in jax.tree.leaves(params))
 
 
-@ROWS
+@rows(2)
 def test_vmap_equals_loop(case: Case) -> None:
     tx = case.make()
     lanes = [tree(), tree(sign=-2.0)]
@@ -220,7 +215,7 @@ def test_config_round_trip(case: Case) -> None:
     assert gradtx.from_config(config) == tx
 
 
-@HOSTED
+@rows(3)
 @operation_by_operation
 def test_optax_chain_hands_on_extra_arguments(case: Case) -> None:
     seen = []
@@ -244,7 +239,7 @@ class Dense(nnx.Module):
         self.dense = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
 
 
-@HOSTED
+@rows(3)
 @operation_by_operation
 def test_nnx_optimizer(case: Case) -> None:
     model = Dense()
@@ -259,7 +254,7 @@ def test_nnx_optimizer(case: Case) -> None:
     assert_trees_close(after, gradtx.apply_updates(params, expected))
 
 
-@HOSTED
+@rows(3)
 @operation_by_operation
 def test_linen_train_state(case: Case) -> None:
     if case.extra:
@@ -279,7 +274,7 @@ class Module(eqx.Module):
     activation: Any
 
 
-@HOSTED
+@rows(3)
 @operation_by_operation
 def test_equinox_module(case: Case) -> None:
     model = Module(jnp.ones((3, 2)), jnp.ones(2), jax.nn.relu)

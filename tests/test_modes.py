@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, Case
+from cases import Case, rows
 from projection_cases import SETS, Set
 from schedule_cases import ALL as SCHEDULES
 
 import gradtx
 from gradtx.wrappers.multi_steps import MultiSteps
 
-ROWS = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
+ROWS = rows()
 
 
 def tree(dtype: Any = jnp.float32, factor: float = 1.0) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def dtypes(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.dtype, tree)
 
 
-@ROWS
+@rows(2)
 def test_strict_promotion(case: Case) -> None:
     """Tracing shows it; nothing is compiled."""
     for params in PARAMS.values():

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from cases import CASES
+from cases import Case, rows
 
 SMALL, LARGE, LARGEST = (8, 20, 32), (20, 60, 100), (100, 200, 400)
 """The larger trees are traced where the smaller ones decide nothing, as for Muon, whose stacks of matrices are still filling."""
@@ -33,17 +33,17 @@ def calls_to_trace(case: Any, leaves: int) -> int:
     return count
 
 
-@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.slow if i % 2 else ()) for i, x in enumerate(CASES)])
-def test_tracing_grows_linearly(name: str) -> None:
-    calls_to_trace(CASES[name], 4)  # what leaves of one shape share
-    assert any(grows_linearly(CASES[name], sizes) for sizes in (SMALL, LARGE))
+@rows(2)
+def test_tracing_grows_linearly(case: Case) -> None:
+    calls_to_trace(case, 4)  # what leaves of one shape share
+    assert any(grows_linearly(case, sizes) for sizes in (SMALL, LARGE))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
-def test_tracing_grows_linearly_up_to_400_leaves(name: str) -> None:
-    calls_to_trace(CASES[name], 4)
-    assert grows_linearly(CASES[name], LARGEST)
+@rows()
+def test_tracing_grows_linearly_up_to_400_leaves(case: Case) -> None:
+    calls_to_trace(case, 4)
+    assert grows_linearly(case, LARGEST)
 
 
 def grows_linearly(case: Any, sizes: tuple[int, int, int]) -> bool:

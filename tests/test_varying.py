@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from case import half_squares
-from cases import CASES, Case
+from cases import Case, rows
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
@@ -44,7 +44,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
+@rows(2)
 def test_two_steps(case: Case, place: str) -> None:
     tx = case.make()
 

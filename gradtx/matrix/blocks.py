@@ -7,7 +7,7 @@ keeps the state that belongs to them: gradients move there and updates back, sta
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from gradtx.core.types import DType, Leaf, Params, Tree
 from gradtx.linalg.eigenbasis import after
 from gradtx.matrix.automatic import ANY, Share
 from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, fan, from_matrices, numbers_for, to_matrices
+from gradtx.matrix.on_mesh import mesh_and_kind, working_axes
 from gradtx.matrix.parts import are_plain
 
 Stacks = tuple[jax.Array, ...]
@@ -174,31 +175,16 @@ def stacking_once(what: str, numbers: MatrixRule | None, most: int | None = None
     return found
 
 
-def _mesh(leaves: Sequence[Leaf]) -> AbstractMesh:
-    """The mesh in use, or that on which leaves lie."""
-    mesh = jax.sharding.get_abstract_mesh()
-    for leaf in leaves:
-        own = jax.typeof(leaf).sharding.mesh
-        mesh = mesh if own.empty else own
-    return mesh
-
-
-def _axes(mesh: AbstractMesh) -> tuple[str, ...]:
-    """Mesh axes to share work along; the last, innermost where several cut one array, first."""
-    return tuple(axis for axis in reversed(mesh.axis_names) if mesh.shape[axis] > 1)
-
-
 def _share(leaves: Sequence[Leaf]) -> Share | None:
     """How devices share work on automatic axes; None where nothing is to be shared."""
-    mesh = _mesh(leaves)
-    automatic = set(mesh.axis_types) == {AxisType.Auto} and math.prod(mesh.axis_sizes) > 1
-    return Share(mesh, _axes(mesh)) if automatic else None
+    mesh, kind = mesh_and_kind(leaves)
+    return Share(mesh, working_axes(mesh)) if kind == AxisType.Auto else None
 
 
 def axes_along(size: int, mesh: AbstractMesh) -> tuple[str, ...]:
     """The mesh axes that share a stack of a size: as many as divide it."""
     chosen: tuple[str, ...] = ()
-    for axis in _axes(mesh):
+    for axis in working_axes(mesh):
         if size % mesh.shape[axis] == 0:
             chosen += (axis,)
             size //= mesh.shape[axis]
@@ -210,8 +196,8 @@ def lying_as_a_stack(x: jax.Array, leaves: Sequence[Leaf]) -> jax.Array:
 
     Types have to say where leaves lie (explicit axes), as they do while `state_sharding` looks.
     """
-    mesh = _mesh(leaves)
-    if set(mesh.axis_types) != {AxisType.Explicit}:
+    mesh, kind = mesh_and_kind(leaves)
+    if kind != AxisType.Explicit:
         return x
     return jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec(axes_along(len(x), mesh) or None)))
 
@@ -249,22 +235,6 @@ def on_shares(run: Run, moved: Sequence[Tree], kept: Sequence[Tree], shared: Tre
         check_vma=False,
     )
     return over(cut, list(kept), shared)
-
-
-def on_automatic_axes(step: Callable[..., Any], leaves: Sequence[jax.Array], out: Tree, *arguments: Tree) -> Any:
-    """`step(*arguments)`, inside of which explicit mesh axes are automatic, as `on_shares` needs.
-
-    Args:
-      step: function of trees of arrays.
-      leaves: whose mesh it is.
-      out: arrays that lie as those of the result shall.
-      *arguments: of `step`.
-    """
-    mesh = _mesh(leaves)
-    if set(mesh.axis_types) != {AxisType.Explicit} or math.prod(mesh.axis_sizes) == 1:
-        return step(*arguments)
-    where = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, out)
-    return jax.sharding.auto_axes(step, axes=mesh.axis_names, out_sharding=where)(*arguments)
 
 
 def outer(x: jax.Array, axis: int, precision: jax.lax.PrecisionLike = "highest") -> jax.Array:

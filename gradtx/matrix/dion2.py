@@ -18,9 +18,9 @@ from gradtx.core.leaves import MaskedNode, zeros_like
 from gradtx.core.transformation import Transformation
 from gradtx.core.trees import raise_unlike
 from gradtx.core.types import ExtraArg, Moment, Params, Updates
-from gradtx.matrix.blocks import on_automatic_axes
 from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, fan, from_matrices, numbers_once, to_matrices
 from gradtx.matrix.muon import scale_by_shape
+from gradtx.matrix.on_mesh import on_automatic_axes
 from gradtx.matrix.orthogonalize import orthogonalize
 from gradtx.matrix.parts import all_joined, all_parts
 from gradtx.matrix.routing import muon_labels

@@ -16,6 +16,7 @@ from gradtx.core.trees import raise_unlike
 from gradtx.core.types import DType, ExtraArg, Params, Scalar, State, Tree, Updates
 from gradtx.linalg.eigenbasis import Basis, after, eigenbasis
 from gradtx.matrix.dimensions import MatrixRule, MuonDimensionNumbers, Numbers, fan, numbers_once
+from gradtx.matrix.on_mesh import on_automatic_axes
 from gradtx.matrix.stacks import (
     Group,
     Groups,
@@ -24,7 +25,6 @@ from gradtx.matrix.stacks import (
     from_rows,
     from_stacks,
     groups_of,
-    on_automatic_axes,
     row_of,
     to_stacks,
     zeros_stack,

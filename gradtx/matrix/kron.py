@@ -18,8 +18,9 @@ from gradtx.core.leaves import each_leaf, zeros_like
 from gradtx.core.numerics import abs_sq, cond, default_float, one_minus_power, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import ExtraArg, Moment, Params, Tree, Updates
-from gradtx.matrix.blocks import Group, Stacking, along, lying_as_a_stack, on_automatic_axes, on_shares, outer, stacking_once
+from gradtx.matrix.blocks import Group, Stacking, along, lying_as_a_stack, on_shares, outer, stacking_once
 from gradtx.matrix.dimensions import MatrixRule
+from gradtx.matrix.on_mesh import on_automatic_axes
 from gradtx.schedules.decay import exponential_decay
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.noise import Key, as_key

@@ -19,8 +19,9 @@ from gradtx.core.types import ExtraArg, Moment, Params, Scalar, Squares, Tree, U
 from gradtx.core.value import record
 from gradtx.linalg.eigenbasis import after
 from gradtx.linalg.roots import inverse_root
-from gradtx.matrix.blocks import Group, Stacking, along, lying_as_a_stack, on_automatic_axes, on_shares, outer, stacking_once
+from gradtx.matrix.blocks import Group, Stacking, along, lying_as_a_stack, on_shares, outer, stacking_once
 from gradtx.matrix.dimensions import MatrixRule
+from gradtx.matrix.on_mesh import on_automatic_axes
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 

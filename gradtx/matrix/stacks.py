@@ -22,7 +22,7 @@ from gradtx.linalg.eigenbasis import after
 from gradtx.linalg.msign_many import equal_parts
 from gradtx.matrix.automatic import ANY, Share
 from gradtx.matrix.dimensions import MuonDimensionNumbers, Numbers, fan, from_matrices, to_matrices
-from gradtx.matrix.distribute import mesh_of
+from gradtx.matrix.on_mesh import mesh_and_kind, working_axes
 
 Stacks = dict[str, Tree]
 """For each shape of matrices a stack `(count, n, m)`, or a tree of arrays with that first axis."""
@@ -81,7 +81,7 @@ def to_stacks(leaves: Sequence[jax.Array] | dict[int, jax.Array], groups: Groups
 def from_stacks(stacks: Stacks, groups: Groups, leaves: Sequence[jax.Array]) -> dict[int, jax.Array]:
     """Leaves by their indices, from the stacks of their matrices; `leaves` tell where they lie."""
     found = {}
-    _, kind = _mesh_and_kind(leaves)
+    _, kind = mesh_and_kind(leaves)
     split = _parts if kind is None else _split
     for name, group in groups.items():
         for one, part in zip(group.members, split(stacks[name], [one.count for one in group.members]), strict=True):
@@ -122,7 +122,7 @@ def zeros_stack(shape: tuple[int, ...], dtype: DType, params: Params) -> jax.Arr
     The matrices lie apart; where devices are left over, each matrix is cut too.
     """
     leaves = jax.tree.leaves(params)
-    mesh, kind = _mesh_and_kind(leaves)
+    mesh, kind = mesh_and_kind(leaves)
     if kind is None:
         return jnp.zeros(shape, dtype)
     spec = spec_of(shape, mesh)
@@ -160,27 +160,10 @@ def each_matrix(rule: Callable[..., Tree], stacks: Stacks, scalars: Tree, groups
       groups: what the stacks are made of.
       leaves: the parameters or gradients; where they lie, the work is done.
     """
-    mesh, kind = _mesh_and_kind(leaves)
+    mesh, kind = mesh_and_kind(leaves)
     if kind is None:
         return _local(rule, stacks, scalars)
-    axes = tuple(axis for axis in reversed(mesh.axis_names) if mesh.shape[axis] > 1)
-    return _shared(rule, stacks, scalars, groups, Share(mesh, axes))
-
-
-def on_automatic_axes(step: Callable[..., Tree], leaves: Sequence[jax.Array], out_like: Tree, *args: Tree) -> Tree:
-    """`step(*args)` where mesh axes are automatic; with explicit ones results lie as `out_like`."""
-    _, kind = _mesh_and_kind(leaves)
-    if kind != AxisType.Explicit:
-        return step(*args)
-    where = jax.tree.map(lambda x: jax.typeof(x).sharding, out_like)
-    return jax.sharding.auto_axes(step, out_sharding=where)(*args)
-
-
-def _mesh_and_kind(leaves: Sequence[jax.Array]) -> tuple[AbstractMesh, AxisType | None]:
-    """The mesh that arrays are on, and the kind of its axes; None where nothing is to be shared."""
-    mesh = mesh_of(leaves)
-    kinds = set(mesh.axis_types) if math.prod(mesh.axis_sizes) > 1 else set()
-    return mesh, kinds.pop() if len(kinds) == 1 and kinds != {AxisType.Manual} else None
+    return _shared(rule, stacks, scalars, groups, Share(mesh, working_axes(mesh)))
 
 
 def _local(rule: Callable[..., Tree], stacks: Stacks, scalars: Tree) -> Stacks:

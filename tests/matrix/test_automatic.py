@@ -12,21 +12,35 @@ import pytest
 SCRIPT = pathlib.Path(__file__).with_name("automatic_muon.py")
 
 
-@pytest.fixture(scope="module")
-def measured() -> dict[str, Any]:
-    """Every layout, in one process with 8 devices."""
+def measure(*arguments: str) -> dict[str, Any]:
+    """Layouts, in one process with 8 devices."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, env=environment, check=False)
+    command = [sys.executable, str(SCRIPT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
 
-def test_every_layout_equals_one_device_and_keeps_its_sharding(measured):
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    return measure()
+
+
+def check(measured: dict[str, Any], count: int) -> None:
     layouts = {name: found for name, found in measured.items() if name != "modes"}
-    assert len(layouts) == 13
+    assert len(layouts) == count
     for name, found in layouts.items():
         assert found["error"] < (2 * 0.03 if name == "bfloat16" else 5e-6), name  # of two updates
         assert found["kept"], name
+
+
+def test_some_layouts_equal_one_device_and_keep_their_sharding(measured):
+    check(measured, 6)
+
+
+@pytest.mark.slow
+def test_every_layout_equals_one_device_and_keeps_its_sharding():
+    check(measure("all"), 13)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import CASES, Case
+from cases import CASES, Case, rows
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -24,7 +24,7 @@ SHAPES = {"bias": (16,), "fan": (4, 16), "kernel": (8, 4), "scalar": ()}
 PARAMS = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in SHAPES.items()}
 SPECS = {"bias": P("data"), "fan": P(None, "data"), "kernel": P("data", "model"), "scalar": P()}
 WHERE = {name: NamedSharding(GRID, spec) for name, spec in SPECS.items()}
-ROWS = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
+ROWS = rows()
 
 
 def entries(spec: P, ndim: int) -> tuple[Any, ...]:
