@@ -370,9 +370,10 @@ CASES: dict[str, Case] = (
 )
 
 
-def rows(every: int = 1) -> pytest.MarkDecorator:
-    """All rows as `case`. Where every so many of them tell enough, the others are for the slow tests."""
-    marks = [() if i % every == 0 else pytest.mark.slow for i in range(len(CASES))]
-    return pytest.mark.parametrize(
-        "case", [pytest.param(case, id=name, marks=m) for (name, case), m in zip(CASES.items(), marks, strict=True)]
-    )
+def rows(every: int = 1, first: int = 0) -> pytest.MarkDecorator:
+    """All rows as `case`; every so many of them, from the first on, in the quick tests, the others in the slow ones."""
+    params = [
+        pytest.param(case, id=name, marks=() if i % every == first else pytest.mark.slow)
+        for i, (name, case) in enumerate(CASES.items())
+    ]
+    return pytest.mark.parametrize("case", params)

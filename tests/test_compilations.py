@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES
+from cases import Case, rows
 from projection_cases import NORMAL, SETS, A
 
 import gradtx
@@ -37,9 +37,8 @@ def matrix(k: float) -> Any:
 
 
 # An update runs branches of its own at some steps, so that a row's first pass over a few steps meets them all.
-@pytest.mark.parametrize("name", CASES)
-def test_updates_compile_once(name: str) -> None:
-    case = CASES[name]
+@rows(2, 1)
+def test_updates_compile_once(case: Case) -> None:
     if "compilations" in case.exceptions:
         pytest.skip(case.exceptions["compilations"])
     tx = case.make()

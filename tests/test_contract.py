@@ -75,7 +75,7 @@ def test_structure_shapes_dtypes_and_weak_types_are_fixed(case: Case, dtype: Any
     check_fixed_state(case, dtype, jnp.float32)
 
 
-@ROWS
+@rows(2, 1)
 def test_structure_is_fixed_with_x64(case: Case) -> None:
     with jax.enable_x64(True):
         for dtype in (jnp.float64, jnp.float32, jnp.bfloat16):
@@ -215,7 +215,7 @@ def test_config_round_trip(case: Case) -> None:
     assert gradtx.from_config(config) == tx
 
 
-@rows(3)
+@rows(4, 0)
 @operation_by_operation
 def test_optax_chain_hands_on_extra_arguments(case: Case) -> None:
     seen = []
@@ -239,7 +239,7 @@ class Dense(nnx.Module):
         self.dense = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
 
 
-@rows(3)
+@rows(4, 1)
 @operation_by_operation
 def test_nnx_optimizer(case: Case) -> None:
     model = Dense()
@@ -254,7 +254,7 @@ def test_nnx_optimizer(case: Case) -> None:
     assert_trees_close(after, gradtx.apply_updates(params, expected))
 
 
-@rows(3)
+@rows(4, 2)
 @operation_by_operation
 def test_linen_train_state(case: Case) -> None:
     if case.extra:
@@ -274,7 +274,7 @@ class Module(eqx.Module):
     activation: Any
 
 
-@rows(3)
+@rows(4, 3)
 @operation_by_operation
 def test_equinox_module(case: Case) -> None:
     model = Module(jnp.ones((3, 2)), jnp.ones(2), jax.nn.relu)

@@ -71,7 +71,7 @@ def test_no_leaked_tracers(case: Case) -> None:
     assert dtypes(after) == dtypes(moved[0]) == dtypes(params)
 
 
-@ROWS
+@rows(2, 1)
 def test_without_jit(case: Case) -> None:
     """Every operation runs by itself, and `debug_nans` sees every number on the way, at zero gradients too."""
     params, zeros = tree(), tree(factor=0.0)

@@ -44,7 +44,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-@rows(2)
+@rows(2, 1)
 def test_two_steps(case: Case, place: str) -> None:
     tx = case.make()
 

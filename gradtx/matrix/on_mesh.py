@@ -24,8 +24,8 @@ def working_axes(mesh: AbstractMesh) -> tuple[str, ...]:
 
 def on_automatic_axes(step: Callable[..., Tree], leaves: Sequence[Leaf], out_like: Tree, *args: Tree) -> Tree:
     """`step(*args)` where mesh axes are automatic; with explicit ones results lie as `out_like`."""
-    _, kind = mesh_and_kind(leaves)
+    mesh, kind = mesh_and_kind(leaves)
     if kind != AxisType.Explicit:
         return step(*args)
-    where = jax.tree.map(lambda x: jax.typeof(x).sharding, out_like)
-    return jax.sharding.auto_axes(step, out_sharding=where)(*args)
+    where = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, out_like)  # a count may be on no mesh
+    return jax.sharding.auto_axes(step, axes=mesh.axis_names, out_sharding=where)(*args)
