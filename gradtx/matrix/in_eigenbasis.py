@@ -70,7 +70,7 @@ class InEigenbasis(Transformation, keeps_zero=True):
     turning: ClassVar[tuple[str, ...]]
     """What of it changes where bases turn."""
 
-    if TYPE_CHECKING:  # fields of its subclasses, at their places among the others
+    if TYPE_CHECKING:  # fields of its subclasses, at their places among the others, and their rules
 
         @property
         def precondition_frequency(self) -> int: ...
@@ -83,17 +83,17 @@ class InEigenbasis(Transformation, keeps_zero=True):
         @property
         def weight_dimension_numbers(self) -> MatrixRule | None: ...
 
-    def of_matrix(self, clock: Clock, g: jax.Array, row: Row) -> tuple[jax.Array, Row]:
-        """The update of one matrix, and what is kept of it."""
-        raise NotImplementedError
+        def of_matrix(self, clock: Clock, g: jax.Array, row: Row) -> tuple[jax.Array, Row]:
+            """The update of one matrix, and what is kept of it."""
+            ...
 
-    def of_leaf(self, clock: Clock, g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The update of a leaf without bases, and its moments."""
-        raise NotImplementedError
+        def of_leaf(self, clock: Clock, g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            """The update of a leaf without bases, and its moments."""
+            ...
 
-    def followed(self, row: Row) -> Row:
-        """What is kept of a matrix after its bases have followed its factors."""
-        raise NotImplementedError
+        def followed(self, row: Row) -> Row:
+            """What is kept of a matrix after its bases have followed its factors."""
+            ...
 
     def turned(self, clock: Clock, row: Row) -> Row:
         """What is kept of a matrix; its bases follow its factors where the clock says so."""

@@ -11,6 +11,7 @@ from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, one_minus
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import ExtraArg, Moment, Params, Squares, Updates
 from gradtx.optimizers.prodigy import Decays
+from gradtx.transforms.decay import is_zero
 from gradtx.tree.reductions import norm, vdot
 
 
@@ -72,7 +73,7 @@ class dadapt_adamw(Transformation, needs_params=True):
     @property
     def keeps_zero(self) -> bool:  # type: ignore[override]
         """Without a weight decay."""
-        return isinstance(self.weight_decay, (int, float)) and self.weight_decay == 0
+        return is_zero(self.weight_decay)
 
     def init(self, params: Params) -> DAdaptAdamWState:
         m, v, s = zeros_like(params), real_full_like(params, 0), zeros_like(params)

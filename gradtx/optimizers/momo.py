@@ -19,6 +19,7 @@ from gradtx.core.numerics import (
 )
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import ExtraArg, Moment, Params, Scalar, Squares, Updates
+from gradtx.transforms.decay import is_zero
 from gradtx.tree.reductions import norm, vdot
 
 
@@ -143,7 +144,7 @@ class momo(Transformation, needs_params=True):
     @property
     def keeps_zero(self) -> bool:  # type: ignore[override]
         """Without a weight decay."""
-        return isinstance(self.weight_decay, (int, float)) and self.weight_decay == 0
+        return is_zero(self.weight_decay)
 
     def init(self, params: Params) -> MomoState:
         return MomoState(zeros_like(params), *_numbers(self.lower_bound))
@@ -217,7 +218,7 @@ class momo_adam(Transformation, needs_params=True):
     @property
     def keeps_zero(self) -> bool:  # type: ignore[override]
         """Without a weight decay."""
-        return isinstance(self.weight_decay, (int, float)) and self.weight_decay == 0
+        return is_zero(self.weight_decay)
 
     def init(self, params: Params) -> MomoAdamState:
         return MomoAdamState(zeros_like(params), real_full_like(params, 0), *_numbers(self.lower_bound))

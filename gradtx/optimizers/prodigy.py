@@ -10,6 +10,7 @@ from gradtx.core.leaves import copies, each_leaf, real_full_like, zeros_like
 from gradtx.core.numerics import abs_sq, default_float, guarded_ratio, one_minus_power, running_mean, safe_increment, zero_count
 from gradtx.core.transformation import Transformation
 from gradtx.core.types import ExtraArg, Moment, Params, Squares, Tree, Updates
+from gradtx.transforms.decay import is_zero
 from gradtx.tree.reductions import norm, vdot
 
 
@@ -84,7 +85,7 @@ class prodigy(Transformation, needs_params=True):
     @property
     def keeps_zero(self) -> bool:  # type: ignore[override]
         """Without a weight decay."""
-        return isinstance(self.weight_decay, (int, float)) and self.weight_decay == 0
+        return is_zero(self.weight_decay)
 
     def init(self, params: Params) -> ProdigyState:
         m, v, s = zeros_like(params), real_full_like(params, 0), zeros_like(params)

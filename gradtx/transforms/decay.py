@@ -58,7 +58,7 @@ class add_decayed_weights(Transformation, needs_params=True):
         amount = self.weight_decay
         if callable(amount):
             amount = scheduled_value("weight_decay", amount, state.count)
-        if not _is_zero(amount):
+        if not is_zero(amount):
             updates = self.decayed(updates, params, amount)
         return updates, WeightDecayState(None if state.count is None else safe_increment(state.count))
 
@@ -80,7 +80,7 @@ class add_decayed_weights(Transformation, needs_params=True):
 
     def touches(self, params: Params) -> list[bool]:
         """The parameters that decay."""
-        if _is_zero(self.weight_decay):
+        if is_zero(self.weight_decay):
             return [False] * len(jax.tree.leaves(params))
         return super().touches(params) if self.mask is None else spread_mask("mask", self.mask, params)
 
@@ -194,6 +194,6 @@ class add_corrected_decayed_weights(add_decayed_weights):
         return updates, WeightDecayState(None if state.count is None else safe_increment(state.count))
 
 
-def _is_zero(weight_decay: object) -> bool:
+def is_zero(weight_decay: object) -> bool:
     """Whether a decay is known to be 0 when the optimizer is made."""
     return isinstance(weight_decay, (int, float)) and weight_decay == 0
